@@ -1,0 +1,1 @@
+"""Everything that must know that more than one node exists. Entered through objectstore, directory and operations."""

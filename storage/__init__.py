@@ -1,0 +1,1 @@
+"""What one process can do alone: bytes, keys, records."""

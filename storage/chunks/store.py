@@ -1,0 +1,96 @@
+"""The ChunkStore protocol: what a place for sealed chunks must do. The disk, its memory twin and the datanode client
+all keep this contract, and one conformance suite holds them to it.
+
+A chunk is immutable: its id is used once. A store never sees a plaintext byte or a key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from storage.base.errors import ChunkError
+from storage.base.ids import ChunkId
+
+Buffer = bytes | bytearray | memoryview
+
+DIGEST_BYTES = 8
+
+
+class ChunkReceipt(msgspec.Struct, frozen=True, array_like=True):
+    """The store's own account of a chunk that is durable: computed from the bytes it wrote, never from the caller's."""
+
+    length: int
+    digest: bytes
+    """CRC-64/NVME of the sealed bytes, 8 bytes big-endian"""
+
+
+class InventoryEntry(msgspec.Struct, frozen=True, array_like=True):
+    """One stored chunk; stored_ms is when it became durable."""
+
+    chunk_id: bytes
+    length: int
+    stored_ms: int
+
+
+class Space(NamedTuple):
+    """Of the medium beneath a store, in bytes."""
+
+    capacity_bytes: int
+    free_bytes: int
+    reserve_bytes: int
+
+
+class ChunkStore(Protocol):
+    """Sealed chunks by id. Every method may raise NodeUnreachable when the store is remote."""
+
+    async def put(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
+        """Make one chunk durable, then return. Putting identical bytes again is answered alike.
+
+        Errors: NodeFull (before the first byte is taken where that can be known), ChunkConflict, ChunkTruncated. If
+        the body raises, nothing of the chunk stays.
+        """
+        ...
+
+    async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
+        """Make many small chunks durable in one call; one outcome per item, in order."""
+        ...
+
+    def get(self, chunk_id: ChunkId, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """Stream sealed bytes [offset, offset+length) (to the end for None). ChunkNotFound at the first step;
+        Corrupt when the stored file is shorter than it must be or its footer is damaged."""
+        ...
+
+    async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError]:
+        """Many small spans (chunk, offset, length) in one call; one outcome per span, in order."""
+        ...
+
+    async def stat(self, chunk_id: ChunkId) -> ChunkReceipt:
+        """The receipt given when it was stored. ChunkNotFound."""
+        ...
+
+    async def verify(self, chunk_id: ChunkId) -> ChunkReceipt:
+        """Read the chunk whole from the medium and compare with its recorded digest. ChunkNotFound, Corrupt."""
+        ...
+
+    async def delete_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        """Remove durably; True where the chunk had been there. Deleting what is not there is no error."""
+        ...
+
+    async def quarantine_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        """Set aside: not readable, not in the inventory, still on the medium until purged."""
+        ...
+
+    async def purge_quarantine(self, older_than_ms: int) -> int:
+        """Delete what was set aside before this time; how many."""
+        ...
+
+    async def inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
+        """Up to `limit` stored chunks in the order of their ids, after the given one."""
+        ...
+
+    async def space(self) -> Space:
+        """Of the medium, now."""
+        ...

@@ -1,0 +1,1 @@
+"""Keys and seals. The datanodes import nothing from here but sizes."""

@@ -1,0 +1,337 @@
+"""PURE. Every write to the metadata as one typed value, and what it answers.
+
+A command is one transaction: all of it happens or none. It carries everything that decides its outcome except the rows
+and the owner's clock, so that a journal of commands, with the times they were applied at, replays to the same state.
+Commands are the wire format of the metadata socket (msgpack, tagged by class name); fields are only ever appended.
+"""
+
+from __future__ import annotations
+
+from storage.model import (
+    AccessKey,
+    Attributes,
+    Blob,
+    Checksum,
+    ChecksumAlgorithm,
+    ChecksumType,
+    Extent,
+    NodeReport,
+    NodeState,
+    PartInfo,
+    Record,
+    User,
+    Versioning,
+)
+
+
+class Command(Record, frozen=True, tag=True):
+    """Base of all writes."""
+
+
+class Conditions(Record, frozen=True):
+    """Of a conditional write, decided inside the transaction. ETags bare; `*` for any. None: not asked."""
+
+    if_match: str | None = None
+    if_none_match: str | None = None
+
+
+# ------------------------------------------------------------------ write sessions
+
+
+class OpenSession(Command, frozen=True):
+    """A worker's new incarnation. session_id: 8 random bytes. → None"""
+
+    session_id: bytes
+    owner: str
+
+
+class RenewSession(Command, frozen=True):
+    """Keep the lease; oldest_read_age_ms: how long ago this worker's oldest running read began.
+
+    → None. SessionFenced.
+    """
+
+    session_id: bytes
+    oldest_read_age_ms: int
+
+
+class CloseSession(Command, frozen=True):
+    """The worker stops in order. → None"""
+
+    session_id: bytes
+
+
+class FenceSessions(Command, frozen=True):
+    """Fence every open session that was not renewed for ttl_ms. → list[bytes]: the session ids fenced now."""
+
+    ttl_ms: int
+
+
+class ForgetSessions(Command, frozen=True):
+    """Remove the records of sessions that are not open and of which no chunk is left. → None"""
+
+    session_ids: tuple[bytes, ...]
+
+
+# ------------------------------------------------------------------ directory (each raises the configuration sequence)
+
+
+class CreateUser(Command, frozen=True):
+    """→ None. UserAlreadyExists for a taken name, canonical id or access key id."""
+
+    user: User
+    access_key: AccessKey | None = None
+
+
+class PutRootUser(Command, frozen=True):
+    """Make the root user and its one access key what the credentials say; a no-op when they already are. → None"""
+
+    user: User
+    access_key: AccessKey
+
+
+class DeleteUser(Command, frozen=True):
+    """→ None. NoSuchUser; BucketNotEmpty when the user still owns buckets; the root user is refused (LimitExceeded)."""
+
+    name: str
+
+
+class CreateAccessKey(Command, frozen=True):
+    """→ None. NoSuchUser, UserAlreadyExists (the access key id is taken)."""
+
+    access_key: AccessKey
+
+
+class DeleteAccessKey(Command, frozen=True):
+    """→ None; deleting an unknown one is no error."""
+
+    access_key_id: str
+
+
+class CreateBucket(Command, frozen=True):
+    """→ Bucket. BucketAlreadyExists(owner_id=…); LimitExceeded when the owner has bucket_count_max buckets."""
+
+    name: str
+    owner_id: str
+    region: str
+    bucket_key_id: str
+    versioning: Versioning = Versioning.UNVERSIONED
+    settings: dict[str, bytes] = {}
+    bucket_count_max: int = 1_000
+
+
+class DeleteBucket(Command, frozen=True):
+    """→ None. NoSuchBucket, BucketNotEmpty. Open uploads do not block it: they are aborted with it."""
+
+    bucket_id: int
+
+
+class PutBucketSetting(Command, frozen=True):
+    """Set (or with None remove) one sub-resource document. → None. NoSuchBucket."""
+
+    bucket_id: int
+    name: str
+    document: bytes | None
+
+
+class SetVersioning(Command, frozen=True):
+    """→ None. NoSuchBucket."""
+
+    bucket_id: int
+    versioning: Versioning
+
+
+# ------------------------------------------------------------------ objects
+
+
+class NewVersion(Record, frozen=True):
+    """What becomes visible. etag bare; mac over (uid, size, blob list)."""
+
+    uid: bytes
+    size: int
+    etag: str
+    owner_id: str
+    attributes: Attributes
+    mac: bytes = b""
+
+
+class CommitVersion(Command, frozen=True):
+    """The commit of a PUT or a copy. → VersionCommitted.
+
+    blobs: new blobs of this session. shared: extents of blobs that a live version already references (a copy within
+    one bucket key); SourceChanged when one of them is no longer referenced. A zero-byte object has neither.
+    What it replaces follows the bucket's versioning state, read in the same transaction.
+    Errors: SessionFenced, NoSuchBucket, PreconditionFailed, ConditionalConflict, NoSuchKey (If-Match on a missing key).
+    """
+
+    session_id: bytes
+    bucket_id: int
+    object_key: bytes
+    version: NewVersion
+    blobs: tuple[Blob, ...] = ()
+    shared: tuple[Extent, ...] = ()
+    conditions: Conditions = Conditions()
+
+
+class VersionCommitted(Record, frozen=True):
+    """version_id is None in a bucket that was never versioned."""
+
+    version_id: str | None
+    last_modified_ms: int
+    etag: str
+
+
+class DeleteTarget(Record, frozen=True):
+    """version_id None: the current version, by the rules of the bucket's versioning state."""
+
+    object_key: bytes
+    version_id: str | None = None
+    conditions: Conditions = Conditions()
+
+
+class DeleteVersions(Command, frozen=True):
+    """Delete up to 1,000 targets. → list[Deleted], one per target in order; a refusal is an outcome, not an exception.
+
+    NoSuchBucket fails the command. The owner may apply it in several transactions, never splitting one target.
+    """
+
+    bucket_id: int
+    targets: tuple[DeleteTarget, ...]
+
+
+class Deleted(Record, frozen=True):
+    """A missing key is deleted all the same. version_id: the version removed, or the marker made."""
+
+    version_id: str | None = None
+    is_marker: bool = False
+    """the version removed was a marker, or a marker was made"""
+    refusal: str = ""
+    """name of a Refused class, `` when deleted"""
+
+
+class ReleaseBlobs(Command, frozen=True):
+    """A failed write's chunks that could not be deleted at once: record them as released. → None
+
+    Only blobs of this session that no row references; others are ignored.
+    """
+
+    session_id: bytes
+    blobs: tuple[Blob, ...]
+
+
+# ------------------------------------------------------------------ multipart uploads
+
+
+class CreateUpload(Command, frozen=True):
+    """→ Upload. NoSuchBucket. upload_id: chosen by the gateway, 32 random hex digits or more."""
+
+    upload_id: str
+    bucket_id: int
+    object_key: bytes
+    owner_id: str
+    attributes: Attributes
+    checksum_algorithm: ChecksumAlgorithm | None = None
+    checksum_type: ChecksumType | None = None
+
+
+class PutPart(Command, frozen=True):
+    """Record a part; the part it replaces is released. → PartInfo. SessionFenced, NoSuchUpload.
+
+    blob: a new one of this session, or None for a part of no bytes.
+    """
+
+    session_id: bytes
+    bucket_id: int
+    object_key: bytes
+    upload_id: str
+    part_number: int
+    size: int
+    etag: str
+    blob: Blob | None
+    checksum: Checksum | None = None
+
+
+class CompleteUpload(Command, frozen=True):
+    """Make the listed parts a version and release the others. → VersionCommitted; the same again for a retry.
+
+    parts: as ListParts gave them to the gateway, in the order of the list; InvalidPart when one has changed since.
+    Errors as CommitVersion, and NoSuchUpload. Moves no byte; writes one row a part.
+    """
+
+    session_id: bytes
+    bucket_id: int
+    object_key: bytes
+    upload_id: str
+    version: NewVersion
+    parts: tuple[PartInfo, ...]
+    conditions: Conditions = Conditions()
+
+
+class AbortUpload(Command, frozen=True):
+    """Release its parts. → None. NoSuchUpload."""
+
+    bucket_id: int
+    object_key: bytes
+    upload_id: str
+
+
+# ------------------------------------------------------------------ cluster
+
+
+class RegisterNode(Command, frozen=True):
+    """Record a datanode that was heard of or whose report changed. → Node (its number is made at first sight)."""
+
+    report: NodeReport
+    state: NodeState
+
+
+class SetNodeState(Command, frozen=True):
+    """→ None. Raises the epoch when it changes something."""
+
+    node_id: str
+    state: NodeState
+
+
+class SetReplicas(Command, frozen=True):
+    """After a copy or a loss: the verified replicas of one chunk. → bool: False when the row is gone or differs from
+    `expected` (then whatever was copied is not referenced)."""
+
+    blob_id: bytes
+    chunk_index: int
+    expected: tuple[int, ...]
+    nodes: tuple[int, ...]
+
+
+class ForgetBlobs(Command, frozen=True):
+    """The chunks of these released blobs were deleted from every node: remove their rows. → None"""
+
+    blob_ids: tuple[bytes, ...]
+
+
+AnyCommand = (
+    OpenSession
+    | RenewSession
+    | CloseSession
+    | FenceSessions
+    | ForgetSessions
+    | CreateUser
+    | PutRootUser
+    | DeleteUser
+    | CreateAccessKey
+    | DeleteAccessKey
+    | CreateBucket
+    | DeleteBucket
+    | PutBucketSetting
+    | SetVersioning
+    | CommitVersion
+    | DeleteVersions
+    | ReleaseBlobs
+    | CreateUpload
+    | PutPart
+    | CompleteUpload
+    | AbortUpload
+    | RegisterNode
+    | SetNodeState
+    | SetReplicas
+    | ForgetBlobs
+)

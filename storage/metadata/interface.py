@@ -1,0 +1,190 @@
+"""The metadata as the rest of the system sees it: typed writes through `apply`, and reads that are one snapshot each.
+
+Isolation, for every engine: a write is serialisable with all other writes. A read sees one committed state; a read that
+begins after a write was acknowledged sees that write, in every process. A read never waits for a write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from storage.metadata.commands import Command
+from storage.model import (
+    AccessKey,
+    Blob,
+    Bucket,
+    ByteRange,
+    Chunk,
+    ClusterMap,
+    Extent,
+    PartInfo,
+    Upload,
+    User,
+    Version,
+    WriteSession,
+)
+
+CHUNK_PAGE_ROWS = 64
+"""chunk rows that a read brings along; the reader pages on with read_chunks"""
+
+
+class VersionRead(NamedTuple):
+    """One object read. extents and blobs cover only the asked range (both empty for a HEAD, a marker, an unsatisfiable
+    range and an empty object); each blob carries at most its first CHUNK_PAGE_ROWS chunk rows of the range, and all
+    blobs together at most that many."""
+
+    configuration_sequence: int
+    version: Version
+    is_current: bool
+    extents: tuple[Extent, ...] = ()
+    blobs: tuple[Blob, ...] = ()
+
+
+class HeadEntry(NamedTuple):
+    """A line of a listing."""
+
+    object_key: bytes
+    size: int
+    etag: str
+    last_modified_ms: int
+    storage_class: str
+    owner_id: str
+    checksum_algorithm: str
+    checksum_type: str
+
+
+class HeadPage(NamedTuple):
+    """A page of a listing. `next_after` continues it: the last key or prefix of this page, None at the end."""
+
+    entries: tuple[HeadEntry, ...]
+    common_prefixes: tuple[bytes, ...]
+    next_after: bytes | None
+
+
+class UploadPage(NamedTuple):
+    """Paged on (key, upload id)."""
+
+    uploads: tuple[Upload, ...]
+    common_prefixes: tuple[bytes, ...]
+    next_after: tuple[bytes, str] | None
+
+
+class PartPage(NamedTuple):
+    """Paged on the part number."""
+
+    upload: Upload
+    parts: tuple[PartInfo, ...]
+    next_after: int | None
+
+
+class CompletedUpload(NamedTuple):
+    """What a finished multipart upload answered, for a retry."""
+
+    bucket_id: int
+    object_key: bytes
+    version_id: str | None
+    etag: str
+    last_modified_ms: int
+
+
+class Metadata(Protocol):
+    """One store of records. Every method may raise Unavailable."""
+
+    async def apply(self, command: Command) -> Any:
+        """One transaction. Returns what the command's docstring says; raises its refusals. Durable when it returns."""
+        ...
+
+    # --- directory: configuration, cached by its sequence
+
+    async def configuration_sequence(self) -> int:
+        """Rises with every change of users, access keys, buckets and settings. Cheap."""
+        ...
+
+    async def find_access_key(self, access_key_id: str) -> tuple[AccessKey, User] | None: ...
+
+    async def find_user(self, canonical_id: str) -> User | None: ...
+
+    async def list_users(self) -> list[tuple[User, list[AccessKey]]]:
+        """By name."""
+        ...
+
+    async def find_bucket(self, name: str) -> Bucket | None: ...
+
+    async def list_buckets(self, owner_id: str | None, after: str = "", limit: int = 10_000) -> list[Bucket]:
+        """By name; all owners for None."""
+        ...
+
+    # --- objects
+
+    async def read_version(
+        self,
+        bucket_id: int,
+        object_key: bytes,
+        version_id: str | None = None,
+        *,
+        byte_range: ByteRange | None = None,
+        part_number: int | None = None,
+        with_body: bool = True,
+    ) -> VersionRead:
+        """One snapshot. NoSuchKey (details when a marker is current: delete_marker_version_id, last_modified_ms),
+        NoSuchVersion. A marker asked for by its id is returned with is_marker. part_number: the extents of that part
+        only (InvalidPart when there is none; part 1 of a version that is not multipart is the whole)."""
+        ...
+
+    async def read_chunks(self, blob_id: bytes, from_index: int, limit: int = CHUNK_PAGE_ROWS) -> list[Chunk]:
+        """Further chunk rows by index; still answered for a released blob until it is swept."""
+        ...
+
+    async def list_heads(
+        self, bucket_id: int, *, prefix: bytes = b"", after: bytes = b"", delimiter: bytes = b"", limit: int = 1000
+    ) -> HeadPage:
+        """Current versions (no markers) with object_key > after, in byte order; keys with the delimiter after the
+        prefix roll up into common prefixes, which count towards the limit. A common prefix that is <= after (as
+        `next_after` of a page that ended with it) is not given again, nor any key below it. Skip-scan: a rolled-up
+        prefix costs one seek."""
+        ...
+
+    # --- multipart uploads
+
+    async def read_upload(self, bucket_id: int, object_key: bytes, upload_id: str) -> Upload:
+        """NoSuchUpload."""
+        ...
+
+    async def find_completed_upload(
+        self, bucket_id: int, object_key: bytes, upload_id: str
+    ) -> CompletedUpload | None: ...
+
+    async def list_parts(
+        self, bucket_id: int, object_key: bytes, upload_id: str, after: int = 0, limit: int = 10_000
+    ) -> PartPage:
+        """NoSuchUpload."""
+        ...
+
+    async def list_uploads(
+        self,
+        bucket_id: int,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        after: tuple[bytes, str] = (b"", ""),
+        limit: int = 1000,
+    ) -> UploadPage:
+        """Open uploads ordered by (key, upload id). With after[1] empty, keys > after[0]; with it, uploads > after."""
+        ...
+
+    # --- cluster
+
+    async def cluster_map(self) -> ClusterMap: ...
+
+    async def list_sessions(self) -> list[WriteSession]: ...
+
+    async def list_released_blobs(self, before_ms: int, limit: int) -> list[Blob]:
+        """Blobs released before this time, each with all of its chunk rows; the oldest first."""
+        ...
+
+    async def find_referenced_blobs(self, blob_ids: Sequence[bytes]) -> set[bytes]:
+        """Those that have a blob row at all (referenced or released)."""
+        ...
+
+    async def close(self) -> None: ...
