@@ -46,10 +46,13 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         ("AccessDenied", 403, "Access Denied"),
         ("AccountProblem", 403, "There is a problem with your account that prevents the operation from completing."),
         ("AuthorizationHeaderMalformed", 400, "The authorization header you provided is invalid."),
-        ("AuthorizationQueryParametersError", 400, "The authorization query parameters that you provided are not valid."),
-        ("BadDigest", 400, "The Content-MD5 or checksum value that you specified did not match what the server received."),
+        ("AuthorizationQueryParametersError", 400, "The authorization query parameters that you provided are not "
+         "valid."),
+        ("BadDigest", 400, "The Content-MD5 or checksum value that you specified did not match what the server "
+         "received."),
         ("BadRequest", 400, "Bad Request"),
-        ("BucketAlreadyExists", 409, "The requested bucket name is not available. The bucket namespace is shared by all "
+        ("BucketAlreadyExists", 409, "The requested bucket name is not available. The bucket namespace is shared by "
+         "all "
          "users of the system. Please select a different name and try again."),
         ("BucketAlreadyOwnedByYou", 409, "Your previous request to create the named bucket succeeded and you already "
          "own it."),
@@ -76,7 +79,8 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         ("InvalidBucketAclWithObjectOwnership", 400, "Bucket cannot have ACLs set with ObjectOwnership's "
          "BucketOwnerEnforced setting"),
         ("InvalidBucketName", 400, "The specified bucket is not valid."),
-        ("InvalidBucketOwnerAWSAccountID", 400, "The value of the expected bucket owner parameter must be an AWS account "
+        ("InvalidBucketOwnerAWSAccountID", 400, "The value of the expected bucket owner parameter must be an AWS "
+         "account "
          "ID"),
         ("InvalidBucketState", 409, "The request is not valid for the current state of the bucket."),
         ("InvalidDigest", 400, "The Content-MD5 or checksum value that you specified is not valid."),
@@ -87,7 +91,8 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         ("InvalidPart", 400, "One or more of the specified parts could not be found.  The part may not have been "
          "uploaded, or the specified entity tag may not match the part's entity tag."),
         ("InvalidPartNumber", 416, "The requested partnumber is not satisfiable"),
-        ("InvalidPartOrder", 400, "The list of parts was not in ascending order. Parts must be ordered by part number."),
+        ("InvalidPartOrder", 400, "The list of parts was not in ascending order. Parts must be ordered by part "
+         "number."),
         ("InvalidPayer", 403, "All access to this object has been disabled."),
         ("InvalidPolicyDocument", 400, "The content of the form does not meet the conditions specified in the policy "
          "document."),
@@ -130,7 +135,8 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         ("NoSuchObjectLockConfiguration", 404, "The specified object does not have a ObjectLock configuration"),
         ("NoSuchPublicAccessBlockConfiguration", 404, "The public access block configuration was not found"),
         ("NoSuchTagSet", 404, "The TagSet does not exist"),
-        ("NoSuchUpload", 404, "The specified upload does not exist. The upload ID may be invalid, or the upload may have "
+        ("NoSuchUpload", 404, "The specified upload does not exist. The upload ID may be invalid, or the upload may "
+         "have "
          "been aborted or completed."),
         ("NoSuchVersion", 404, "The specified version does not exist."),
         ("NoSuchWebsiteConfiguration", 404, "The specified bucket does not have a website configuration"),
@@ -150,12 +156,14 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         ("RequestExpired", 400, "Request has expired"),
         ("RequestHeaderSectionTooLarge", 400, "Your request header section exceeds the maximum allowed size."),
         ("RequestIsNotMultiPartContent", 400, "Bucket POST must be of the enclosure-type multipart/form-data."),
-        ("RequestTimeout", 400, "Your socket connection to the server was not read from or written to within the timeout "
+        ("RequestTimeout", 400, "Your socket connection to the server was not read from or written to within the "
+         "timeout "
          "period. Idle connections will be closed."),
         ("RequestTimeTooSkewed", 403, "The difference between the request time and the current time is too large."),
         ("RequestTorrentOfBucketError", 400, "Requesting the torrent file of a bucket is not permitted."),
         ("RestoreAlreadyInProgress", 409, "Object restore is already in progress"),
-        ("ServerSideEncryptionConfigurationNotFoundError", 404, "The server side encryption configuration was not found"),
+        ("ServerSideEncryptionConfigurationNotFoundError", 404, "The server side encryption configuration was not "
+         "found"),
         ("ServiceUnavailable", 503, "Service is unable to handle request."),
         ("SignatureDoesNotMatch", 403, "The request signature we calculated does not match the signature you provided. "
          "Check your key and signing method."),
@@ -167,13 +175,15 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         ("TooManyParts", 400, "You have attempted to upload more parts than allowed"),
         ("UnauthorizedAccess", 403, "You are not authorized to perform this operation"),
         ("UnexpectedContent", 400, "This request does not support content"),
-        ("UnresolvableGrantByEmailAddress", 400, "The email address you provided does not match any account on record."),
+        ("UnresolvableGrantByEmailAddress", 400, "The email address you provided does not match any account on "
+         "record."),
         ("UnsupportedArgument", 400, "The request contained an unsupported argument."),
         ("UnsupportedSignature", 400, "The provided request is signed with an unsupported STS Token version or the "
          "signature version is not supported."),
         ("UserKeyMustBeSpecified", 400, "The bucket POST must contain the specified field name. If it is specified, "
          "check the order of the fields."),
-        ("XAmzContentSHA256Mismatch", 400, "The provided 'x-amz-content-sha256' header does not match what was computed."),
+        ("XAmzContentSHA256Mismatch", 400, "The provided 'x-amz-content-sha256' header does not match what was "
+         "computed."),
         ("XAmzContentChecksumMismatch", 400, "The provided 'x-amz-checksum' header does not match what was computed."),
     )
 }  # fmt: skip
