@@ -1,0 +1,118 @@
+"""One shape for everything that a process does again and again beside its requests.
+
+A loop has a name, an interval with jitter (so that many nodes do not call at once), the time and outcome of its last
+run, and a stop. A run that fails is logged and tried again after a back-off that doubles up to a bound; nothing that a
+run raises ends the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from storage.base.clock import Clock, SystemClock
+
+BACKOFF_FIRST_S = 0.2
+BACKOFF_MAX_S = 30.0
+JITTER_SHARE = 0.1
+"""each pause is drawn from interval · (1 ± this)"""
+
+_log = logging.getLogger(__name__)
+
+Work = Callable[[], Awaitable[None]]
+
+
+class LoopStatus(NamedTuple):
+    """For status pages and metrics."""
+
+    name: str
+    runs: int
+    failures_in_a_row: int
+    last_run_ms: int
+    """when the last run ended; 0 before the first"""
+    last_error: str
+    """of the last run; empty when it succeeded"""
+
+
+class BackgroundLoop:
+    """Runs `work` at once and then every interval, until stopped. `interval_s` may be changed at any time."""
+
+    def __init__(
+        self,
+        name: str,
+        interval_s: float,
+        work: Work,
+        *,
+        backoff_max_s: float = BACKOFF_MAX_S,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = name
+        self.interval_s = interval_s
+        self._work = work
+        self._backoff_max_s = backoff_max_s
+        self._clock = clock or SystemClock()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._runs = 0
+        self._failures = 0
+        self._last_run_ms = 0
+        self._last_error = ""
+
+    @property
+    def status(self) -> LoopStatus:
+        """As of the last finished run."""
+        return LoopStatus(self.name, self._runs, self._failures, self._last_run_ms, self._last_error)
+
+    def start(self) -> None:
+        """Begin on the running event loop; a second call changes nothing."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=self.name)
+
+    def wake(self) -> None:
+        """Run again now instead of at the end of the pause."""
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Cancel the run under way, if any, and wait until it is gone."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            await self._run_once()
+            try:
+                async with asyncio.timeout(self._pause_s()):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _run_once(self) -> None:
+        try:
+            await self._work()
+        except Exception as error:  # noqa: BLE001 - the edge of a background job: whatever fails is told and tried again
+            self._failures += 1
+            self._last_error = f"{type(error).__name__}: {error}"
+            # The first failure and then every power of two: a dependency that is away for hours must not fill the log.
+            if self._failures & (self._failures - 1) == 0:
+                _log.warning("%s failed (%d in a row): %s", self.name, self._failures, self._last_error)
+            _log.debug("%s failed", self.name, exc_info=error)
+        else:
+            if self._failures:
+                _log.info("%s works again after %d failures", self.name, self._failures)
+            self._failures = 0
+            self._last_error = ""
+        self._runs += 1
+        self._last_run_ms = self._clock.now_ms()
+
+    def _pause_s(self) -> float:
+        pause_s = self.interval_s
+        if self._failures:
+            # The exponent is bounded so that a long outage cannot overflow a float.
+            pause_s = min(BACKOFF_FIRST_S * 2 ** min(self._failures - 1, 16), self._backoff_max_s)
+        return pause_s * (1 + random.uniform(-JITTER_SHARE, JITTER_SHARE))  # noqa: S311 - spreads load, guards nothing
