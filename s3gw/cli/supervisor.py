@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from storage.base.log import get_logger
-
-log = get_logger("supervisor")
+log = logging.getLogger(__name__)
 
 RESTART_PAUSE_MIN_S = 0.2
 RESTART_PAUSE_MAX_S = 10.0
