@@ -115,6 +115,8 @@ CATALOGUE: dict[str, CatalogueEntry] = {
         ("MalformedPOSTRequest", 400, "The body of your POST request is not well-formed multipart/form-data."),
         ("MalformedXML", 400, "The XML you provided was not well-formed or did not validate against our published "
          "schema"),
+        ("MalformedTrailerError", 400, "The request contained trailing data that was not well-formed or did not "
+         "conform to our published schema."),
         ("MaxMessageLengthExceeded", 400, "Your request was too big."),
         ("MaxPostPreDataLengthExceeded", 400, "Your POST request fields preceding the upload file were too large."),
         ("MetadataTooLarge", 400, "Your metadata headers exceed the maximum allowed metadata size"),
