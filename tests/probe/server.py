@@ -1,0 +1,168 @@
+"""A real `frostbyte up` for tests: started, watched, killed and stopped like an operator would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+ACCESS_KEY_ID = "AKIAPROBEPROBEPROBE1"
+SECRET_ACCESS_KEY = "probe/secret+of/the+tests/0123456789abcd"
+REGION = "us-east-1"
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 40.0
+ROLE_MODULES = {
+    "metadata": "storage.metadata",
+    "datanode": "storage.datanode",
+    "master": "cluster",
+    "gateway": "s3gw",
+}
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """One `frostbyte up` over one data directory, as often as it is started."""
+
+    def __init__(
+        self, home: Path, settings: Mapping[str, Any] | None = None, *flags: str, scheme: str = "http"
+    ) -> None:
+        self.home = home
+        self.data = home / "data"
+        self.port = free_port()
+        self.endpoint = f"{scheme}://127.0.0.1:{self.port}"
+        self.log = home / "server.log"
+        self._flags = flags
+        self._settings = dict(settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
+
+    def start(self) -> None:
+        """Start and wait until a write would succeed."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        config = self.home / "config.json"
+        config.write_text(json.dumps({"reserve_bytes": 0, "drain_timeout_s": 10, **self._settings}))
+        command = [sys.executable, "-m", "s3gw.cli", "up", "--data", str(self.data), "--config", str(config)]
+        command += ["--listen", f"127.0.0.1:{self.port}", *self._flags]
+        environment = {
+            **os.environ,
+            "FROSTBYTE_ROOT_ACCESS_KEY_ID": ACCESS_KEY_ID,
+            "FROSTBYTE_ROOT_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+            **self.environment,
+        }
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        self.wait_ready()
+
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> float:
+        """Seconds until /-/ready said 200; the end of the log when it does not."""
+        began_s = time.monotonic()
+        while time.monotonic() - began_s < timeout_s:
+            if self.ready():
+                return time.monotonic() - began_s
+            if self._process is not None and self._process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise AssertionError(f"not ready; the log ends with:\n{self.log.read_text()[-4000:]}")
+
+    def ready(self) -> bool:
+        """One plain HTTP question, without a client library in between."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+                connection.sendall(b"GET /-/ready HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n")
+                return b" 200 " in connection.recv(200).split(b"\r\n")[0]
+        except OSError:
+            return False
+
+    def client(self, **options: Any) -> Any:
+        """A boto3 client that retries nothing by itself, so that a test sees each answer."""
+        options.setdefault("retries", {"total_max_attempts": 1})
+        options.setdefault("s3", {"addressing_style": "path"})
+        config = Config(connect_timeout=5, read_timeout=120, max_pool_connections=64, **options)
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id=ACCESS_KEY_ID,
+            aws_secret_access_key=SECRET_ACCESS_KEY,
+            config=config,
+        )
+
+    def pids(self, role: str) -> list[int]:
+        """The running processes of a role, children of this server only."""
+        module = ROLE_MODULES[role]
+        return [pid for pid in self._descendants() if _module_of(pid) == module]
+
+    def kill(self, role: str, index: int = 0) -> int:
+        """kill -9 of one process of a role; its id."""
+        pid = self.pids(role)[index]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def kill_everything(self) -> None:
+        """kill -9 of the supervisor and every child at once, as a power cut does to processes."""
+        assert self._process is not None
+        for pid in [self._process.pid, *self._descendants()]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self._process.wait()
+        self._process = None
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status. Nothing may be left running."""
+        if self._process is None:
+            return 0
+        self._process.terminate()
+        try:
+            return self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill_everything()
+            raise
+        finally:
+            self._process = None
+
+    def _descendants(self) -> list[int]:
+        assert self._process is not None
+        parents = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+                except OSError:
+                    continue
+                if fields[0] != "Z":
+                    parents[int(entry.name)] = int(fields[1])
+        found, wave = [], [self._process.pid]
+        while wave:
+            wave = [pid for pid, parent in parents.items() if parent in wave]
+            found += wave
+        return found
+
+
+def _module_of(pid: int) -> str:
+    """What follows -m on a Python command line."""
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    for flag, value in zip(arguments, arguments[1:], strict=False):
+        if flag == b"-m":
+            return value.decode()
+    return ""
