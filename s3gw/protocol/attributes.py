@@ -1,0 +1,229 @@
+"""PURE. What a client says of an object in headers, and the headers that give it back.
+
+Source: Amazon S3 API Reference, PutObject and GetObject; User Guide, "Working with object metadata". Headers that ask
+for something Frostbyte does not do are refused with NotImplemented: storing the object without it would lose meaning.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from email.errors import HeaderParseError
+from email.header import decode_header
+from urllib.parse import parse_qsl
+
+from s3gw.protocol.errors import S3Error
+from storage.model import Attributes
+
+USER_METADATA_BYTES_MAX = 2048
+TAGS_MAX = 10
+TAG_NAME_CHARACTERS_MAX = 128
+TAG_VALUE_CHARACTERS_MAX = 256
+CONTENT_TYPE_DEFAULT = "binary/octet-stream"
+STORAGE_CLASS_DEFAULT = "STANDARD"
+
+STORAGE_CLASSES = frozenset(
+    {
+        STORAGE_CLASS_DEFAULT,
+        "REDUCED_REDUNDANCY",
+        "STANDARD_IA",
+        "ONEZONE_IA",
+        "INTELLIGENT_TIERING",
+        "GLACIER",
+        "GLACIER_IR",
+        "DEEP_ARCHIVE",
+    }
+)
+"""echoed, and stored alike; an archive class needs no restore here"""
+
+_META = "x-amz-meta-"
+_STANDARD_HEADERS = ("content-encoding", "content-disposition", "content-language", "cache-control", "expires")
+_REDIRECT = "x-amz-website-redirect-location"
+_GRANTS = (
+    "x-amz-grant-full-control",
+    "x-amz-grant-read",
+    "x-amz-grant-read-acp",
+    "x-amz-grant-write",
+    "x-amz-grant-write-acp",
+)
+_OBJECT_LOCKS = ("x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date")
+_CUSTOMER_KEYS = ("x-amz-server-side-encryption-customer-algorithm", "x-amz-server-side-encryption-customer-key")
+_OWNER_ACLS = frozenset({"private", "bucket-owner-full-control", "bucket-owner-read"})
+_OTHER_ACLS = frozenset(
+    {"public-read", "public-read-write", "authenticated-read", "aws-exec-read", "log-delivery-write"}
+)
+_TEXT = re.compile(r"[\x20-\x7e]*")
+_TAG_CHARACTERS = re.compile(r"[\w\s+\-=.:/@]*")
+_RESPONSE_OVERRIDES = {
+    "response-content-type": b"content-type",
+    "response-content-language": b"content-language",
+    "response-expires": b"expires",
+    "response-cache-control": b"cache-control",
+    "response-content-disposition": b"content-disposition",
+    "response-content-encoding": b"content-encoding",
+}
+
+
+def parse_attributes(headers: Mapping[str, str]) -> Attributes:
+    """All but the checksum. MetadataTooLarge, InvalidStorageClass, InvalidTag, InvalidRequest, NotImplemented."""
+    refuse_unsupported(headers)
+    kept = {name: text for name in _STANDARD_HEADERS if (text := headers.get(name))}
+    encoding = kept.get("content-encoding")
+    if encoding is not None:
+        kept.pop("content-encoding")
+        if remaining := strip_aws_chunked(encoding):
+            kept["content-encoding"] = remaining
+    if redirect := headers.get(_REDIRECT):
+        if not redirect.startswith(("/", "http://", "https://")):
+            raise S3Error(
+                "InvalidRequest", "The website redirect location must have a prefix of 'http://', 'https://' or '/'"
+            )
+        kept["website-redirect-location"] = redirect
+    return Attributes(
+        content_type=headers.get("content-type") or CONTENT_TYPE_DEFAULT,
+        headers=kept,
+        user_metadata=parse_user_metadata(headers),
+        storage_class=parse_storage_class(headers),
+        tags=parse_tags(headers.get("x-amz-tagging", "")),
+    )
+
+
+def parse_user_metadata(headers: Mapping[str, str]) -> dict[str, str]:
+    """`x-amz-meta-*` by lower-case name, decoded by RFC 2047. MetadataTooLarge above 2 KB of names and values."""
+    metadata: dict[str, str] = {}
+    size = 0
+    for header, raw in headers.items():
+        if header.startswith(_META):
+            name, text = header[len(_META) :], decode_metadata(raw)
+            size += len(name) + len(text.encode())
+            metadata[name] = text
+    if size > USER_METADATA_BYTES_MAX:
+        raise S3Error("MetadataTooLarge", Size=str(size), MaxSizeAllowed=str(USER_METADATA_BYTES_MAX))
+    return metadata
+
+
+def decode_metadata(raw: str) -> str:
+    """A header value (its bytes as latin-1) → text: raw UTF-8 is taken as such, encoded words are decoded."""
+    if not raw.isascii():
+        try:
+            return raw.encode("latin-1").decode()
+        except UnicodeError:
+            return raw
+    if "=?" not in raw:
+        return raw
+    try:
+        decoded = "".join(
+            piece if isinstance(piece, str) else piece.decode(charset or "ascii")
+            for piece, charset in decode_header(raw)
+        )
+        decoded.encode()
+    except (HeaderParseError, LookupError, ValueError):
+        return raw
+    return decoded
+
+
+def encode_metadata(text: str) -> bytes:
+    """The inverse: printable ASCII goes as it is, anything else as one encoded word, so no value can split a header."""
+    if _TEXT.fullmatch(text) and "=?" not in text and text == text.strip():
+        return text.encode("ascii")
+    return b"=?UTF-8?B?" + base64.b64encode(text.encode()) + b"?="
+
+
+def strip_aws_chunked(encoding: str) -> str:
+    """Content-Encoding without `aws-chunked`, which describes the request and not the object."""
+    tokens = [token.strip() for token in encoding.split(",")]
+    return ",".join(token for token in tokens if token and token.lower() != "aws-chunked")
+
+
+def parse_storage_class(headers: Mapping[str, str]) -> str:
+    """x-amz-storage-class, checked. InvalidStorageClass."""
+    storage_class = headers.get("x-amz-storage-class") or STORAGE_CLASS_DEFAULT
+    if storage_class not in STORAGE_CLASSES:
+        raise S3Error("InvalidStorageClass", StorageClassRequested=storage_class)
+    return storage_class
+
+
+def parse_tags(header: str) -> dict[str, str]:
+    """x-amz-tagging: `a=1&b=2`, url-encoded, at most 10. InvalidTag, InvalidArgument."""
+    if not header:
+        return {}
+    try:
+        pairs = parse_qsl(header, keep_blank_values=True, errors="strict", max_num_fields=TAGS_MAX)
+    except UnicodeDecodeError:
+        raise S3Error("InvalidTag") from None
+    except ValueError:
+        raise S3Error("BadRequest", f"Object tags cannot be greater than {TAGS_MAX}") from None
+    tags = dict(pairs)
+    if len(tags) != len(pairs):
+        raise S3Error("InvalidTag", "Cannot provide multiple Tags with the same key")
+    for name, text in pairs:
+        if not 1 <= len(name) <= TAG_NAME_CHARACTERS_MAX or not _TAG_CHARACTERS.fullmatch(name):
+            raise S3Error("InvalidTag", "The TagKey you have provided is invalid", TagKey=name)
+        if len(text) > TAG_VALUE_CHARACTERS_MAX or not _TAG_CHARACTERS.fullmatch(text):
+            raise S3Error("InvalidTag", "The TagValue you have provided is invalid", TagKey=name)
+    return tags
+
+
+def refuse_unsupported(headers: Mapping[str, str]) -> None:
+    """NotImplemented (or what AWS says) for a header whose meaning would be lost; empty ones are ignored."""
+    refuse_access_lists(headers)
+    if any(headers.get(name) for name in _CUSTOMER_KEYS):
+        raise S3Error("NotImplemented", Header=_CUSTOMER_KEYS[0])
+    encryption = headers.get("x-amz-server-side-encryption")
+    if encryption and encryption != "AES256":
+        if encryption in ("aws:kms", "aws:kms:dsse", "aws:fsx"):
+            raise S3Error("NotImplemented", Header="x-amz-server-side-encryption")
+        raise S3Error(
+            "InvalidArgument",
+            "The encryption method specified is not supported",
+            ArgumentName="x-amz-server-side-encryption",
+            ArgumentValue=encryption,
+        )
+    if any(headers.get(name) for name in _OBJECT_LOCKS) or headers.get("x-amz-object-lock-legal-hold", "OFF") == "ON":
+        raise S3Error("InvalidRequest", "Bucket is missing Object Lock Configuration")
+
+
+def refuse_access_lists(headers: Mapping[str, str]) -> None:
+    """An ACL that gives somebody else access is refused; one that says what holds anyway is taken."""
+    acl = headers.get("x-amz-acl")
+    if acl and acl not in _OWNER_ACLS:
+        if acl in _OTHER_ACLS:
+            raise S3Error("NotImplemented", Header="x-amz-acl")
+        raise S3Error("InvalidArgument", ArgumentName="x-amz-acl", ArgumentValue=acl)
+    for name in _GRANTS:
+        if headers.get(name):
+            raise S3Error("NotImplemented", Header=name)
+
+
+def format_attributes(attributes: Attributes) -> list[tuple[bytes, bytes]]:
+    """The response headers of a GET or HEAD that come from the object's attributes."""
+    lines = [(b"content-type", _header_bytes(attributes.content_type))]
+    for name, text in attributes.headers.items():
+        header = _REDIRECT if name == "website-redirect-location" else name
+        lines.append((header.encode("ascii"), _header_bytes(text)))
+    for name, text in attributes.user_metadata.items():
+        lines.append((b"x-amz-meta-" + name.encode("latin-1"), encode_metadata(text)))
+    if attributes.storage_class != STORAGE_CLASS_DEFAULT:
+        lines.append((b"x-amz-storage-class", attributes.storage_class.encode("ascii")))
+    if attributes.tags:
+        lines.append((b"x-amz-tagging-count", b"%d" % len(attributes.tags)))
+    return lines
+
+
+def parse_response_overrides(query: Mapping[str, str]) -> dict[bytes, bytes]:
+    """`response-*` parameters → the headers they replace. InvalidArgument for what cannot stand in a header."""
+    overrides: dict[bytes, bytes] = {}
+    for parameter, header in _RESPONSE_OVERRIDES.items():
+        text = query.get(parameter)
+        if text is None:
+            continue
+        if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
+            raise S3Error("InvalidArgument", ArgumentName=parameter)
+        overrides[header] = text.encode()
+    return overrides
+
+
+def _header_bytes(text: str) -> bytes:
+    """Back to the bytes that the client sent."""
+    return text.encode("latin-1", "replace")

@@ -1,0 +1,91 @@
+"""PURE. Conditional requests: reads and copy sources decided here (RFC 9110 §13.2.2), writes only parsed.
+
+Writes are decided inside the metadata commit; anything decided earlier would be a race.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+
+from s3gw.protocol.dates import parse_http_date
+from s3gw.protocol.errors import S3Error
+from storage.metadata.commands import Conditions
+
+_ETAG = re.compile(r'\s*(?:W/)?(?:"([^"]*)"|([^",\s][^",]*))\s*(?:,|$)')
+_READ_HEADERS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+_ETAGS_MAX = 1000
+
+
+class Verdict(enum.Enum):
+    """Of the conditions of a read."""
+
+    PROCEED = "200"
+    NOT_MODIFIED = "304"
+    FAILED = "412"
+
+
+def parse_etags(header: str) -> frozenset[str]:
+    """A list of entity tags, quoted, weak or bare, without their quotes; `*` stands for any."""
+    found: set[str] = set()
+    position = 0
+    while position < len(header) and len(found) < _ETAGS_MAX:
+        match = _ETAG.match(header, position)
+        if match is None:
+            break
+        found.add(match[1] if match[1] is not None else match[2].strip())
+        position = max(match.end(), position + 1)
+    return frozenset(found)
+
+
+def evaluate_read(headers: Mapping[str, str], etag: str, last_modified_ms: int, prefix: str = "") -> Verdict:
+    """What the four conditions make of this version. prefix: `x-amz-copy-source-` for those of a copy's source.
+
+    An entity tag condition, where given, silences its date twin.
+    """
+    match, none_match, modified, unmodified = [headers.get(prefix + name) for name in _READ_HEADERS]
+    last_modified_s = last_modified_ms // 1000
+    if match is not None:
+        tags = parse_etags(match)
+        if etag not in tags and "*" not in tags:
+            return Verdict.FAILED
+    elif unmodified is not None:
+        limit_s = parse_http_date(unmodified)
+        if limit_s is not None and last_modified_s > limit_s:
+            return Verdict.FAILED
+    if none_match is not None:
+        tags = parse_etags(none_match)
+        if etag in tags or "*" in tags:
+            return Verdict.NOT_MODIFIED
+    elif modified is not None:
+        limit_s = parse_http_date(modified)
+        if limit_s is not None and last_modified_s <= limit_s:
+            return Verdict.NOT_MODIFIED
+    return Verdict.PROCEED
+
+
+def evaluate_copy_source(headers: Mapping[str, str], etag: str, last_modified_ms: int) -> None:
+    """PreconditionFailed when the conditions on a copy's source do not hold (AWS API, CopyObject)."""
+    if evaluate_read(headers, etag, last_modified_ms, "x-amz-copy-source-") is not Verdict.PROCEED:
+        raise S3Error("PreconditionFailed", Condition="x-amz-copy-source-If-*")
+
+
+def parse_write_conditions(headers: Mapping[str, str]) -> Conditions:
+    """If-Match and If-None-Match of a write. Each takes one entity tag or `*`; a list is refused, never ignored."""
+    if "if-match" not in headers and "if-none-match" not in headers:
+        return _UNCONDITIONAL
+    return Conditions(_one_etag(headers, "if-match"), _one_etag(headers, "if-none-match"))
+
+
+_UNCONDITIONAL = Conditions()
+
+
+def _one_etag(headers: Mapping[str, str], name: str) -> str | None:
+    header = headers.get(name)
+    if header is None:
+        return None
+    tags = parse_etags(header)
+    if len(tags) != 1:
+        raise S3Error("NotImplemented", Header=name)
+    return next(iter(tags))

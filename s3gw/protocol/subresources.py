@@ -1,0 +1,112 @@
+"""PURE. The closed list of sub-resources: a query parameter named here selects another operation than the plain one.
+
+Each row gives, for each method AWS offers, the operation and the permission it needs. A method that a row does not
+name is 405, and a row of the other table is 405 too: nothing here is taken for a plain bucket or object request.
+Whatever is not on the list (`x-id`, a cache buster) is ignored. Source: Amazon S3 API Reference, "Actions".
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from s3gw.protocol.operations import Operation
+
+
+class Rule(NamedTuple):
+    """What a method on a sub-resource is, and the permission it needs."""
+
+    operation: Operation
+    permission: str
+
+
+Methods = dict[str, Rule]
+
+METHOD_NOT_ALLOWED = Rule(Operation.METHOD_NOT_ALLOWED, "")
+
+
+def _bucket_setting(read: str, write: str, writes: tuple[str, ...] = ("PUT", "DELETE")) -> Methods:
+    """A bucket's document that can be read, and not yet written."""
+    refused = Rule(Operation.NOT_IMPLEMENTED, write)
+    return {"GET": Rule(Operation.GET_BUCKET_SETTING, read)} | dict.fromkeys(writes, refused)
+
+
+def _object_setting(read: str, write: str, writes: tuple[str, ...] = ("PUT",)) -> Methods:
+    refused = Rule(Operation.NOT_IMPLEMENTED, write)
+    return {"GET": Rule(Operation.GET_OBJECT_SETTING, read)} | dict.fromkeys(writes, refused)
+
+
+def _refused(permission: str, *methods: str) -> Methods:
+    return dict.fromkeys(methods, Rule(Operation.NOT_IMPLEMENTED, permission))
+
+
+_PUT_ONLY = ("PUT",)
+
+BUCKET_SUBRESOURCES: dict[str, Methods] = {
+    "delete": {"POST": Rule(Operation.DELETE_OBJECTS, "s3:DeleteObject")},
+    "uploads": {"GET": Rule(Operation.LIST_MULTIPART_UPLOADS, "s3:ListBucketMultipartUploads")},
+    "location": {"GET": Rule(Operation.GET_BUCKET_SETTING, "s3:GetBucketLocation")},
+    "versioning": _bucket_setting("s3:GetBucketVersioning", "s3:PutBucketVersioning", _PUT_ONLY),
+    "versions": _refused("s3:ListBucketVersions", "GET"),
+    "acl": _bucket_setting("s3:GetBucketAcl", "s3:PutBucketAcl", _PUT_ONLY),
+    "policy": _bucket_setting("s3:GetBucketPolicy", "s3:PutBucketPolicy"),
+    "policyStatus": {"GET": Rule(Operation.GET_BUCKET_SETTING, "s3:GetBucketPolicyStatus")},
+    "tagging": _bucket_setting("s3:GetBucketTagging", "s3:PutBucketTagging"),
+    "cors": _bucket_setting("s3:GetBucketCORS", "s3:PutBucketCORS"),
+    "lifecycle": _bucket_setting("s3:GetLifecycleConfiguration", "s3:PutLifecycleConfiguration"),
+    "website": _bucket_setting("s3:GetBucketWebsite", "s3:PutBucketWebsite"),
+    "encryption": _bucket_setting("s3:GetEncryptionConfiguration", "s3:PutEncryptionConfiguration"),
+    "publicAccessBlock": _bucket_setting("s3:GetBucketPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
+    "ownershipControls": _bucket_setting("s3:GetBucketOwnershipControls", "s3:PutBucketOwnershipControls"),
+    "object-lock": _bucket_setting(
+        "s3:GetBucketObjectLockConfiguration", "s3:PutBucketObjectLockConfiguration", _PUT_ONLY
+    ),
+    "replication": _bucket_setting("s3:GetReplicationConfiguration", "s3:PutReplicationConfiguration"),
+    "requestPayment": _bucket_setting("s3:GetBucketRequestPayment", "s3:PutBucketRequestPayment", _PUT_ONLY),
+    "logging": _bucket_setting("s3:GetBucketLogging", "s3:PutBucketLogging", _PUT_ONLY),
+    "notification": _bucket_setting("s3:GetBucketNotification", "s3:PutBucketNotification", _PUT_ONLY),
+    "accelerate": _bucket_setting("s3:GetAccelerateConfiguration", "s3:PutAccelerateConfiguration", _PUT_ONLY),
+    "analytics": _bucket_setting("s3:GetAnalyticsConfiguration", "s3:PutAnalyticsConfiguration"),
+    "inventory": _bucket_setting("s3:GetInventoryConfiguration", "s3:PutInventoryConfiguration"),
+    "metrics": _bucket_setting("s3:GetMetricsConfiguration", "s3:PutMetricsConfiguration"),
+    "intelligent-tiering": _bucket_setting(
+        "s3:GetIntelligentTieringConfiguration", "s3:PutIntelligentTieringConfiguration"
+    ),
+    "abac": _bucket_setting("s3:GetBucketAbac", "s3:PutBucketAbac", _PUT_ONLY),
+    "metadataConfiguration": _refused("s3:GetBucketMetadataTableConfiguration", "GET", "POST", "DELETE"),
+    "metadataTable": _refused("s3:GetBucketMetadataTableConfiguration", "GET", "POST", "DELETE"),
+    "metadataInventoryTable": _refused("s3:UpdateBucketMetadataInventoryTableConfiguration", "PUT"),
+    "metadataJournalTable": _refused("s3:UpdateBucketMetadataJournalTableConfiguration", "PUT"),
+    "session": _refused("s3express:CreateSession", "GET"),
+}
+"""in the order in which they win, should a request name several"""
+
+OBJECT_SUBRESOURCES: dict[str, Methods] = {
+    "uploads": {"POST": Rule(Operation.CREATE_MULTIPART_UPLOAD, "s3:PutObject")},
+    "uploadId": {
+        "GET": Rule(Operation.LIST_PARTS, "s3:ListMultipartUploadParts"),
+        "PUT": Rule(Operation.UPLOAD_PART, "s3:PutObject"),
+        "POST": Rule(Operation.COMPLETE_MULTIPART_UPLOAD, "s3:PutObject"),
+        "DELETE": Rule(Operation.ABORT_MULTIPART_UPLOAD, "s3:AbortMultipartUpload"),
+    },
+    "acl": _object_setting("s3:GetObjectAcl", "s3:PutObjectAcl"),
+    "tagging": _object_setting("s3:GetObjectTagging", "s3:PutObjectTagging", ("PUT", "DELETE")),
+    "retention": _object_setting("s3:GetObjectRetention", "s3:PutObjectRetention"),
+    "legal-hold": _object_setting("s3:GetObjectLegalHold", "s3:PutObjectLegalHold"),
+    "attributes": _refused("s3:GetObjectAttributes", "GET"),
+    "torrent": _refused("s3:GetObjectTorrent", "GET"),
+    "restore": _refused("s3:RestoreObject", "POST"),
+    "select": _refused("s3:GetObject", "POST"),
+    "renameObject": _refused("s3:PutObject", "PUT"),
+    "encryption": _refused("s3:UpdateObjectEncryption", "PUT"),
+}
+"""in the order in which they win, should a request name several"""
+
+SUBRESOURCE_NAMES = frozenset(BUCKET_SUBRESOURCES) | frozenset(OBJECT_SUBRESOURCES)
+
+
+def find_subresource(query: dict[str, str], table: dict[str, Methods]) -> str:
+    """The sub-resource that a request names, `` for a plain request. One of the other table counts as named too."""
+    named = SUBRESOURCE_NAMES.intersection(query)
+    if not named:
+        return ""
+    return next((name for name in table if name in named), min(named))
