@@ -272,7 +272,10 @@ def open_whole(opener: Opener, sealed: Buffer) -> bytes | bytearray:
     count = (len(frames) + SEALED_FRAME_BYTES - 1) // SEALED_FRAME_BYTES
     if count <= 1:
         return opener.open_frame(0, frames, True)
-    plaintext = bytearray(max(0, len(frames) - count * TAG_BYTES))
+    plain_length = len(frames) - count * TAG_BYTES
+    if frame_count(plain_length) != count:
+        raise SealBroken("a chunk does not end with a frame")
+    plaintext = bytearray(plain_length)
     into = memoryview(plaintext)
     for index in range(count):
         frame = frames[index * SEALED_FRAME_BYTES : (index + 1) * SEALED_FRAME_BYTES]
