@@ -1,0 +1,124 @@
+"""The datanodes as a gateway talks to them: one client per node, and a short memory of who just failed.
+
+Numbers come from chunk rows and from the cluster map. A node that refused, stalled or was full is asked last for a few
+seconds, which is all the health that a gateway keeps: whether a node is up is the master's decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from typing import Protocol
+
+from storage.base.clock import Clock
+from storage.base.errors import NodeUnreachable
+from storage.base.ids import ChunkId
+from storage.base.internal_auth import ROLE_DATANODE, derive_node_key, make_pull_ticket
+from storage.chunks.store import ChunkReceipt, ChunkStore
+from storage.model import ClusterMap, Node
+
+FAILURE_MEMORY_S = 5.0
+TICKET_LIFETIME_MS = 120_000
+"""a pull ticket outlives the longest pull, and little more"""
+
+
+class Datanode(ChunkStore, Protocol):
+    """A chunk store on another machine: it can also fetch a chunk from a third one."""
+
+    async def pull(self, chunk_id: ChunkId, source: str, ticket: str) -> ChunkReceipt:
+        """Copy the chunk from the datanode at the address `source`, and make it durable."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class NodePool:
+    """Clients by node number, following the cluster map."""
+
+    def __init__(self, internal_key: bytes, clock: Clock, connect: Callable[[Node], Datanode]) -> None:
+        self._internal_key = internal_key
+        self._clock = clock
+        self._connect = connect
+        self._nodes: dict[int, Node] = {}
+        self._clients: dict[int, Datanode] = {}
+        self._replaced: list[Datanode] = []
+        self._failed_until_s: dict[int, float] = {}
+        self._turns = count()
+
+    async def adopt(self, cluster_map: ClusterMap) -> None:
+        """Know these nodes from now on. A node that moved gets a new client; calls under way may end on the old one,
+        which is closed when the next map comes."""
+        await self._close(self._replaced)
+        nodes = {node.number: node for node in cluster_map.nodes}
+        for number, client in list(self._clients.items()):
+            known = nodes.get(number)
+            if known is None or known.report.address != self._nodes[number].report.address:
+                self._replaced.append(client)
+                del self._clients[number]
+        self._nodes = nodes
+
+    def knows(self, number: int) -> bool:
+        """Whether the map has this node."""
+        return number in self._nodes
+
+    def store(self, number: int) -> Datanode:
+        """The node's client. NodeUnreachable when the map has no such node."""
+        client = self._clients.get(number)
+        if client is None:
+            node = self._nodes.get(number)
+            if node is None:
+                raise NodeUnreachable(f"no node has the number {number}")
+            client = self._clients[number] = self._connect(node)
+        return client
+
+    async def pull(self, target: int, source: int, chunk_id: ChunkId) -> ChunkReceipt:
+        """Let `target` copy a chunk from `source`. Errors as ChunkStore.put and get."""
+        node = self._nodes.get(source)
+        if node is None:
+            raise NodeUnreachable(f"no node has the number {source}")
+        node_key = derive_node_key(self._internal_key, ROLE_DATANODE, node.report.node_id)
+        ticket = make_pull_ticket(node_key, chunk_id, self._clock.now_ms() + TICKET_LIFETIME_MS)
+        return await self.store(target).pull(chunk_id, node.report.address, ticket)
+
+    def note_failure(self, number: int) -> None:
+        """Ask this node last for a while."""
+        self._failed_until_s[number] = self._clock.monotonic_s() + FAILURE_MEMORY_S
+
+    def note_success(self, number: int) -> None:
+        """It works (again)."""
+        if self._failed_until_s:
+            self._failed_until_s.pop(number, None)
+
+    def has_failed(self, number: int) -> bool:
+        """Whether the node failed a moment ago."""
+        until_s = self._failed_until_s.get(number)
+        if until_s is None:
+            return False
+        if self._clock.monotonic_s() >= until_s:
+            del self._failed_until_s[number]
+            return False
+        return True
+
+    def order_for_read(self, numbers: Sequence[int]) -> Sequence[int]:
+        """All of them, in turn so that readers spread, those that just failed last."""
+        if len(numbers) < 2:
+            return numbers
+        turn = next(self._turns) % len(numbers)
+        return self.failed_last([*numbers[turn:], *numbers[:turn]])
+
+    def failed_last(self, numbers: Iterable[int]) -> list[int]:
+        """In the given order, but those that just failed last."""
+        if not self._failed_until_s:
+            return list(numbers)
+        return sorted(numbers, key=self.has_failed)
+
+    async def close(self) -> None:
+        """Close all clients."""
+        self._replaced.extend(self._clients.values())
+        self._clients.clear()
+        await self._close(self._replaced)
+
+    @staticmethod
+    async def _close(clients: list[Datanode]) -> None:
+        while clients:
+            await clients.pop().close()
