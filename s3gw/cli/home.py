@@ -1,0 +1,213 @@
+"""The data directory of `frostbyte up`: what is made in it once, at the first start, and read at every later one.
+
+    cluster.json       cluster id and format version: what keys, chunks and nodes are bound to
+    credentials.json   the root credentials, unless the environment gives them
+    master.key         opens the keyring; unless the environment gives it
+    internal.key       what internal calls are authenticated with
+    keyring/           bucket keys, wrapped by the master key
+    metadata/          the records
+    datanode-N/        sealed chunks (with several --data: DIR/datanode/)
+    run/               the lock, role configurations, and the sockets where their paths are short enough
+
+Every secret file is 0600 and stored whole and durable before it is used.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from s3gw.config import Config, ConfigError
+from storage.base.clock import SystemClock
+from storage.base.files import DiskFiles, OpenFile, fetch_file, make_directories, store_file
+from storage.base.ids import CLUSTER_ID_BYTES
+from storage.base.internal_auth import INTERNAL_KEY_BYTES
+from storage.crypto.keyring import Keyring
+from storage.crypto.master_key import open_master_keys
+from storage.datanode.identity import WrongDirectory, own_directory
+
+FORMAT_VERSION = 1
+SMALL_FILE_BYTES_MAX = 64 * 1024
+SOCKET_PATH_BYTES_MAX = 100
+"""the system's bound is 108 with the closing zero; some are shorter"""
+ACCESS_KEY_VARIABLE = "FROSTBYTE_ROOT_ACCESS_KEY_ID"
+SECRET_KEY_VARIABLE = "FROSTBYTE_ROOT_SECRET_ACCESS_KEY"  # noqa: S105 - a variable's name
+
+FILES = DiskFiles()
+
+
+class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The root user's. `repr` hides the secret."""
+
+    access_key_id: str
+    secret_access_key: str
+
+    def __repr__(self) -> str:
+        return f"Credentials({self.access_key_id})"
+
+
+class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """cluster.json"""
+
+    cluster_id: str
+    format_version: int = FORMAT_VERSION
+
+
+class DatanodeHome(NamedTuple):
+    """One datanode's directory and the id it was given."""
+
+    number: int
+    path: Path
+    node_id: str
+
+
+class Home(NamedTuple):
+    """A prepared data directory. `lock` keeps other supervisors and offline commands out for as long as it is open."""
+
+    config: Config
+    cluster_id: str
+    credentials: Credentials
+    credentials_made: bool
+    """at this start"""
+    keyring: Keyring
+    datanodes: tuple[DatanodeHome, ...]
+    sockets: Path
+    lock: OpenFile
+
+    @property
+    def run(self) -> Path:
+        """Where role configurations are written."""
+        return self.config.home / "run"
+
+    @property
+    def metadata(self) -> Path:
+        """The records' directory."""
+        return self.config.home / "metadata"
+
+    @property
+    def metadata_socket(self) -> Path:
+        """Where the one owner of writes listens."""
+        return self.sockets / "metadata.sock"
+
+    @property
+    def internal_key_file(self) -> Path:
+        """What gateways and the master derive every node's key from."""
+        return self.config.home / "internal.key"
+
+
+def prepare_home(config: Config, environment: Mapping[str, str]) -> Home:
+    """Make what is missing, check what is there, and lock it. ConfigError in one line."""
+    home = config.home
+    try:
+        make_directories(FILES, home / "run")
+        make_directories(FILES, home / "metadata")
+        lock = lock_home(home)
+        cluster_id = _cluster_id(home / "cluster.json")
+        _make_internal_key(home / "internal.key")
+        keyring = open_keyring(home, cluster_id, environment, make=True)
+        credentials, made = _credentials(home / "credentials.json", environment)
+        datanodes = tuple(
+            DatanodeHome(number, path, own_datanode(path, cluster_id))
+            for number, path in enumerate(config.datanode_directories, 1)
+        )
+        return Home(config, cluster_id, credentials, made, keyring, datanodes, socket_directory(home), lock)
+    except (OSError, ValueError, WrongDirectory) as error:
+        raise ConfigError(str(error)) from error
+
+
+def lock_home(home: Path) -> OpenFile:
+    """Hold the data directory. ConfigError when another process does."""
+    try:
+        return FILES.lock(home / "run" / "lock")
+    except BlockingIOError:
+        raise ConfigError(f"another frostbyte runs on {home}") from None
+
+
+def open_keyring(home: Path, cluster_id: str, environment: Mapping[str, str], *, make: bool) -> Keyring:
+    """The keyring, proven to be opened by the master key at hand. FrostbyteError or ValueError in one line."""
+    master_keys = open_master_keys(FILES, home / "master.key", environment, make=make)
+    keyring = Keyring(FILES, home / "keyring", bytes.fromhex(cluster_id), master_keys, SystemClock())
+    keyring.open()
+    return keyring
+
+
+def read_cluster_id(home: Path) -> str:
+    """Of an existing data directory. ConfigError when there is none."""
+    path = home / "cluster.json"
+    if not path.exists():
+        raise ConfigError(f"{home} holds no frostbyte data (no cluster.json)")
+    return _cluster_id(path)
+
+
+def socket_directory(home: Path) -> Path:
+    """DIR/run, or a private directory of this user under the temporary one where a socket's path would be too long."""
+    run = (home / "run").resolve()
+    if len(os.fsencode(run / "datanode-64.sock")) <= SOCKET_PATH_BYTES_MAX:
+        return run
+    name = hashlib.sha256(os.fsencode(run)).hexdigest()[:16]
+    directory = Path(tempfile.gettempdir()) / f"frostbyte-{os.getuid()}-{name}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.stat(follow_symlinks=False)
+    if directory.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise ConfigError(f"{directory} is not a private directory of this user")
+    return directory
+
+
+def root_canonical_id(cluster_id: str) -> str:
+    """64 hex digits, the same for the life of the cluster."""
+    return hashlib.sha256(b"frostbyte root user " + bytes.fromhex(cluster_id)).hexdigest()
+
+
+def own_datanode(path: Path, cluster_id: str) -> str:
+    """The node id of a datanode's directory, made at the first start. WrongDirectory for another cluster's."""
+    with own_directory(FILES, path, cluster_id) as owned:
+        return owned.identity.node_id
+
+
+def _cluster_id(path: Path) -> str:
+    try:
+        stored = msgspec.json.decode(fetch_file(FILES, path, SMALL_FILE_BYTES_MAX), type=ClusterFile)
+    except FileNotFoundError:
+        stored = ClusterFile(secrets.token_hex(CLUSTER_ID_BYTES))
+        store_file(FILES, path, msgspec.json.encode(stored) + b"\n")
+    if stored.format_version != FORMAT_VERSION:
+        raise ConfigError(f"{path} has format {stored.format_version}; this program reads format {FORMAT_VERSION}")
+    return stored.cluster_id
+
+
+def _make_internal_key(path: Path) -> None:
+    if not path.exists():
+        store_file(FILES, path, base64.b64encode(secrets.token_bytes(INTERNAL_KEY_BYTES)) + b"\n")
+
+
+def _credentials(path: Path, environment: Mapping[str, str]) -> tuple[Credentials, bool]:
+    access_key_id = environment.get(ACCESS_KEY_VARIABLE, "")
+    secret = environment.get(SECRET_KEY_VARIABLE, "")
+    if bool(access_key_id) != bool(secret):
+        raise ConfigError(f"{ACCESS_KEY_VARIABLE} and {SECRET_KEY_VARIABLE} go together")
+    if access_key_id:
+        return Credentials(access_key_id, secret), False
+    try:
+        return msgspec.json.decode(fetch_file(FILES, path, SMALL_FILE_BYTES_MAX), type=Credentials), False
+    except FileNotFoundError:
+        made = Credentials(make_access_key_id(), make_secret_access_key())
+        store_file(FILES, path, msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")
+        return made, True
+
+
+def make_access_key_id() -> str:
+    """20 characters, as AWS's are."""
+    return "FB" + base64.b32encode(secrets.token_bytes(12)).decode()[:18]
+
+
+def make_secret_access_key() -> str:
+    """40 characters that need no quoting in a shell."""
+    return secrets.token_urlsafe(30)
