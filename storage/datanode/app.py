@@ -1,0 +1,244 @@
+"""The datanode's HTTP application: a ChunkStore behind the protocol of wire.py. Bare ASGI, as it is the hottest path.
+
+Every request is authenticated before anything else of it is looked at. Chunk bodies are streamed both ways; what a
+request may hold in memory is bounded by the constants here and in wire.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs
+
+from storage.base.clock import Clock
+from storage.base.errors import FrostbyteError
+from storage.base.ids import ChunkId, parse_chunk_id
+from storage.base.internal_auth import access_token, bearer, verify_pull_ticket
+from storage.chunks.store import ChunkStore
+from storage.datanode import wire
+from storage.datanode.exchange import BadRequest, Exchange, Receive, Send
+
+SPAN_BYTES_MAX = 1 << 20
+"""a range up to this size is answered from memory, which spares the store one look at the chunk's footer"""
+BATCHES_AT_ONCE_MAX = 8
+PULLS_AT_ONCE_MAX = 8
+
+UNAUTHORIZED = "Unauthorized"
+BAD_REQUEST = "BadRequest"
+INTERNAL = "InternalError"
+
+_TICKET = b"Ticket "
+
+_log = logging.getLogger(__name__)
+
+Puller = Callable[[ChunkId, wire.PullRequest], Awaitable[Any]]
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class DatanodeApp:
+    """ASGI application. node_key: of this datanode; `pull`: copies one chunk from another (storage.datanode.pull)."""
+
+    def __init__(self, store: ChunkStore, node_key: bytes, clock: Clock, pull: Puller) -> None:
+        self._store = store
+        self._node_key = node_key
+        self._clock = clock
+        self._pull = pull
+        self._authorization = bearer(access_token(node_key)).encode()
+        self._batches = asyncio.Semaphore(BATCHES_AT_ONCE_MAX)
+        self._pulls = asyncio.Semaphore(PULLS_AT_ONCE_MAX)
+        self._chunk_handlers: dict[tuple[str, str], Callable[[Exchange, ChunkId], Awaitable[None]]] = {
+            ("PUT", ""): self._put_chunk,
+            ("GET", ""): self._get_chunk,
+            ("HEAD", ""): self._stat_chunk,
+            ("POST", wire.VERIFY): self._verify_chunk,
+            ("POST", wire.PULL): self._pull_chunk,
+        }
+        self._handlers: dict[tuple[str, str], Handler] = {
+            ("POST", wire.BATCH_PUT): self._put_batch,
+            ("POST", wire.BATCH_GET): self._get_batch,
+            ("POST", wire.BATCH_DELETE): self._delete_batch,
+            ("POST", wire.BATCH_QUARANTINE): self._quarantine_batch,
+            ("POST", wire.PURGE): self._purge,
+            ("GET", wire.INVENTORY): self._inventory,
+            ("GET", wire.SPACE): self._space,
+        }
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope, receive, send)
+        try:
+            await self._dispatch(exchange)
+        except BadRequest as refusal:
+            await exchange.answer_failure(refusal.status, BAD_REQUEST, str(refusal))
+        except FrostbyteError as error:
+            name = type(error).__name__
+            status = wire.STATUS_OF.get(name)
+            if status is None:
+                _log.error("%s %s: %s: %s", exchange.method, exchange.path, name, error)
+            await self._fail(exchange, status or 500, name, str(error))
+        except Exception as error:  # noqa: BLE001 - the process's edge: a defect or a failing disk costs one request
+            _log.exception("%s %s", exchange.method, exchange.path)
+            await self._fail(exchange, 500, INTERNAL, type(error).__name__)
+
+    async def _fail(self, exchange: Exchange, status: int, name: str, message: str) -> None:
+        if not exchange.started:
+            await exchange.answer_failure(status, name, message)
+            return
+        # Returning without the rest of the body makes the server cut the connection: a short answer never looks whole.
+        _log.warning("%s %s: cut off after the head: %s: %s", exchange.method, exchange.path, name, message)
+
+    async def _dispatch(self, exchange: Exchange) -> None:
+        path = exchange.path
+        if path.startswith(wire.CHUNKS):
+            await self._dispatch_chunk(exchange, path[len(wire.CHUNKS) :])
+            return
+        if not self._is_caller(exchange):
+            await self._refuse(exchange)
+            return
+        handler = self._handlers.get((exchange.method, path))
+        if handler is None:
+            raise BadRequest(404, "no such target")
+        await handler(exchange)
+
+    async def _dispatch_chunk(self, exchange: Exchange, rest: str) -> None:
+        authorized = self._is_caller(exchange)
+        if not authorized and not (exchange.method == "GET" and self._has_ticket(exchange, rest)):
+            await self._refuse(exchange)
+            return
+        text, slash, action = rest.partition("/")
+        handler = self._chunk_handlers.get((exchange.method, slash + action))
+        if handler is None:
+            raise BadRequest(405, "no such action on a chunk")
+        await handler(exchange, _chunk_id(text))
+
+    def _is_caller(self, exchange: Exchange) -> bool:
+        return hmac.compare_digest(exchange.headers.get(b"authorization", b""), self._authorization)
+
+    def _has_ticket(self, exchange: Exchange, text: str) -> bool:
+        """A ticket opens the reading of exactly one chunk, and nothing else."""
+        header = exchange.headers.get(b"authorization", b"")
+        if not header.startswith(_TICKET):
+            return False
+        try:
+            chunk_id = parse_chunk_id(text)
+        except ValueError:
+            return False
+        ticket = header[len(_TICKET) :].decode("latin-1")
+        return verify_pull_ticket(self._node_key, chunk_id, ticket, self._clock.now_ms())
+
+    async def _refuse(self, exchange: Exchange) -> None:
+        _log.warning("%s %s: refused, no valid token", exchange.method, exchange.path[:200])
+        await exchange.answer_failure(401, UNAUTHORIZED, "no valid token")
+
+    # --- one chunk
+
+    async def _put_chunk(self, exchange: Exchange, chunk_id: ChunkId) -> None:
+        try:
+            length = wire.parse_content_length(exchange.header(b"content-length"))
+        except ValueError as error:
+            raise BadRequest(413 if b"content-length" in exchange.headers else 411, str(error)) from error
+        receipt = await self._store.put(chunk_id, length, exchange.blocks())
+        await exchange.answer(201, wire.encode(receipt))
+
+    async def _get_chunk(self, exchange: Exchange, chunk_id: ChunkId) -> None:
+        asked = exchange.header(b"range")
+        try:
+            span = wire.parse_range(asked) if asked else None
+        except ValueError as error:
+            raise BadRequest(400, str(error)) from error
+        if span is not None and span.length is not None and span.length <= SPAN_BYTES_MAX:
+            await self._get_span(exchange, chunk_id, span.offset, span.length)
+            return
+        receipt = await self._store.stat(chunk_id)
+        offset = span.offset if span is not None else 0
+        end = receipt.length
+        if span is not None and span.length is not None:
+            end = min(end, offset + span.length)
+        if offset >= end:
+            raise BadRequest(416, f"the chunk has {receipt.length} bytes")
+        headers = [(wire.DIGEST_HEADER.encode(), receipt.digest.hex().encode())]
+        if span is not None:
+            headers.append((b"content-range", b"bytes %d-%d/%d" % (offset, end - 1, receipt.length)))
+        blocks = self._store.get(chunk_id, offset, end - offset)
+        # The first block before the head: what is wrong with the chunk is then still answered by name.
+        first = await anext(blocks)
+        await exchange.start(206 if span is not None else 200, end - offset, headers)
+        await exchange.send_block(first)
+        async for block in blocks:
+            await exchange.send_block(block)
+        await exchange.finish()
+
+    async def _get_span(self, exchange: Exchange, chunk_id: ChunkId, offset: int, length: int) -> None:
+        blocks = [block async for block in self._store.get(chunk_id, offset, length)]
+        found = sum(map(len, blocks))
+        if not found:
+            raise BadRequest(416, "the range begins beyond the end of the chunk")
+        await exchange.answer_bytes(206, blocks, ((b"content-range", b"bytes %d-%d/*" % (offset, offset + found - 1)),))
+
+    async def _stat_chunk(self, exchange: Exchange, chunk_id: ChunkId) -> None:
+        receipt = await self._store.stat(chunk_id)
+        await exchange.start(200, receipt.length, ((wire.DIGEST_HEADER.encode(), receipt.digest.hex().encode()),))
+        await exchange.finish()
+
+    async def _verify_chunk(self, exchange: Exchange, chunk_id: ChunkId) -> None:
+        await exchange.answer(200, wire.encode(await self._store.verify(chunk_id)))
+
+    async def _pull_chunk(self, exchange: Exchange, chunk_id: ChunkId) -> None:
+        request = _parsed(wire.parse_pull_request, await exchange.read_body(wire.SMALL_BODY_BYTES_MAX))
+        async with self._pulls:
+            receipt = await self._pull(chunk_id, request)
+        await exchange.answer(201, wire.encode(receipt))
+
+    # --- many chunks
+
+    async def _put_batch(self, exchange: Exchange) -> None:
+        async with self._batches:
+            items = _parsed(wire.parse_put_items, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))
+            await exchange.answer(200, wire.encode_outcomes(await self._store.put_many(items)))
+
+    async def _get_batch(self, exchange: Exchange) -> None:
+        async with self._batches:
+            spans = _parsed(wire.parse_spans, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))
+            await exchange.answer(200, wire.encode_outcomes(await self._store.get_many(spans)))
+
+    async def _delete_batch(self, exchange: Exchange) -> None:
+        chunk_ids = _parsed(wire.parse_chunk_ids, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))
+        await exchange.answer(200, wire.encode(await self._store.delete_many(chunk_ids)))
+
+    async def _quarantine_batch(self, exchange: Exchange) -> None:
+        chunk_ids = _parsed(wire.parse_chunk_ids, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))
+        await exchange.answer(200, wire.encode(await self._store.quarantine_many(chunk_ids)))
+
+    async def _purge(self, exchange: Exchange) -> None:
+        older_than_ms = _parsed(wire.parse_moment, await exchange.read_body(wire.SMALL_BODY_BYTES_MAX))
+        await exchange.answer(200, wire.encode(await self._store.purge_quarantine(older_than_ms)))
+
+    async def _inventory(self, exchange: Exchange) -> None:
+        asked = parse_qs(exchange.query.decode("latin-1"), max_num_fields=4)
+        after = asked.get("after", [""])[0]
+        limit = asked.get("limit", [""])[0]
+        if not (limit.isascii() and limit.isdigit() and len(limit) <= 6 and int(limit) >= 1):
+            raise BadRequest(400, "limit is a number of entries")
+        entries = await self._store.inventory(
+            _chunk_id(after) if after else None, min(int(limit), wire.INVENTORY_ENTRIES_MAX)
+        )
+        await exchange.answer(200, wire.encode(entries))
+
+    async def _space(self, exchange: Exchange) -> None:
+        await exchange.answer(200, wire.encode(await self._store.space()))
+
+
+def _chunk_id(text: str) -> ChunkId:
+    try:
+        return parse_chunk_id(text)
+    except ValueError as error:
+        raise BadRequest(400, str(error)) from error
+
+
+def _parsed(parse: Callable[[bytes], Any], body: bytes) -> Any:
+    try:
+        return parse(body)
+    except ValueError as error:
+        raise BadRequest(400, str(error)) from error

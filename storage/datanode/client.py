@@ -1,0 +1,209 @@
+"""A datanode seen from afar: a ChunkStore over HTTP, with a deadline on every hop.
+
+Raises what the store behind it raises, and NodeUnreachable for everything that is about the way there: refused, reset,
+a missed deadline, a token that is not accepted, an answer that is not of the protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
+
+from storage.base.address import Address
+from storage.base.errors import ChunkError, ChunkTruncated, NodeUnreachable
+from storage.base.ids import ChunkId
+from storage.base.internal_client import Answer, Deadlines, InternalClient
+from storage.chunks.store import DIGEST_BYTES, Buffer, ChunkReceipt, InventoryEntry, Space
+from storage.datanode import wire
+
+WHOLE_BODY_BYTES_MAX = 128 * 1024
+"""a chunk up to this size is sent in one piece without asking first; asking costs a round trip"""
+SPAN_BYTES_MAX = 1 << 20
+"""a range up to this size is read as one piece"""
+VERIFY_TIMEOUT_S = 60.0
+PULL_TIMEOUT_S = 120.0
+BATCH_TIMEOUT_S = 60.0
+
+_T = TypeVar("_T")
+
+
+class DatanodeClient:
+    """ChunkStore of one remote datanode. token: access_token of the node's key. One per node: it pools connections."""
+
+    def __init__(
+        self,
+        address: Address,
+        token: str,
+        *,
+        tls_ca: str | None = None,
+        deadlines: Deadlines = Deadlines(),  # noqa: B008 - immutable
+    ) -> None:
+        self._http = InternalClient(address, token, tls_ca=tls_ca, deadlines=deadlines)
+
+    @property
+    def address(self) -> Address:
+        """Where the datanode is."""
+        return self._http.address
+
+    async def close(self) -> None:
+        """Close the pooled connections."""
+        await self._http.close()
+
+    async def put(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
+        """As ChunkStore. A large body is not touched before the datanode agreed to take it: a full or unreachable node
+        then leaves the body untouched, for another node."""
+        target = wire.chunk_target(chunk_id)
+        if length <= WHOLE_BODY_BYTES_MAX:
+            answer = await self._http.call("PUT", target, await _gather(body, length))
+        else:
+            answer = await self._http.send("PUT", target, body, length, expect_continue=True)
+        return self._parsed(answer, 201, wire.parse_receipt)
+
+    async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
+        outcomes: list[ChunkReceipt | ChunkError] = []
+        for run in wire.plan_batches([len(data) for _, data in items]):
+            batch = items[run]
+            if len(batch) == 1 and len(batch[0][1]) > wire.BATCH_BYTES_MAX:
+                outcomes.append(await self._put_one(*batch[0]))
+                continue
+            body = wire.encode_put_items(batch)
+            outcomes += await self._post(wire.BATCH_PUT, body, _counting(wire.parse_put_outcomes, len(batch)))
+        return outcomes
+
+    async def get(self, chunk_id: ChunkId, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        """As ChunkStore. Close the iterator (contextlib.aclosing) when it is not read to its end."""
+        if length == 0:
+            await self.stat(chunk_id)
+            return
+        target = wire.chunk_target(chunk_id)
+        headers = {"Range": wire.format_range(offset, length)} if offset or length is not None else None
+        if length is not None and length <= SPAN_BYTES_MAX:
+            answer = await self._http.call("GET", target, headers=headers, answer_bytes_max=SPAN_BYTES_MAX)
+            if answer.status != 416:
+                yield self._parsed(answer, 206, bytes)
+            return
+        async with self._http.open("GET", target, headers=headers) as response:
+            if response.status == 416:
+                return
+            if response.status not in (200, 206):
+                raise self._failure(Answer(response.status, response.headers, await response.content.read(4096)))
+            async for block in response.content.iter_any():
+                yield block
+
+    async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError]:
+        outcomes: list[bytes | ChunkError] = []
+        for run in wire.plan_batches([length for _, _, length in spans]):
+            batch = spans[run]
+            if len(batch) == 1 and batch[0][2] > wire.BATCH_BYTES_MAX:
+                outcomes.append(await self._get_one(*batch[0]))
+                continue
+            body = wire.encode_spans(batch)
+            outcomes += await self._post(wire.BATCH_GET, body, _counting(wire.parse_get_outcomes, len(batch)))
+        return outcomes
+
+    async def stat(self, chunk_id: ChunkId) -> ChunkReceipt:
+        answer = await self._http.call("HEAD", wire.chunk_target(chunk_id))
+        if answer.status != 200:
+            raise self._failure(answer)
+        try:
+            length = wire.parse_content_length(answer.headers.get("content-length", ""))
+            digest = bytes.fromhex(answer.headers.get(wire.DIGEST_HEADER, ""))
+        except ValueError as error:
+            raise self._strange(answer) from error
+        if len(digest) != DIGEST_BYTES:
+            raise self._strange(answer)
+        return ChunkReceipt(length, digest)
+
+    async def verify(self, chunk_id: ChunkId) -> ChunkReceipt:
+        target = wire.chunk_target(chunk_id, wire.VERIFY)
+        answer = await self._http.call("POST", target, timeout_s=VERIFY_TIMEOUT_S)
+        return self._parsed(answer, 200, wire.parse_receipt)
+
+    async def pull(self, chunk_id: ChunkId, request: wire.PullRequest) -> ChunkReceipt:
+        """Have this datanode copy a chunk from another. ChunkNotFound when the source does not hold it, Corrupt when
+        the bytes differ from what the request says, NodeUnreachable for the way to either, NodeFull, ChunkConflict."""
+        target = wire.chunk_target(chunk_id, wire.PULL)
+        answer = await self._http.call("POST", target, wire.encode(request), timeout_s=PULL_TIMEOUT_S)
+        return self._parsed(answer, 201, wire.parse_receipt)
+
+    async def delete_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        return await self._post_ids(wire.BATCH_DELETE, chunk_ids)
+
+    async def quarantine_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        return await self._post_ids(wire.BATCH_QUARANTINE, chunk_ids)
+
+    async def purge_quarantine(self, older_than_ms: int) -> int:
+        return await self._post(wire.PURGE, wire.encode(older_than_ms), wire.parse_moment)
+
+    async def inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
+        """As ChunkStore, with at most INVENTORY_ENTRIES_MAX entries."""
+        answer = await self._http.call("GET", wire.inventory_target(after, limit))
+        return self._parsed(answer, 200, wire.parse_inventory)
+
+    async def space(self) -> Space:
+        return self._parsed(await self._http.call("GET", wire.SPACE), 200, wire.parse_space)
+
+    async def _post(self, target: str, body: bytes, parse: Callable[[bytes], _T]) -> _T:
+        answer = await self._http.call("POST", target, body, timeout_s=BATCH_TIMEOUT_S)
+        return self._parsed(answer, 200, parse)
+
+    async def _post_ids(self, target: str, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        flags: list[bool] = []
+        for start in range(0, len(chunk_ids), wire.BATCH_ITEMS_MAX):
+            batch = chunk_ids[start : start + wire.BATCH_ITEMS_MAX]
+            flags += await self._post(target, wire.encode_chunk_ids(batch), _counting(wire.parse_flags, len(batch)))
+        return flags
+
+    async def _put_one(self, chunk_id: ChunkId, data: Buffer) -> ChunkReceipt | ChunkError:
+        try:
+            return await self.put(chunk_id, len(data), _once(data))
+        except NodeUnreachable:
+            raise
+        except ChunkError as error:
+            return error
+
+    async def _get_one(self, chunk_id: ChunkId, offset: int, length: int) -> bytes | ChunkError:
+        try:
+            return b"".join([block async for block in self.get(chunk_id, offset, length)])
+        except NodeUnreachable:
+            raise
+        except ChunkError as error:
+            return error
+
+    def _parsed(self, answer: Answer, status: int, parse: Callable[[bytes], _T]) -> _T:
+        if answer.status != status:
+            raise self._failure(answer)
+        try:
+            return parse(answer.body)
+        except ValueError as error:
+            raise self._strange(answer) from error
+
+    def _failure(self, answer: Answer) -> Exception:
+        error = wire.parse_failure(answer.headers.get(wire.ERROR_HEADER, ""), answer.body)
+        return error if error is not None else self._strange(answer)
+
+    def _strange(self, answer: Answer) -> NodeUnreachable:
+        name = answer.headers.get(wire.ERROR_HEADER, "nothing known")
+        return NodeUnreachable(f"{self.address} answered {answer.status} with {name[:100]}")
+
+
+async def _gather(body: AsyncIterator[Buffer], length: int) -> Buffer:
+    """The whole body. ChunkTruncated when it is not as long as announced."""
+    blocks: list[Buffer] = []
+    size = 0
+    async for block in body:
+        blocks.append(block)
+        size += len(block)
+        if size > length:
+            raise ChunkTruncated("the body is longer than announced")
+    if size < length:
+        raise ChunkTruncated("the body is shorter than announced")
+    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+
+async def _once(data: Buffer) -> AsyncIterator[Buffer]:
+    yield data
+
+
+def _counting(parse: Callable[[bytes, int], _T], count: int) -> Callable[[bytes], _T]:
+    return lambda body: parse(body, count)

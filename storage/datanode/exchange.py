@@ -1,0 +1,130 @@
+"""One request and its one answer over ASGI: bounded reading, and answers that carry the protocol's errors.
+
+Nothing of a body is read before the application asks for it, so `Expect: 100-continue` is honoured by not asking: the
+server sends 100 with the first read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
+
+from storage.base.errors import ChunkTruncated
+from storage.datanode.wire import ERROR_HEADER, encode_failure
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Sequence[tuple[bytes, bytes]]
+
+UNREAD_BYTES_MAX = 256 * 1024
+"""a refused body up to this size is read and thrown away by the server, so that the connection can be used again"""
+
+_MSGPACK = (b"content-type", b"application/msgpack")
+_BINARY = (b"content-type", b"application/octet-stream")
+_CLOSE = (b"connection", b"close")
+
+
+class BadRequest(Exception):
+    """The request is not one of the protocol's. status: 400 to 417."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Exchange:
+    """The request as it is needed here, and the ways to answer it."""
+
+    __slots__ = ("_body_left", "_receive", "_send", "headers", "method", "path", "query", "started")
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query: bytes = scope["query_string"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.started = False
+        self._receive = receive
+        self._send = send
+        self._body_left = True
+
+    def header(self, name: bytes) -> str:
+        """Empty when absent; ISO 8859-1 like all headers."""
+        return self.headers.get(name, b"").decode("latin-1")
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. ChunkTruncated when the peer goes away before its end."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ChunkTruncated("the connection closed before the end of the body")
+            block: bytes = message["body"]
+            if block:
+                yield block
+            if not message["more_body"]:
+                self._body_left = False
+                return
+
+    async def read_body(self, bytes_max: int) -> bytes:
+        """The whole body. BadRequest (413) above the bound, before or while reading."""
+        announced = self.headers.get(b"content-length", b"0")
+        if len(announced) > 12 or int(announced) > bytes_max:
+            raise BadRequest(413, f"a body of this request has at most {bytes_max} bytes")
+        blocks = []
+        size = 0
+        async for block in self.blocks():
+            blocks.append(block)
+            size += len(block)
+            if size > bytes_max:
+                raise BadRequest(413, f"a body of this request has at most {bytes_max} bytes")
+        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+    async def answer(self, status: int, body: bytes) -> None:
+        """A msgpack body."""
+        await self.start(status, len(body), (_MSGPACK,))
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def answer_bytes(self, status: int, blocks: Sequence[bytes], headers: Headers = ()) -> None:
+        """Chunk bytes that are in memory already."""
+        await self.start(status, sum(map(len, blocks)), (_BINARY, *headers))
+        for block in blocks:
+            await self.send_block(block)
+        await self.finish()
+
+    async def answer_failure(self, status: int, name: str, message: str) -> None:
+        """An error by name. Where much of the request's body is unread the connection ends with it."""
+        body = encode_failure(name, message)
+        headers: Headers = ((ERROR_HEADER.encode(), name.encode()), _MSGPACK)
+        if self._must_close():
+            headers = (*headers, _CLOSE)
+        await self.start(status, len(body), headers)
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def start(self, status: int, length: int, headers: Headers) -> None:
+        """The head of an answer whose blocks follow."""
+        self.started = True
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"content-length", b"%d" % length), *headers],
+            }
+        )
+
+    async def send_block(self, block: bytes) -> None:
+        """Part of the body; waits while the peer is slow."""
+        await self._send({"type": "http.response.body", "body": block, "more_body": True})
+
+    async def finish(self) -> None:
+        """End of the body."""
+        await self._send({"type": "http.response.body", "body": b""})
+
+    def _must_close(self) -> bool:
+        if not self._body_left:
+            return False
+        announced = self.headers.get(b"content-length")
+        length = int(announced) if announced is not None and len(announced) <= 12 else UNREAD_BYTES_MAX + 1
+        if announced is None and b"transfer-encoding" not in self.headers:
+            length = 0
+        # A peer that waits for 100 will not send the body after a refusal, so the server must not wait for it either.
+        return length > UNREAD_BYTES_MAX or (length > 0 and b"expect" in self.headers)

@@ -1,0 +1,346 @@
+"""SANS-IO. The shapes of the datanode protocol: targets, bodies, batches, and errors as HTTP statuses.
+
+Bodies that are not chunks are msgpack. Every parser here is bounded and raises ValueError for what does not fit,
+whatever bytes it is given; both sides use the same functions.
+
+    PUT    /v1/chunks/{id}             the sealed bytes, Content-Length given → 201 receipt
+    GET    /v1/chunks/{id}             whole, or one `Range: bytes=a-b` / `bytes=a-` → 200, 206, 416 beyond the end
+    HEAD   /v1/chunks/{id}             Content-Length and x-frostbyte-digest
+    POST   /v1/chunks/{id}/verify      → receipt
+    POST   /v1/chunks/{id}/pull        PullRequest → 201 receipt
+    POST   /v1/batch/put               [[id, bytes], …] → [[receipt | nil, error, message], …]
+    POST   /v1/batch/get               [[id, offset, length], …] → [[bytes | nil, error, message], …]
+    POST   /v1/batch/delete            [id, …] → [bool, …]
+    POST   /v1/batch/quarantine        [id, …] → [bool, …]
+    POST   /v1/quarantine/purge        older_than_ms → count
+    GET    /v1/inventory?after=&limit= → [[id, length, stored_ms], …]
+    GET    /v1/space                   → [capacity, free, reserve]
+
+A failure is `[name, message]` with the name also in x-frostbyte-error, since a HEAD has no body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from storage.base.errors import (
+    ChunkConflict,
+    ChunkError,
+    ChunkNotFound,
+    ChunkTruncated,
+    Corrupt,
+    FrostbyteError,
+    NodeFull,
+    NodeUnreachable,
+    Unavailable,
+)
+from storage.base.ids import CHUNK_ID_BYTES, ChunkId, chunk_id_from_bytes
+from storage.chunks.store import DIGEST_BYTES, Buffer, ChunkReceipt, InventoryEntry, Space
+
+CHUNK_BYTES_MAX = 64 * 1024 * 1024
+"""of one sealed chunk; eight times the default"""
+BATCH_BYTES_MAX = 16 * 1024 * 1024
+"""of the chunk bytes in one batch; its framing comes on top"""
+BATCH_ITEMS_MAX = 1024
+BATCH_BODY_BYTES_MAX = BATCH_BYTES_MAX + 64 * BATCH_ITEMS_MAX
+SMALL_BODY_BYTES_MAX = 16 * 1024
+INVENTORY_ENTRIES_MAX = 10_000
+MESSAGE_CHARACTERS_MAX = 500
+
+CHUNKS = "/v1/chunks/"
+VERIFY = "/verify"
+PULL = "/pull"
+BATCH_PUT = "/v1/batch/put"
+BATCH_GET = "/v1/batch/get"
+BATCH_DELETE = "/v1/batch/delete"
+BATCH_QUARANTINE = "/v1/batch/quarantine"
+PURGE = "/v1/quarantine/purge"
+INVENTORY = "/v1/inventory"
+SPACE = "/v1/space"
+HEARTBEAT = "/v1/heartbeat"
+"""of the master"""
+
+DIGEST_HEADER = "x-frostbyte-digest"
+ERROR_HEADER = "x-frostbyte-error"
+
+STATUS_OF: dict[str, int] = {
+    ChunkNotFound.__name__: 404,
+    ChunkConflict.__name__: 409,
+    ChunkTruncated.__name__: 400,
+    NodeFull.__name__: 507,
+    Corrupt.__name__: 422,
+    NodeUnreachable.__name__: 502,
+    Unavailable.__name__: 503,
+}
+"""errors that cross the wire by name; anything else is a defect, and a 500"""
+
+_ERRORS: dict[str, type[FrostbyteError]] = {
+    kind.__name__: kind
+    for kind in (
+        ChunkNotFound,
+        ChunkConflict,
+        ChunkTruncated,
+        NodeFull,
+        Corrupt,
+        NodeUnreachable,
+        Unavailable,
+        ChunkError,
+    )
+}
+
+_RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{1,15})?\Z")
+_T = TypeVar("_T")
+
+_ChunkIdBytes = Annotated[bytes, msgspec.Meta(min_length=CHUNK_ID_BYTES, max_length=CHUNK_ID_BYTES)]
+_Position = Annotated[int, msgspec.Meta(ge=0, le=CHUNK_BYTES_MAX)]
+_Moment = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+_Text = Annotated[str, msgspec.Meta(max_length=MESSAGE_CHARACTERS_MAX)]
+_Items = msgspec.Meta(max_length=BATCH_ITEMS_MAX)
+Outcome = tuple[Any, str, str]
+
+
+class PullRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Copy a chunk from another datanode. source: its address. ticket: made with the source's key. length and digest:
+    what the caller knows of the sealed bytes; a copy that differs is not kept."""
+
+    source: Annotated[str, msgspec.Meta(max_length=512)]
+    ticket: Annotated[str, msgspec.Meta(max_length=96)]
+    length: Annotated[int, msgspec.Meta(gt=0, le=CHUNK_BYTES_MAX)]
+    digest: Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+
+
+class HeartbeatAnswer(msgspec.Struct, frozen=True):
+    """A master's answer to a NodeReport: a msgpack map, so that later fields do not disturb older datanodes."""
+
+    epoch: Annotated[int, msgspec.Meta(ge=0)]
+    heartbeat_interval_s: Annotated[float, msgspec.Meta(gt=0, le=3600)]
+
+
+class ChunkRange(NamedTuple):
+    """length None: to the end."""
+
+    offset: int
+    length: int | None
+
+
+_encoder = msgspec.msgpack.Encoder()
+_failure = msgspec.msgpack.Decoder(tuple[_Text, str])
+_receipt = msgspec.msgpack.Decoder(ChunkReceipt)
+_pull = msgspec.msgpack.Decoder(PullRequest)
+_heartbeat = msgspec.msgpack.Decoder(HeartbeatAnswer)
+_put_items = msgspec.msgpack.Decoder(Annotated[list[tuple[_ChunkIdBytes, memoryview]], _Items])
+_spans = msgspec.msgpack.Decoder(Annotated[list[tuple[_ChunkIdBytes, _Position, _Position]], _Items])
+_chunk_ids = msgspec.msgpack.Decoder(Annotated[list[_ChunkIdBytes], _Items])
+_put_outcomes = msgspec.msgpack.Decoder(Annotated[list[tuple[ChunkReceipt | None, str, str]], _Items])
+_get_outcomes = msgspec.msgpack.Decoder(Annotated[list[tuple[bytes | None, str, str]], _Items])
+_flags = msgspec.msgpack.Decoder(Annotated[list[bool], _Items])
+_moment = msgspec.msgpack.Decoder(_Moment)
+_entries = msgspec.msgpack.Decoder(Annotated[list[InventoryEntry], msgspec.Meta(max_length=INVENTORY_ENTRIES_MAX)])
+_space = msgspec.msgpack.Decoder(tuple[_Moment, _Moment, _Moment])
+
+
+def encode(value: Any) -> bytes:
+    """Any of the shapes above as msgpack."""
+    return _encoder.encode(value)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_T], body: Buffer) -> _T:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"not a body of this protocol: {error}") from error
+
+
+# --- targets and headers
+
+
+def chunk_target(chunk_id: ChunkId, action: str = "") -> str:
+    """Of one chunk; action is empty, VERIFY or PULL."""
+    return f"{CHUNKS}{chunk_id}{action}"
+
+
+def inventory_target(after: ChunkId | None, limit: int) -> str:
+    """Of one page."""
+    return f"{INVENTORY}?after={after or ''}&limit={limit}"
+
+
+def format_range(offset: int, length: int | None) -> str:
+    """A Range header for [offset, offset+length); length is at least 1."""
+    return f"bytes={offset}-" if length is None else f"bytes={offset}-{offset + length - 1}"
+
+
+def parse_range(header: str) -> ChunkRange:
+    """The two forms of a single range that this protocol uses (RFC 9110 §14.1.2); ValueError for any other."""
+    match = _RANGE.match(header)
+    if match is None:
+        raise ValueError("one range, bytes=a-b or bytes=a-")
+    first, last = int(match[1]), match[2]
+    if last is None:
+        return ChunkRange(first, None)
+    length = int(last) - first + 1
+    if length < 1:
+        raise ValueError("a range ends before it begins")
+    return ChunkRange(first, length)
+
+
+def parse_content_length(header: str) -> int:
+    """Of a chunk: 1 to CHUNK_BYTES_MAX. ValueError."""
+    if not (header.isascii() and header.isdigit() and len(header) <= 15):
+        raise ValueError("Content-Length is needed")
+    length = int(header)
+    if not 1 <= length <= CHUNK_BYTES_MAX:
+        raise ValueError(f"a chunk has 1 to {CHUNK_BYTES_MAX} bytes")
+    return length
+
+
+# --- failures
+
+
+def encode_failure(name: str, message: str) -> bytes:
+    """The body that goes with ERROR_HEADER."""
+    return encode((name, message[:MESSAGE_CHARACTERS_MAX]))
+
+
+def error_of(name: str, message: str) -> FrostbyteError | None:
+    """The error that a name stands for; None for a name that this protocol does not have."""
+    kind = _ERRORS.get(name)
+    return kind(message[:MESSAGE_CHARACTERS_MAX]) if kind is not None else None
+
+
+def parse_failure(name: str, body: Buffer) -> FrostbyteError | None:
+    """A failed answer as the error to raise; the header's name counts, the body only explains."""
+    try:
+        message = _decode(_failure, body)[1]
+    except ValueError:
+        message = ""
+    return error_of(name, message)
+
+
+# --- single bodies
+
+
+def parse_receipt(body: Buffer) -> ChunkReceipt:
+    """ValueError."""
+    receipt = _decode(_receipt, body)
+    if receipt.length < 1 or len(receipt.digest) != DIGEST_BYTES:
+        raise ValueError("not a receipt")
+    return receipt
+
+
+def parse_pull_request(body: Buffer) -> PullRequest:
+    """ValueError."""
+    return _decode(_pull, body)
+
+
+def parse_heartbeat_answer(body: Buffer) -> HeartbeatAnswer:
+    """ValueError."""
+    return _decode(_heartbeat, body)
+
+
+def parse_moment(body: Buffer) -> int:
+    """A time in milliseconds, or a count. ValueError."""
+    return _decode(_moment, body)
+
+
+def parse_inventory(body: Buffer) -> list[InventoryEntry]:
+    """ValueError."""
+    return _decode(_entries, body)
+
+
+def parse_space(body: Buffer) -> Space:
+    """ValueError."""
+    return Space(*_decode(_space, body))
+
+
+# --- batches
+
+
+def encode_put_items(items: Sequence[tuple[ChunkId, Buffer]]) -> bytes:
+    """The body of BATCH_PUT."""
+    return encode([(chunk_id.to_bytes(), data) for chunk_id, data in items])
+
+
+def parse_put_items(body: Buffer) -> list[tuple[ChunkId, memoryview]]:
+    """Chunks as views into the body, in order. ValueError; an empty chunk is none."""
+    items = _decode(_put_items, body)
+    if any(not len(data) for _, data in items):
+        raise ValueError("a chunk is never empty")
+    return [(chunk_id_from_bytes(raw), data) for raw, data in items]
+
+
+def encode_spans(spans: Sequence[tuple[ChunkId, int, int]]) -> bytes:
+    """The body of BATCH_GET."""
+    return encode([(chunk_id.to_bytes(), offset, length) for chunk_id, offset, length in spans])
+
+
+def parse_spans(body: Buffer) -> list[tuple[ChunkId, int, int]]:
+    """ValueError; also when the spans ask for more than BATCH_BYTES_MAX together."""
+    spans = _decode(_spans, body)
+    if sum(length for _, _, length in spans) > BATCH_BYTES_MAX:
+        raise ValueError(f"one batch carries at most {BATCH_BYTES_MAX} bytes")
+    return [(chunk_id_from_bytes(raw), offset, length) for raw, offset, length in spans]
+
+
+def encode_chunk_ids(chunk_ids: Sequence[ChunkId]) -> bytes:
+    """The body of BATCH_DELETE and BATCH_QUARANTINE."""
+    return encode([chunk_id.to_bytes() for chunk_id in chunk_ids])
+
+
+def parse_chunk_ids(body: Buffer) -> list[ChunkId]:
+    """ValueError."""
+    return [chunk_id_from_bytes(raw) for raw in _decode(_chunk_ids, body)]
+
+
+def parse_flags(body: Buffer, count: int) -> list[bool]:
+    """One per chunk asked about. ValueError."""
+    return _counted(_decode(_flags, body), count)
+
+
+def encode_outcomes(outcomes: Sequence[Any]) -> bytes:
+    """One outcome per item: a value, or an error of the tree."""
+    return encode([_encode_outcome(outcome) for outcome in outcomes])
+
+
+def parse_put_outcomes(body: Buffer, count: int) -> list[ChunkReceipt | ChunkError]:
+    """One per item of the request. ValueError."""
+    return [_parse_outcome(*outcome) for outcome in _counted(_decode(_put_outcomes, body), count)]
+
+
+def parse_get_outcomes(body: Buffer, count: int) -> list[bytes | ChunkError]:
+    """One per span of the request. ValueError."""
+    return [_parse_outcome(*outcome) for outcome in _counted(_decode(_get_outcomes, body), count)]
+
+
+def plan_batches(sizes: Sequence[int]) -> Iterator[slice]:
+    """Cut items of these sizes (bytes) into runs that fit a batch. An item above BATCH_BYTES_MAX is a run alone."""
+    start = total = 0
+    for index, size in enumerate(sizes):
+        if index > start and (total + size > BATCH_BYTES_MAX or index - start >= BATCH_ITEMS_MAX):
+            yield slice(start, index)
+            start, total = index, 0
+        total += size
+    if start < len(sizes):
+        yield slice(start, len(sizes))
+
+
+def _encode_outcome(outcome: Any) -> Outcome:
+    if isinstance(outcome, FrostbyteError):
+        name = type(outcome).__name__
+        return None, name if name in _ERRORS else ChunkError.__name__, str(outcome)[:MESSAGE_CHARACTERS_MAX]
+    return outcome, "", ""
+
+
+def _parse_outcome(value: Any, name: str, message: str) -> Any:
+    if value is not None:
+        return value
+    return error_of(name, message) or ChunkError(f"{name}: {message}"[:MESSAGE_CHARACTERS_MAX])
+
+
+def _counted(items: list[_T], count: int) -> list[_T]:
+    if len(items) != count:
+        raise ValueError(f"{len(items)} outcomes for {count} items")
+    return items
