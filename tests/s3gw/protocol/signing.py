@@ -38,7 +38,7 @@ def sign_by_header(
     secret: str = SECRET_ACCESS_KEY,
     region: str = REGION,
 ) -> RawRequest:
-    """path: as it goes on the wire, query included. payload: x-amz-content-sha256, where it is not the body's digest."""
+    """path: as on the wire, query included. payload: x-amz-content-sha256, where it is not the body's digest."""
     request = AWSRequest(method=method, url=f"http://{HOST}{path}", headers=dict(headers or {}), data=body)
     _Signer(Credentials(ACCESS_KEY_ID, secret), region, payload).add_auth(request)
     return to_raw(request)
