@@ -94,6 +94,10 @@ class ChunkWrite:
         """Nodes that were tried and do not count; they may have kept something all the same."""
         return [number for number in self.attempted if number not in self._durable]
 
+    @property
+    def _expected(self) -> ChunkReceipt:
+        return ChunkReceipt(self._log.length, self._log.digest)
+
     async def abort(self) -> None:
         """Stop sending; what was stored is the caller's to delete (`attempted`)."""
         for task in self._tasks:
@@ -148,7 +152,7 @@ class ChunkWrite:
         self.attempted.append(target)
         try:
             async with asyncio.timeout(self._deadlines.pull_s):
-                receipt = await self._nodes.pull(target, source, self._chunk_id)
+                receipt = await self._nodes.pull(target, source, self._chunk_id, self._expected)
             self._check(target, receipt)
         except TimeoutError:
             self._fail(target, NodeUnreachable(f"node {target} did not pull the chunk in time"))
@@ -158,7 +162,7 @@ class ChunkWrite:
             self._durable.append(target)
 
     def _check(self, number: int, receipt: ChunkReceipt) -> None:
-        if (receipt.length, receipt.digest) != (self._log.length, self._log.digest):
+        if receipt != self._expected:
             raise Corrupt(f"node {number} stored other bytes than were sent", chunk_id=str(self._chunk_id))
 
     def _fail(self, number: int, error: FrostbyteError) -> None:

@@ -15,6 +15,7 @@ from storage.base.errors import NodeUnreachable
 from storage.base.ids import ChunkId
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key, make_pull_ticket
 from storage.chunks.store import ChunkReceipt, ChunkStore
+from storage.datanode.wire import PullRequest
 from storage.model import ClusterMap, Node
 
 FAILURE_MEMORY_S = 5.0
@@ -25,8 +26,8 @@ TICKET_LIFETIME_MS = 120_000
 class Datanode(ChunkStore, Protocol):
     """A chunk store on another machine: it can also fetch a chunk from a third one."""
 
-    async def pull(self, chunk_id: ChunkId, source: str, ticket: str) -> ChunkReceipt:
-        """Copy the chunk from the datanode at the address `source`, and make it durable."""
+    async def pull(self, chunk_id: ChunkId, request: PullRequest) -> ChunkReceipt:
+        """Copy the chunk from another datanode, and make it durable."""
         ...
 
     async def close(self) -> None: ...
@@ -71,14 +72,15 @@ class NodePool:
             client = self._clients[number] = self._connect(node)
         return client
 
-    async def pull(self, target: int, source: int, chunk_id: ChunkId) -> ChunkReceipt:
-        """Let `target` copy a chunk from `source`. Errors as ChunkStore.put and get."""
+    async def pull(self, target: int, source: int, chunk_id: ChunkId, expected: ChunkReceipt) -> ChunkReceipt:
+        """Let `target` copy a chunk from `source`. Errors as DatanodeClient.pull."""
         node = self._nodes.get(source)
         if node is None:
             raise NodeUnreachable(f"no node has the number {source}")
         node_key = derive_node_key(self._internal_key, ROLE_DATANODE, node.report.node_id)
         ticket = make_pull_ticket(node_key, chunk_id, self._clock.now_ms() + TICKET_LIFETIME_MS)
-        return await self.store(target).pull(chunk_id, node.report.address, ticket)
+        request = PullRequest(node.report.address, ticket, expected.length, expected.digest)
+        return await self.store(target).pull(chunk_id, request)
 
     def note_failure(self, number: int) -> None:
         """Ask this node last for a while."""

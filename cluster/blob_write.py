@@ -1,0 +1,174 @@
+"""One large body on its way to the datanodes: cut into chunks, up to CHUNKS_AT_ONCE_MAX of them under way.
+
+While one chunk is being made durable the next is already sealed and sent; more at once would only hold more memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from cluster.body import Body
+from cluster.byte_budget import ByteBudget
+from cluster.chunk_sealer import ChunkSealer
+from cluster.chunk_write import ChunkWrite, CopyCount
+from cluster.cleanup import Cleanup, Place
+from cluster.deadlines import Deadlines
+from cluster.frame_log import FrameLog
+from cluster.nodes import NodePool
+from cluster.session import WriteSession
+from storage.base.errors import ChunkTruncated
+from storage.base.ids import ChunkId
+from storage.chunks.chunker import chunk_span
+from storage.crypto.envelope import DATA_KEY_BYTES, Cipher, Sealer, sealed_length
+from storage.crypto.keyring import BucketKey, Keyring
+from storage.crypto.keys import BlobKey
+from storage.metadata.interface import Metadata
+from storage.model import Blob, Chunk, Node
+
+CHUNKS_AT_ONCE_MAX = 2
+
+
+class Placement(Protocol):
+    """Which datanodes a chunk goes to."""
+
+    def candidates(self, blob_id: bytes, chunk_index: int) -> Sequence[Node]:
+        """Eligible nodes in the order of preference: the first get the replicas. NotEnoughNodes."""
+        ...
+
+
+class WriteSettings(NamedTuple):
+    """What does not change while a gateway runs."""
+
+    cluster_id: bytes
+    copies: CopyCount
+    chunk_bytes: int = 8 << 20
+    inline_bytes_max: int = 16 << 10
+    cipher: Cipher = Cipher.AES_256_GCM
+    deadlines: Deadlines = Deadlines()
+
+    @property
+    def redundancy(self) -> str:
+        """As blobs record it."""
+        return f"replica:{self.copies.wanted}"
+
+
+class WriteServices(NamedTuple):
+    """What every write of a worker shares."""
+
+    settings: WriteSettings
+    keyring: Keyring
+    session: WriteSession
+    metadata: Metadata
+    placement: Placement
+    nodes: NodePool
+    budget: ByteBudget
+    cleanup: Cleanup
+
+
+class _ChunkUnderWay:
+    """One chunk from its first byte until it is durable."""
+
+    def __init__(self, row: Chunk, log: FrameLog, sealer: ChunkSealer, write: ChunkWrite) -> None:
+        self.row = row
+        """as recorded; digest and nodes follow at the end"""
+        self.log = log
+        self.sealer = sealer
+        self.write = write
+
+    async def finish(self) -> None:
+        """After the last byte was sealed."""
+        nodes = await self.write.finish()
+        digest = self.log.digest
+        self.log.discard()
+        row = self.row
+        self.row = Chunk(row.index, row.offset, row.length, row.wrapped_key, digest, nodes)
+
+
+class BlobWrite:
+    """`send` the body, or `abort`; then `describe` says what there is, and `places` where bytes of it may be."""
+
+    def __init__(self, services: WriteServices, key: BucketKey, blob_id: bytes, length: int) -> None:
+        self._services = services
+        self._key = key
+        self._blob_id = blob_id
+        self._blob_key = BlobKey(key.secret, services.settings.cluster_id, blob_id)
+        self._length = length
+        self._begun: list[_ChunkUnderWay] = []
+        self._finishing: deque[asyncio.Task[None]] = deque()
+
+    @property
+    def places(self) -> list[Place]:
+        """Every node and chunk that was tried."""
+        return [
+            (number, ChunkId(self._blob_id, chunk.row.index))
+            for chunk in self._begun
+            for number in chunk.write.attempted
+        ]
+
+    @property
+    def strays(self) -> list[Place]:
+        """Of a blob that was sent: where something may be that its rows do not name."""
+        return [
+            (number, ChunkId(self._blob_id, chunk.row.index)) for chunk in self._begun for number in chunk.write.dropped
+        ]
+
+    def describe(self) -> Blob:
+        """The blob with every chunk that was begun."""
+        chunks = tuple(chunk.row for chunk in self._begun)
+        redundancy = self._services.settings.redundancy
+        return Blob(self._blob_id, self._length, self._key.key_id, self._key.version, redundancy, chunks)
+
+    async def send(self, body: Body) -> Blob:
+        """All of the body, durable. ChunkTruncated (or what body.finish raises) when it is not as long as announced."""
+        sent = 0
+        chunk: _ChunkUnderWay | None = None
+        async for block in body:
+            sent += len(block)
+            if sent > self._length:
+                break
+            rest = memoryview(block)
+            while rest:
+                if chunk is None:
+                    chunk = await self._begin_chunk()
+                rest = rest[await chunk.sealer.take(rest) :]
+                if chunk.sealer.complete:
+                    self._finishing.append(asyncio.get_running_loop().create_task(chunk.finish()))
+                    chunk = None
+        if sent != self._length:
+            await body.finish()
+            raise ChunkTruncated(f"{sent} bytes came where {self._length} were announced")
+        while self._finishing:
+            await self._finishing.popleft()
+        return self.describe()
+
+    async def abort(self) -> None:
+        """Stop everything and give the memory back. What was stored is the caller's to delete."""
+        for task in self._finishing:
+            task.cancel()
+        await asyncio.gather(*self._finishing, return_exceptions=True)
+        for chunk in self._begun:
+            await chunk.write.abort()
+            chunk.log.discard()
+
+    async def _begin_chunk(self) -> _ChunkUnderWay:
+        while len(self._finishing) >= CHUNKS_AT_ONCE_MAX - 1:
+            await self._finishing.popleft()
+        services, settings = self._services, self._services.settings
+        index = len(self._begun)
+        span = chunk_span(self._length, index, settings.chunk_bytes)
+        chunk_id = ChunkId(self._blob_id, index)
+        candidates = services.placement.candidates(self._blob_id, index)
+        data_key = os.urandom(DATA_KEY_BYTES)
+        log = FrameLog(services.budget)
+        sealer = ChunkSealer(Sealer(settings.cluster_id, chunk_id, data_key, settings.cipher), span.length, log)
+        size = sealed_length(span.length)
+        write = ChunkWrite(chunk_id, size, candidates, settings.copies, log, services.nodes, settings.deadlines)
+        row = Chunk(index, span.offset, span.length, self._blob_key.wrap(index, data_key), log.digest)
+        chunk = _ChunkUnderWay(row, log, sealer, write)
+        self._begun.append(chunk)
+        write.start()
+        return chunk

@@ -1,0 +1,156 @@
+"""The write side of a gateway: plaintext blocks → chunks → sealed frames → all replicas at once → a blob to commit.
+
+    async with writer.write(bucket_key_id, body) as written:    # the body's chunks are durable on their nodes now
+        digests = await body.finish()
+        committed = await written.commit(CommitVersion(…, blobs=written.blobs))
+
+1. A small body is sealed whole and becomes part of the commit itself; no datanode is asked.
+2. A large one is cut; each chunk gets its own data key and its own nodes, and streams to them as it comes.
+3. Leaving the context with an error takes everything back: nothing stays that a commit does not reference. An error
+   that leaves the outcome of the commit unknown deletes nothing; the metadata decides (see Cleanup.release).
+
+What a crash leaves: before the commit, unreferenced chunks of a session that will be fenced; after it, nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from awscrt.checksums import crc64nvme
+
+from cluster.blob_write import BlobWrite, WriteServices
+from cluster.body import Body
+from storage.base.errors import ChunkTruncated, Refused, SessionFenced, Unavailable
+from storage.base.ids import SESSION_ID_BYTES, ChunkId
+from storage.chunks.store import DIGEST_BYTES
+from storage.crypto.envelope import DATA_KEY_BYTES, Sealer
+from storage.crypto.keyring import BucketKey
+from storage.crypto.keys import BlobKey
+from storage.metadata.commands import Command
+from storage.model import Blob, Chunk, Extent
+
+INLINE = "inline"
+
+
+class Outcome(enum.Enum):
+    """Of the commit of what was written."""
+
+    NOT_TRIED = "not tried"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    COMMITTED = "committed"
+
+
+class Written:
+    """A body that is stored and not visible yet."""
+
+    def __init__(self, services: WriteServices, session_id: bytes, blob: Blob | None) -> None:
+        self.session_id = session_id
+        """what its commit must name"""
+        self.blob = blob
+        """None for an empty body"""
+        self.outcome = Outcome.NOT_TRIED
+        self._services = services
+
+    @property
+    def blobs(self) -> tuple[Blob, ...]:
+        """As CommitVersion takes it."""
+        return () if self.blob is None else (self.blob,)
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """What the version's MAC is made over."""
+        return () if self.blob is None else (Extent(self.blob.blob_id, 0, self.blob.size),)
+
+    async def commit(self, command: Command) -> Any:
+        """Apply the command that makes it visible. Its refusals; Unavailable when the outcome is not known."""
+        self.outcome = Outcome.UNKNOWN
+        try:
+            async with asyncio.timeout(self._services.settings.deadlines.metadata_s):
+                answer = await self._services.metadata.apply(command)
+        except SessionFenced:
+            raise  # also said of a blob that is recorded already, so that it proves nothing about the chunks
+        except Refused:
+            self.outcome = Outcome.REFUSED
+            raise
+        except TimeoutError:
+            raise Unavailable("the metadata did not answer a commit in time") from None
+        self.outcome = Outcome.COMMITTED
+        return answer
+
+
+class Writer:
+    """One per worker."""
+
+    def __init__(self, services: WriteServices) -> None:
+        self._services = services
+
+    @asynccontextmanager
+    async def write(self, bucket_key_id: str, body: Body) -> AsyncIterator[Written]:
+        """Store the body's blocks; its `finish` is the caller's to call. Unavailable, NotEnoughNodes, UnknownKeyId;
+        what the body raises."""
+        services = self._services
+        key = services.keyring.current_bucket_key(bucket_key_id)
+        if body.length <= services.settings.inline_bytes_max:
+            yield await self._write_inline(key, body)
+            return
+        blob_write = BlobWrite(services, key, services.session.next_blob_id(), body.length)
+        written: Written | None = None
+        try:
+            blob = await blob_write.send(body)
+            written = Written(services, blob.blob_id[:SESSION_ID_BYTES], blob)
+            yield written
+        except BaseException:
+            # Also when the request was cancelled: the client is gone, its chunks must go as well.
+            if written is None or written.outcome is not Outcome.COMMITTED:
+                undo = self._undo(blob_write, Outcome.NOT_TRIED if written is None else written.outcome)
+                await asyncio.shield(services.cleanup.start(undo))
+            raise
+        if blob_write.strays:
+            services.cleanup.start(services.cleanup.delete_quietly(blob_write.strays))
+
+    async def _write_inline(self, key: BucketKey, body: Body) -> Written:
+        services = self._services
+        blocks: list[bytes] = []
+        size = 0
+        async for block in body:
+            blocks.append(block)
+            size += len(block)
+            if size > body.length:
+                break
+        if size != body.length:
+            await body.finish()
+            raise ChunkTruncated(f"{size} bytes came where {body.length} were announced")
+        if not size:
+            return Written(services, services.session.session_id, None)
+        blob_id = services.session.next_blob_id()
+        data_key = os.urandom(DATA_KEY_BYTES)
+        wrapped_key = BlobKey(key.secret, services.settings.cluster_id, blob_id).wrap(0, data_key)
+        sealer = Sealer(services.settings.cluster_id, ChunkId(blob_id, 0), data_key, services.settings.cipher)
+        sealed = bytes(sealer.seal_whole(blocks[0] if len(blocks) == 1 else b"".join(blocks)))
+        digest = crc64nvme(sealed).to_bytes(DIGEST_BYTES, "big")
+        chunk = Chunk(0, 0, size, wrapped_key, digest)
+        blob = Blob(blob_id, size, key.key_id, key.version, INLINE, (chunk,), sealed)
+        return Written(services, blob_id[:SESSION_ID_BYTES], blob)
+
+    async def _undo(self, blob_write: BlobWrite, outcome: Outcome) -> None:
+        services = self._services
+        await blob_write.abort()
+        blob = blob_write.describe()
+        if outcome is Outcome.UNKNOWN:
+            await services.cleanup.release(blob)
+        elif outcome is Outcome.NOT_TRIED or not await self._has_row(blob):
+            await services.cleanup.take_back(blob, blob_write.places)
+
+    async def _has_row(self, blob: Blob) -> bool:
+        """A last look before a commit's chunks are deleted: the refusal may have been of its second delivery."""
+        try:
+            async with asyncio.timeout(self._services.settings.deadlines.metadata_s):
+                return bool(await self._services.metadata.find_referenced_blobs([blob.blob_id]))
+        except (Unavailable, TimeoutError):
+            return True
