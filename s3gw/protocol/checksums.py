@@ -114,12 +114,12 @@ def decode_value(algorithm: ChecksumAlgorithm, value: str) -> bytes:
     return digest
 
 
-def check_value(algorithm: ChecksumAlgorithm, value: str) -> str:
-    """The value back when it is well-formed; else InvalidRequest."""
+def check_value(algorithm: ChecksumAlgorithm, value: str, place: str = "header") -> str:
+    """The value back when it is well-formed; else InvalidRequest. place: where it stood, for the sentence."""
     try:
         decode_value(algorithm, value)
     except ValueError:
-        raise S3Error("InvalidRequest", f"Value for {header_name(algorithm)} header is invalid.") from None
+        raise S3Error("InvalidRequest", f"Value for {header_name(algorithm)} {place} is invalid.") from None
     return value
 
 

@@ -1,0 +1,90 @@
+"""Hashes a body beside its consumer: small amounts in place, large ones in a few threads while the next block arrives.
+
+MD5 is the slowest step of an upload, and hashlib lets go of the GIL for large blocks, so a body's hashes cost its
+consumer nothing while a processor is free. Blocks are immutable and go to every hasher in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+from s3gw.protocol.aws_chunked import ChunkEnd, ChunkVerifier
+from s3gw.protocol.checksums import Hasher
+
+INLINE_BYTES_MAX = 64 * 1024
+"""hashed in place at the end of a body: some 100 µs, less than two hand-overs between threads"""
+BATCH_BYTES = 256 * 1024
+"""handed to a thread together; a body holds one batch being hashed and one being gathered"""
+PIECE_COST_BYTES = 512
+"""what each piece of framing counts for, so that a body of one-byte chunks is bounded as well"""
+
+HASHING_THREADS = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="hashing")
+"""of the process, started when first used"""
+
+Pieces = Sequence[memoryview | ChunkEnd]
+_Work = tuple[bytes, Pieces]
+
+
+class Digester:
+    """The hashers of one body, and the verifier of its chunk signatures where it has some."""
+
+    def __init__(
+        self, hashers: Sequence[Hasher], verifier: ChunkVerifier | None = None, executor: Executor = HASHING_THREADS
+    ) -> None:
+        self._hashers = hashers
+        self._verifier = verifier
+        self._executor = executor
+        self._gathered: list[_Work] = []
+        self._gathered_bytes = 0
+        self._batch: asyncio.Future[None] | None = None
+
+    async def add(self, block: bytes, pieces: Pieces = ()) -> None:
+        """The next plaintext, and the same as views with its chunk ends. Raises what earlier batches met."""
+        self._gathered.append((block, pieces))
+        self._gathered_bytes += len(block) + PIECE_COST_BYTES * len(pieces)
+        if self._gathered_bytes >= BATCH_BYTES:
+            await self._hand_over()
+
+    async def finish(self) -> None:
+        """Return when everything is hashed. Raises what the last batches met."""
+        if self._batch is not None or self._gathered_bytes > INLINE_BYTES_MAX:
+            await self._hand_over()
+            await self._settle()
+        else:
+            work, self._gathered = self._gathered, []
+            self._hash(work)
+
+    async def _hand_over(self) -> None:
+        await self._settle()
+        work, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        self._batch = asyncio.get_running_loop().run_in_executor(self._executor, self._hash, work)
+        # A body that is given up never asks for the outcome; it must not be reported as forgotten.
+        self._batch.add_done_callback(_take_outcome)
+
+    async def _settle(self) -> None:
+        if self._batch is not None:
+            batch, self._batch = self._batch, None
+            await batch
+
+    def _hash(self, work: list[_Work]) -> None:
+        for block, pieces in work:
+            for hasher in self._hashers:
+                hasher.update(block)
+            if self._verifier is not None:
+                self._verify(self._verifier, pieces)
+
+    @staticmethod
+    def _verify(verifier: ChunkVerifier, pieces: Pieces) -> None:
+        for piece in pieces:
+            if isinstance(piece, ChunkEnd):
+                verifier.end_chunk(piece.signature)
+            else:
+                verifier.update(piece)
+
+
+def _take_outcome(batch: asyncio.Future[None]) -> None:
+    if not batch.cancelled():
+        batch.exception()
