@@ -8,6 +8,7 @@ that callers decide about nodes, not about sockets.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -115,12 +116,12 @@ class InternalClient:
     ) -> None:
         """token: of internal_auth, sent as the bearer. tls_ca: PEM file of the authorities to trust for https instead
         of the system's. unreachable: what connection errors and missed deadlines are raised as. headers: sent with
-        every request."""
+        every request. OSError (ssl.SSLError among them) when tls_ca cannot be read: that is no matter of the peer."""
         self.address = address
         self.deadlines = deadlines
         self._base = address.base_url
         self._headers = CIMultiDict({"Authorization": bearer(token), **(headers or {})})
-        self._tls_ca = tls_ca
+        self._tls = _load_client_tls(tls_ca) if address.is_tls else None
         self._unreachable = unreachable
         self._connections_max = connections_max
         self._session: aiohttp.ClientSession | None = None
@@ -219,10 +220,9 @@ class InternalClient:
             return aiohttp.UnixConnector(
                 self.address.path, limit=self._connections_max, keepalive_timeout=IDLE_TIMEOUT_S
             )
-        context: ssl.SSLContext | bool = True
-        if self.address.is_tls:
-            context = ssl.create_default_context(cafile=self._tls_ca)
-        return aiohttp.TCPConnector(limit=self._connections_max, keepalive_timeout=IDLE_TIMEOUT_S, ssl=context)
+        return aiohttp.TCPConnector(
+            limit=self._connections_max, keepalive_timeout=IDLE_TIMEOUT_S, ssl=self._tls if self._tls else True
+        )
 
     def _errors(self, method: str, target: str) -> _ErrorTranslation:
         return _ErrorTranslation(self, method, target)
@@ -230,6 +230,14 @@ class InternalClient:
     def _describe(self, method: str, target: str, error: BaseException) -> FrostbyteError:
         kind = "missed a deadline" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
         return self._unreachable(f"{method} {self.address}{target.partition('?')[0]}: {kind}")
+
+
+@functools.lru_cache(maxsize=8)
+def _load_client_tls(tls_ca: str | None) -> ssl.SSLContext:
+    """One context for all peers under the same authorities: loading them takes milliseconds."""
+    context = ssl.create_default_context(cafile=tls_ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 class _ErrorTranslation:

@@ -1,0 +1,277 @@
+"""The internal client: every way a peer can fail becomes one error of the tree, in time; streams in both directions."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.base.address import Address, parse_address
+from storage.base.errors import ChunkTruncated, NodeUnreachable, Unavailable
+from storage.base.internal_client import Deadlines, InternalClient
+from tests.storage.base.serving import serving
+from tests.tls import make_internal_tls
+
+SHORT = Deadlines(connect_s=0.2, progress_s=0.2, answer_s=0.2)
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def echo(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+    """Answers with the body; with 507 and without reading for the path /full; with the headers for /headers;
+    with the body's length for /count."""
+    body = b""
+    status = 200
+    if scope["path"] == "/full":
+        status = 507
+    elif scope["path"] == "/headers":
+        body = b"\n".join(b": ".join(pair) for pair in scope["headers"])
+    else:
+        while (message := await receive())["type"] == "http.request":
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        else:
+            return
+    if scope["path"] == "/count":
+        body = b"%d" % len(body)
+    headers = [(b"content-length", b"%d" % len(body))]
+    if status == 507:
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@asynccontextmanager
+async def raw_peer(path: Path, handle: Handler) -> AsyncIterator[Address]:
+    """A peer that does with its connections what it likes."""
+    waiting = set()
+
+    async def tracked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        waiting.add(asyncio.current_task())
+        try:
+            await handle(reader, writer)
+        except (asyncio.CancelledError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(tracked, path)
+    try:
+        yield Address("unix", path=str(path))
+    finally:
+        server.close()
+        for task in waiting:
+            task.cancel()
+
+
+@asynccontextmanager
+async def calling(address: Address, **options: Any) -> AsyncIterator[InternalClient]:
+    """A client that is closed."""
+    client = InternalClient(address, "token", **options)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _blocks(*blocks: bytes) -> AsyncIterator[bytes]:
+    for block in blocks:
+        yield block
+
+
+async def test_a_call_brings_the_whole_answer(tmp_path: Path) -> None:
+    """Status, headers, body, on one connection that is kept."""
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
+        for body in (b"one", b"two"):
+            answer = await client.call("POST", "/x", body)
+            assert (answer.status, answer.body, answer.headers["Content-Length"]) == (200, body, "3")
+        assert client._session is not None
+        assert client._session.connector is not None
+        assert sum(map(len, client._session.connector._conns.values())) == 1
+
+
+async def test_the_token_and_nothing_about_the_machine_is_sent(tmp_path: Path) -> None:
+    """No User-Agent, no Accept-Encoding: bytes come as they are stored."""
+    async with (
+        serving(echo, f"unix:{tmp_path / 's'}") as address,
+        calling(address, headers={"x-frostbyte-node": "n1"}) as client,
+    ):
+        lines = (await client.call("GET", "/headers")).body.decode().splitlines()
+    names = {line.partition(":")[0] for line in lines}
+    assert "authorization: Bearer token" in lines
+    assert "x-frostbyte-node: n1" in lines
+    assert names == {"host", "authorization", "x-frostbyte-node"}
+
+
+async def test_a_stream_is_sent_as_it_comes(tmp_path: Path) -> None:
+    """With and without asking first, as bytes, bytearrays and views."""
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
+        for expect in (False, True):
+            source = _blocks(b"abc", bytearray(b"def"), memoryview(b"ghi"))  # type: ignore[arg-type]
+            answer = await client.send("PUT", "/x", source, 9, expect_continue=expect)
+            assert answer.body == b"abcdefghi"
+
+
+async def test_a_refusal_comes_before_the_source_is_touched(tmp_path: Path) -> None:
+    """And the connection that the refusal closed does not disturb the next call."""
+    touched = False
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal touched
+        touched = True
+        yield b"x" * 100
+
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
+        assert (await client.send("PUT", "/full", source(), 100, expect_continue=True)).status == 507
+        assert not touched
+        assert (await client.call("PUT", "/x", b"again")).body == b"again"
+
+
+@pytest.mark.parametrize(("blocks", "match"), [((b"abc",), "shorter"), ((b"abc", b"defg"), "longer"), ((), "shorter")])
+async def test_a_source_of_another_length_is_refused(tmp_path: Path, blocks: tuple[bytes, ...], match: str) -> None:
+    """The other side never takes a part for the whole."""
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
+        with pytest.raises(ChunkTruncated, match=match):
+            await client.send("PUT", "/x", _blocks(*blocks), 6, expect_continue=False)
+
+
+async def test_what_the_source_raises_is_raised(tmp_path: Path) -> None:
+    """Not the broken connection that follows from it."""
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"abc"
+        raise LookupError("the source broke")
+
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
+        with pytest.raises(LookupError, match="the source broke"):
+            await client.send("PUT", "/x", source(), 6, expect_continue=True)
+
+
+async def test_nobody_listens(tmp_path: Path) -> None:
+    """Refused and missing sockets are the same to a caller, and the error is the one it chose."""
+    async with calling(Address("unix", path=str(tmp_path / "none"))) as client:
+        with pytest.raises(NodeUnreachable, match="none"):
+            await client.call("GET", "/x")
+    async with calling(Address("unix", path=str(tmp_path / "none")), unreachable=Unavailable) as client:
+        with pytest.raises(Unavailable):
+            await client.send("PUT", "/x", _blocks(b"a"), 1, expect_continue=False)
+        with pytest.raises(Unavailable):
+            async with client.open("GET", "/x"):
+                pass
+
+
+async def test_a_peer_that_says_nothing_misses_the_deadline(tmp_path: Path) -> None:
+    """For whole calls, for sends that wait for permission, and for reads."""
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with raw_peer(tmp_path / "s", mute) as address, calling(address, deadlines=SHORT) as client:
+        with pytest.raises(NodeUnreachable, match="missed a deadline"):
+            await client.call("GET", "/x")
+        with pytest.raises(NodeUnreachable, match="missed a deadline"):
+            await client.send("PUT", "/x", _blocks(b"a"), 1, expect_continue=True)
+        with pytest.raises(NodeUnreachable, match="missed a deadline"):
+            await client.send("PUT", "/x", _blocks(b"a"), 1, expect_continue=False)
+        with pytest.raises(NodeUnreachable, match="missed a deadline"):
+            async with client.open("GET", "/x"):
+                pass
+
+
+async def test_a_peer_that_stops_taking_misses_the_deadline(tmp_path: Path) -> None:
+    """Midway in a body, once the buffers between are full."""
+
+    async def stuck(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await asyncio.Event().wait()
+
+    length = 64 << 20
+    async with raw_peer(tmp_path / "s", stuck) as address, calling(address, deadlines=SHORT) as client:
+        with pytest.raises(NodeUnreachable, match="missed a deadline"):
+            await client.send("PUT", "/x", _blocks(*[bytes(65536)] * (length // 65536)), length, expect_continue=True)
+
+
+async def test_a_slow_source_misses_no_deadline(tmp_path: Path) -> None:
+    """Waiting for the client of the client is not the peer's fault."""
+    limits = Deadlines(connect_s=5, progress_s=0.05, answer_s=5)
+
+    async def slow() -> AsyncIterator[bytes]:
+        for _ in range(2):
+            await asyncio.sleep(0.12)
+            yield b"abc"
+
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address, deadlines=limits) as client:
+        assert (await client.send("PUT", "/x", slow(), 6, expect_continue=True)).body == b"abcabc"
+
+
+async def test_a_peer_that_stops_giving_misses_the_deadline(tmp_path: Path) -> None:
+    """Midway in an answer; a reader that is slow itself does not."""
+
+    async def half(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+        await asyncio.Event().wait()
+
+    async with raw_peer(tmp_path / "s", half) as address, calling(address, deadlines=SHORT) as client:
+        with pytest.raises(NodeUnreachable, match=r"missed a deadline|Timeout"):
+            async with client.open("GET", "/x") as response:
+                await response.read()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"HTTP/1.1 200",
+        b"SSH-2.0-OpenSSH\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 999999999999\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nh: " + b"x" * 20000 + b"\r\n\r\n",
+    ],
+)
+async def test_a_strange_peer_is_unreachable(tmp_path: Path, answer: bytes) -> None:
+    """Cut off, of another protocol, or beyond the bounds."""
+
+    async def strange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+
+    async with raw_peer(tmp_path / "s", strange) as address, calling(address) as client:
+        with pytest.raises(NodeUnreachable):
+            await client.call("GET", "/x")
+
+
+async def test_tls_is_verified(tmp_path: Path) -> None:
+    """Against the authority given, by name; a stranger's certificate is refused."""
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "theirs").mkdir()
+    ours, theirs = make_internal_tls(tmp_path / "ours"), make_internal_tls(tmp_path / "theirs")
+    async with serving(echo, "https://127.0.0.1:0", ours.files) as address:
+        async with calling(address, tls_ca=ours.ca) as client:
+            assert (await client.call("PUT", "/x", b"sealed")).body == b"sealed"
+            big = [bytes(65536)] * 40
+            answer = await client.send("PUT", "/x", _blocks(*big), 65536 * 40, expect_continue=True)
+            assert len(answer.body) == 65536 * 40
+        async with calling(address, tls_ca=theirs.ca) as client:
+            with pytest.raises(NodeUnreachable, match=r"(?i)certificate"):
+                await client.call("GET", "/x")
+        plain = parse_address(f"http://127.0.0.1:{address.port}")
+        async with calling(plain) as client:
+            with pytest.raises(NodeUnreachable):
+                await client.call("GET", "/x")
+
+
+def test_a_missing_authority_is_an_error_of_the_configuration(tmp_path: Path) -> None:
+    """Not of the peer: it must not look like a node that is down."""
+    (tmp_path / "junk").write_text("junk")
+    for name, error in (("none", FileNotFoundError), ("junk", ssl.SSLError)):
+        with pytest.raises(error):
+            InternalClient(parse_address("https://127.0.0.1:1"), "t", tls_ca=str(tmp_path / name))
