@@ -1,0 +1,57 @@
+"""`python -m storage.metadata --data DIR --socket PATH`: the process that owns DIR/metadata.db.
+
+SIGTERM and SIGINT drain: what was received is committed and answered, then it exits 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from storage.base.errors import FrostbyteError
+from storage.metadata.sqlite.open import MetadataOwner
+from storage.metadata.sqlite.server import MetadataServer
+
+_log = logging.getLogger("storage.metadata")
+
+
+async def _serve(data: Path, socket_path: Path) -> int:
+    owner = await MetadataOwner.open(data)
+    server = MetadataServer(owner.committer)
+    await server.start(socket_path)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    owner.committer.failed.add_done_callback(lambda _: stop.set())
+    _log.info("metadata ready on %s", socket_path)
+    await stop.wait()
+    await server.close()
+    await owner.close()
+    failed = owner.committer.failed.done()
+    _log.info("metadata stopped")
+    return 1 if failed else 0
+
+
+def main() -> int:
+    """Exit status 0 after a drain, 1 when the database cannot be opened or written."""
+    parser = argparse.ArgumentParser(prog="python -m storage.metadata", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="directory of metadata.db")
+    parser.add_argument("--socket", type=Path, required=True, help="path of the Unix socket to listen on")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        return uvloop.run(_serve(arguments.data, arguments.socket))
+    except FrostbyteError as error:
+        _log.error("metadata: %s", error)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

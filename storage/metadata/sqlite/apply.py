@@ -1,0 +1,40 @@
+"""Which function applies which command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from storage.metadata import commands as c
+from storage.metadata.sqlite import blobs, buckets, commits, deletes, nodes, sessions, uploads, users
+from storage.metadata.sqlite.database import Transaction
+
+Handler = Callable[[Transaction, Any], Any]
+
+HANDLERS: dict[type[c.Command], Handler] = {
+    c.OpenSession: sessions.open_session,
+    c.RenewSession: sessions.renew_session,
+    c.CloseSession: sessions.close_session,
+    c.FenceSessions: sessions.fence_sessions,
+    c.ForgetSessions: sessions.forget_sessions,
+    c.CreateUser: users.create_user,
+    c.PutRootUser: users.put_root_user,
+    c.DeleteUser: users.delete_user,
+    c.CreateAccessKey: users.create_access_key,
+    c.DeleteAccessKey: users.delete_access_key,
+    c.CreateBucket: buckets.create_bucket,
+    c.DeleteBucket: buckets.delete_bucket,
+    c.PutBucketSetting: buckets.put_bucket_setting,
+    c.SetVersioning: buckets.set_versioning,
+    c.CommitVersion: commits.commit_version,
+    c.DeleteVersions: deletes.delete_versions,
+    c.ReleaseBlobs: blobs.release_blobs,
+    c.CreateUpload: uploads.create_upload,
+    c.PutPart: uploads.put_part,
+    c.CompleteUpload: uploads.complete_upload,
+    c.AbortUpload: uploads.abort_upload,
+    c.RegisterNode: nodes.register_node,
+    c.SetNodeState: nodes.set_node_state,
+    c.SetReplicas: blobs.set_replicas,
+    c.ForgetBlobs: blobs.forget_blobs,
+}

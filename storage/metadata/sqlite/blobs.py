@@ -1,0 +1,176 @@
+"""Blobs, their chunk rows or inline bodies: inserted with what references them, released when nothing does any more.
+
+A released chunked blob keeps its rows until its chunks were deleted from the nodes (ForgetBlobs); the body of an inline
+blob is the row, so it goes at once. A blob comes in as new with a version or a part, moves from a part to a version
+when the upload completes, and is shared between versions by copies: it is never in a part and a version at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import takewhile
+from typing import Any
+
+from storage.base.errors import SessionFenced, SourceChanged
+from storage.base.ids import SESSION_ID_BYTES
+from storage.metadata.commands import ForgetBlobs, ReleaseBlobs, SetReplicas
+from storage.metadata.sqlite.database import Execute, Transaction
+from storage.metadata.sqlite.records import decode_nodes, encode_nodes
+from storage.model import Blob, Chunk, Extent
+
+_INSERT_BLOB = "INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_INSERT_CHUNK = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)"
+_INSERT_INLINE = "INSERT INTO inline_bodies VALUES (?, ?, ?, ?)"
+_SELECT_LIVE = "SELECT size FROM blobs WHERE blob_id = ? AND released_ms IS NULL"
+_SELECT_REFERENCE = "SELECT 1 FROM extents WHERE blob_id = ? LIMIT 1"
+_RELEASE = "UPDATE blobs SET released_ms = ? WHERE blob_id = ? AND redundancy <> 'inline'"
+_DELETE_INLINE = "DELETE FROM inline_bodies WHERE blob_id = ?"
+_DELETE_BLOB = "DELETE FROM blobs WHERE blob_id = ?"
+_FORGET_BLOB = "DELETE FROM blobs WHERE blob_id = ? AND released_ms IS NOT NULL"
+_DELETE_CHUNKS = "DELETE FROM chunks WHERE blob_id = ?"
+_SELECT_NODES = "SELECT nodes FROM chunks WHERE blob_id = ? AND chunk_index = ?"
+_SET_NODES = "UPDATE chunks SET nodes = ? WHERE blob_id = ? AND chunk_index = ?"
+_CHUNK = "chunk_index, offset, length, wrapped_key, digest, nodes"
+_SELECT_CHUNKS = f"SELECT {_CHUNK} FROM chunks WHERE blob_id = ? AND chunk_index >= ? ORDER BY chunk_index LIMIT ?"
+_SELECT_INLINE_CHUNK = (
+    "SELECT 0, 0, size, wrapped_key, digest, X'' FROM inline_bodies JOIN blobs USING (blob_id) WHERE blob_id = ?"
+)
+_SELECT_LAST_INDEX = "SELECT max(chunk_index) FROM chunks WHERE blob_id = ?"
+_SELECT_SPAN = "SELECT offset, length FROM chunks WHERE blob_id = ? AND chunk_index = ?"
+
+RELEASED_WITH_CHUNKS = (
+    "SELECT b.blob_id, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy, c.chunk_index, c.offset, c.length,"
+    " c.wrapped_key, c.digest, c.nodes FROM"
+    " (SELECT * FROM blobs WHERE released_ms IS NOT NULL AND released_ms < ? ORDER BY released_ms, blob_id LIMIT ?) b"
+    " LEFT JOIN chunks c ON c.blob_id = b.blob_id ORDER BY b.released_ms, b.blob_id, c.chunk_index"
+)
+
+
+def insert_blob(tx: Transaction, session_id: bytes, blob: Blob) -> None:
+    """A new blob of this session. SessionFenced when it is not of this session or was recorded before, as a blob that
+    was given up (ReleaseBlobs) while its commit was still under way must not come back."""
+    blob_id = blob.blob_id
+    row = (blob_id, blob.size, blob.bucket_key_id, blob.bucket_key_version, blob.redundancy, None)
+    if blob_id[:SESSION_ID_BYTES] != session_id or tx.execute(_INSERT_BLOB, row).rowcount != 1:
+        raise SessionFenced("the blob is of another session, or was recorded before")
+    if blob.inline is not None:
+        chunk = blob.chunks[0]
+        tx.execute(_INSERT_INLINE, (blob_id, chunk.wrapped_key, chunk.digest, blob.inline))
+    else:
+        _insert_chunks(tx, blob)
+
+
+def require_shareable(tx: Transaction, extent: Extent) -> None:
+    """SourceChanged unless a version references the blob now and the extent is the whole of it."""
+    row = tx.execute(_SELECT_LIVE, (extent.blob_id,)).fetchone()
+    if row is None or row[0] != extent.length or not tx.execute(_SELECT_REFERENCE, (extent.blob_id,)).fetchone():
+        raise SourceChanged()
+
+
+def release_unreferenced(tx: Transaction, blob_id: bytes) -> None:
+    """After a reference to the blob was removed: nothing happens while another version holds it."""
+    if tx.execute(_SELECT_REFERENCE, (blob_id,)).fetchone():
+        return
+    if tx.execute(_RELEASE, (tx.now_ms, blob_id)).rowcount == 0:
+        tx.execute(_DELETE_INLINE, (blob_id,))
+        tx.execute(_DELETE_BLOB, (blob_id,))
+
+
+def release_blobs(tx: Transaction, command: ReleaseBlobs) -> None:
+    """Blobs that have a row are left alone: they are referenced, or released already."""
+    for blob in command.blobs:
+        if blob.blob_id[:SESSION_ID_BYTES] != command.session_id or blob.inline is not None:
+            continue
+        row = (blob.blob_id, blob.size, blob.bucket_key_id, blob.bucket_key_version, blob.redundancy, tx.now_ms)
+        if tx.execute(_INSERT_BLOB, row).rowcount == 1:
+            _insert_chunks(tx, blob)
+
+
+def forget_blobs(tx: Transaction, command: ForgetBlobs) -> None:
+    """Referenced blobs are left alone, whatever the caller believes."""
+    for blob_id in command.blob_ids:
+        if tx.execute(_FORGET_BLOB, (blob_id,)).rowcount == 1:
+            tx.execute(_DELETE_CHUNKS, (blob_id,))
+
+
+def set_replicas(tx: Transaction, command: SetReplicas) -> bool:
+    at = (command.blob_id, command.chunk_index)
+    row = tx.execute(_SELECT_NODES, at).fetchone()
+    if row is None or decode_nodes(row[0]) != command.expected:
+        return False
+    tx.execute(_SET_NODES, (encode_nodes(command.nodes), *at))
+    return True
+
+
+def read_chunks(execute: Execute, blob_id: bytes, from_index: int, limit: int) -> list[Chunk]:
+    rows = execute(_SELECT_CHUNKS, (blob_id, from_index, limit)).fetchall()
+    if not rows and from_index == 0 and limit > 0:
+        rows = execute(_SELECT_INLINE_CHUNK, (blob_id,)).fetchall()
+    return [chunk_of(row) for row in rows]
+
+
+def find_chunk_index(execute: Execute, blob_id: bytes, offset: int) -> int:
+    """The index of the chunk that holds this offset of the blob. One seek where all chunks but the last have the length
+    of the first, which is how they are cut; a binary search otherwise."""
+    if offset == 0:
+        return 0
+    low, high = 0, execute(_SELECT_LAST_INDEX, (blob_id,)).fetchone()[0] or 0
+    row = execute(_SELECT_SPAN, (blob_id, 0)).fetchone()
+    middle = min(high, offset // row[1]) if row and row[1] else 0
+    while low < high:
+        row = execute(_SELECT_SPAN, (blob_id, middle)).fetchone()
+        if row is None or row[0] > offset:
+            high = middle - 1
+        elif row[0] + row[1] <= offset:
+            low = middle + 1
+        else:
+            return middle
+        middle = (low + high) // 2
+    return low
+
+
+def read_span_chunks(execute: Execute, blob_id: bytes, start: int, end: int, limit: int) -> tuple[Chunk, ...]:
+    """Up to `limit` chunks that hold bytes of [start, end) of the blob, in order."""
+    first = find_chunk_index(execute, blob_id, start)
+    rows = execute(_SELECT_CHUNKS, (blob_id, first, limit))
+    return tuple(chunk_of(row) for row in takewhile(lambda row: row[1] < end, rows))
+
+
+def select_recorded(count: int) -> str:
+    """The statement that finds which of `count` blob ids have a row."""
+    return f"SELECT blob_id FROM blobs WHERE blob_id IN ({', '.join('?' * count)})"
+
+
+def collect_released(rows: Iterable[tuple[Any, ...]]) -> list[Blob]:
+    """Rows of RELEASED_WITH_CHUNKS → blobs with all their chunks."""
+    found: dict[bytes, tuple[tuple[Any, ...], list[Chunk]]] = {}
+    for row in rows:
+        chunks = found.setdefault(row[0], (row[:5], []))[1]
+        if row[5] is not None:
+            chunks.append(chunk_of(row[5:]))
+    return [Blob(blob[0], blob[1], blob[2], blob[3], blob[4], tuple(chunks)) for blob, chunks in found.values()]
+
+
+def chunk_of(row: tuple[Any, ...]) -> Chunk:
+    """From the columns index, offset, length, wrapped_key, digest, nodes."""
+    index, offset, length, wrapped_key, digest, nodes = row
+    return Chunk(index, offset, length, wrapped_key, digest, decode_nodes(nodes))
+
+
+def _insert_chunks(tx: Transaction, blob: Blob) -> None:
+    blob_id = blob.blob_id
+    tx.executemany(
+        _INSERT_CHUNK,
+        [
+            (
+                blob_id,
+                chunk.index,
+                chunk.offset,
+                chunk.length,
+                chunk.wrapped_key,
+                chunk.digest,
+                encode_nodes(chunk.nodes),
+            )
+            for chunk in blob.chunks
+        ],
+    )

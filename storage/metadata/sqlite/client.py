@@ -1,0 +1,162 @@
+"""A worker's side of the metadata socket: many calls in flight on one connection, which is made again when it breaks.
+
+A call whose answer was lost (the owner died, the connection broke, the deadline passed) raises Unavailable with details
+outcome=unknown: it may have been committed. The caller answers 500 or 503 and its client asks again; the caller must
+not delete the chunks of such a commit, but leave them to the sweeper or to ReleaseBlobs, which spares what a row
+references. Unavailable without that detail: not applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+from storage.base.errors import FrostbyteError, Unavailable
+from storage.metadata.commands import Command
+from storage.metadata.sqlite.wire import FrameReader, ProtocolError, decode_outcome, encode_command
+
+IN_FLIGHT_MAX = 1000
+"""below what the owner takes from one connection"""
+
+CALL_DEADLINE_S = 30.0
+RECONNECT_WAIT_S = 5.0
+"""how long a call waits for a broken connection to come back"""
+
+_BACK_OFF_FIRST_S = 0.02
+_BACK_OFF_MAX_S = 1.0
+_DEADLINE_TICK_S = 1.0
+
+
+class MetadataClient:
+    """One per process; `apply` may be called by any number of tasks."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: _Connection | None = None
+        self._connected = asyncio.Event()
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def connect(self, deadline_s: float) -> None:
+        """Wait until the owner answers. Unavailable past the deadline."""
+        self._reconnect()
+        try:
+            await asyncio.wait_for(self._connected.wait(), deadline_s)
+        except TimeoutError:
+            await self.close()
+            raise Unavailable(f"no metadata owner on {self._path}") from None
+
+    async def apply(self, command: Command) -> Any:
+        """As Metadata.apply; see the module on unknown outcomes."""
+        connection = self._connection
+        if connection is None:
+            connection = await self._wait_for_connection()
+        outcome = await connection.call(command)
+        if isinstance(outcome, FrostbyteError):
+            raise outcome
+        return outcome
+
+    async def close(self) -> None:
+        """Calls in flight end with an unknown outcome."""
+        self._closed = True
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reconnecting
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def _wait_for_connection(self) -> _Connection:
+        try:
+            await asyncio.wait_for(self._connected.wait(), RECONNECT_WAIT_S)
+        except TimeoutError:
+            raise Unavailable("the metadata owner does not answer") from None
+        if self._connection is None:
+            raise Unavailable("the metadata owner does not answer")
+        return self._connection
+
+    def _reconnect(self) -> None:
+        self._connection = None
+        self._connected.clear()
+        if not self._closed:
+            self._reconnecting = asyncio.get_running_loop().create_task(self._keep_connecting())
+
+    async def _keep_connecting(self) -> None:
+        back_off_s = _BACK_OFF_FIRST_S
+        while True:
+            with suppress(OSError):
+                _, connection = await asyncio.get_running_loop().create_unix_connection(
+                    lambda: _Connection(self._reconnect), str(self._path)
+                )
+                self._connection = connection
+                self._connected.set()
+                return
+            await asyncio.sleep(back_off_s)
+            back_off_s = min(2 * back_off_s, _BACK_OFF_MAX_S)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection with its calls in flight: request id → (command type, future, deadline)."""
+
+    def __init__(self, lost: Any) -> None:
+        self._lost = lost
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._calls: dict[int, tuple[type[Command], asyncio.Future[Any], float]] = {}
+        self._last_id = 0
+        self._ticking = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop derives its own
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        for _, future, _ in self._drain():
+            if not future.done():
+                future.set_result(Unavailable("the metadata owner hung up", outcome="unknown"))
+        self._lost()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._reader.feed(data):
+                call = self._calls.pop(frame.request_id, None)
+                if call is not None and not call[1].done():
+                    call[1].set_result(decode_outcome(frame, call[0]))
+        except ProtocolError:
+            self.abort()
+
+    def call(self, command: Command) -> asyncio.Future[Any]:
+        """Resolves to the result or to an error as a value. Unavailable (raised): not sent."""
+        if self._transport is None or len(self._calls) >= IN_FLIGHT_MAX:
+            raise Unavailable("the metadata connection is broken or full")
+        self._last_id += 1
+        data = encode_command(self._last_id, command)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._calls[self._last_id] = (type(command), future, self._loop.time() + CALL_DEADLINE_S)
+        self._transport.write(data)
+        if not self._ticking:
+            self._ticking = True
+            self._loop.call_later(_DEADLINE_TICK_S, self._expire)
+        return future
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _expire(self) -> None:
+        """Calls are in the order of their deadlines. An owner that misses one is not trusted with the others."""
+        self._ticking = bool(self._calls)
+        if not self._calls:
+            return
+        self._loop.call_later(_DEADLINE_TICK_S, self._expire)
+        oldest = next(iter(self._calls.values()))
+        if oldest[2] < self._loop.time():
+            self.abort()
+
+    def _drain(self) -> Iterator[tuple[type[Command], asyncio.Future[Any], float]]:
+        calls, self._calls = self._calls, {}
+        return iter(calls.values())

@@ -1,0 +1,111 @@
+"""How the SQLite metadata is opened: by a worker beside a running owner, or as the owner itself.
+
+An owner holds an exclusive lock on DIR/metadata.lock for as long as it lives (the kernel drops it with the process), so
+that two can never write one database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+from storage.base.clock import Clock, SystemClock
+from storage.base.errors import Unavailable
+from storage.metadata.journal import Journal, LocalJournal
+from storage.metadata.sqlite.checkpoint import Checkpointer
+from storage.metadata.sqlite.client import MetadataClient
+from storage.metadata.sqlite.database import DATABASE_NAME, connect_writer, translate
+from storage.metadata.sqlite.reader import SqliteMetadata
+from storage.metadata.sqlite.schema import migrate
+from storage.metadata.sqlite.sessions import extend_leases
+from storage.metadata.sqlite.writer import GroupCommitter, LocalSink
+
+LOCK_NAME = "metadata.lock"
+CONNECT_DEADLINE_S = 10.0
+
+
+async def open_metadata(directory: Path, socket_path: Path, deadline_s: float = CONNECT_DEADLINE_S) -> SqliteMetadata:
+    """For workers: commands through the owner's socket, reads straight from the file. Waits for the owner to answer;
+    Unavailable past the deadline."""
+    client = MetadataClient(socket_path)
+    await client.connect(deadline_s)
+    try:
+        return SqliteMetadata(directory / DATABASE_NAME, client)
+    except BaseException:
+        await client.close()
+        raise
+
+
+async def open_owned_metadata(
+    directory: Path, *, clock: Clock | None = None, journal: Journal | None = None
+) -> SqliteMetadata:
+    """For a command line beside a stopped server, and for tests: be the owner inside this process. Unavailable while
+    another process is."""
+    owner = await MetadataOwner.open(directory, clock=clock, journal=journal)
+    try:
+        return SqliteMetadata(directory / DATABASE_NAME, LocalSink(owner.committer), owner.close)
+    except BaseException:
+        await owner.close()
+        raise
+
+
+class MetadataOwner:
+    """The lock, the writer's connection, the committer and the checkpointer of one database."""
+
+    def __init__(
+        self,
+        lock_fd: int,
+        writing: sqlite3.Connection,
+        checkpointing: sqlite3.Connection,
+        clock: Clock,
+        journal: Journal,
+    ) -> None:
+        self._lock_fd = lock_fd
+        self._connections = (writing, checkpointing)
+        self._checkpointer = Checkpointer(checkpointing, writing)
+        self.committer = GroupCommitter(writing, clock, journal, self._checkpointer)
+
+    @classmethod
+    async def open(
+        cls, directory: Path, *, clock: Clock | None = None, journal: Journal | None = None
+    ) -> MetadataOwner:
+        """Lock, migrate, start. Unavailable when another owner lives; FrostbyteError for a newer schema."""
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        clock = clock or SystemClock()
+        lock_fd = _lock(directory / LOCK_NAME)
+        try:
+            writing = connect_writer(directory / DATABASE_NAME)
+            migrate(writing)
+            extend_leases(writing.execute, clock.now_ms())
+            checkpointing = connect_writer(directory / DATABASE_NAME)
+        except sqlite3.Error as error:
+            os.close(lock_fd)
+            raise translate(error) from error
+        except BaseException:
+            os.close(lock_fd)
+            raise
+        owner = cls(lock_fd, writing, checkpointing, clock, journal or LocalJournal())
+        owner._checkpointer.start()
+        owner.committer.start()
+        return owner
+
+    async def close(self) -> None:
+        """Answer everything, leave a short log, let go of the lock."""
+        await self.committer.close()
+        await asyncio.to_thread(self._checkpointer.close)
+        for connection in self._connections:
+            connection.close()
+        os.close(self._lock_fd)
+
+
+def _lock(path: Path) -> int:
+    lock_fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock_fd)
+        raise Unavailable(f"another process owns the metadata in {path.parent}") from None
+    return lock_fd

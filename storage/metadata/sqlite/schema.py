@@ -1,0 +1,121 @@
+"""The tables, as forward migrations. A database carries its version; a newer one is refused with one line.
+
+Choices that the rest relies on:
+- Object keys are BLOBs, compared bytewise.
+- `heads` holds one row per key that has any version: the newest. The flag comes before the key in its primary key, so
+  that a listing walks over live keys only and never over delete markers. `null_row` finds the null version of a key
+  without an index over all of them; `last_sequence` keeps version order monotonic while any row of the key exists.
+- An extent without a blob is a part of no bytes, kept for its number.
+- `blobs.released_ms` NULL means referenced. Bodies of inline blobs have a rowid table of their own: rows up to a page
+  stay in one piece there, and neither listings nor HEADs touch them.
+- Ids of buckets and nodes are never used twice (AUTOINCREMENT): they are kept outside the transaction that read them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from storage.base.errors import FrostbyteError
+
+_VERSION_1 = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    "INSERT INTO meta VALUES ('schema_version', 1), ('configuration_sequence', 1), ('epoch', 1)",
+    """CREATE TABLE write_sessions (
+        session_id BLOB PRIMARY KEY, owner TEXT NOT NULL, state TEXT NOT NULL, opened_ms INTEGER NOT NULL,
+        renewed_ms INTEGER NOT NULL, oldest_read_ms INTEGER NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE users (
+        canonical_id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, display_name TEXT NOT NULL, email TEXT NOT NULL,
+        is_root INTEGER NOT NULL, created_ms INTEGER NOT NULL) WITHOUT ROWID""",
+    """CREATE TABLE access_keys (
+        access_key_id TEXT PRIMARY KEY, canonical_id TEXT NOT NULL, sealed_secret BLOB NOT NULL,
+        enabled INTEGER NOT NULL, created_ms INTEGER NOT NULL) WITHOUT ROWID""",
+    "CREATE INDEX access_keys_by_user ON access_keys (canonical_id)",
+    """CREATE TABLE buckets (
+        bucket_id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, owner_id TEXT NOT NULL,
+        region TEXT NOT NULL, created_ms INTEGER NOT NULL, bucket_key_id TEXT NOT NULL, versioning TEXT NOT NULL)""",
+    "CREATE INDEX buckets_by_owner ON buckets (owner_id, name)",
+    """CREATE TABLE bucket_settings (
+        bucket_id INTEGER NOT NULL, name TEXT NOT NULL, document BLOB NOT NULL,
+        PRIMARY KEY (bucket_id, name)) WITHOUT ROWID""",
+    """CREATE TABLE heads (
+        bucket_id INTEGER NOT NULL, is_marker INTEGER NOT NULL, object_key BLOB NOT NULL, version_row INTEGER NOT NULL,
+        null_row INTEGER, last_sequence INTEGER NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
+        last_modified_ms INTEGER NOT NULL, storage_class TEXT NOT NULL, owner_id TEXT NOT NULL,
+        checksum_algorithm TEXT NOT NULL, checksum_type TEXT NOT NULL,
+        PRIMARY KEY (bucket_id, is_marker, object_key)) WITHOUT ROWID""",
+    """CREATE TABLE versions (
+        row_id INTEGER PRIMARY KEY, bucket_id INTEGER NOT NULL, object_key BLOB NOT NULL, sequence INTEGER NOT NULL,
+        uid BLOB NOT NULL, is_null INTEGER NOT NULL, is_marker INTEGER NOT NULL, size INTEGER NOT NULL,
+        etag TEXT NOT NULL, last_modified_ms INTEGER NOT NULL, owner_id TEXT NOT NULL, attributes BLOB NOT NULL,
+        mac BLOB NOT NULL, part_count INTEGER NOT NULL, UNIQUE (bucket_id, object_key, sequence))""",
+    """CREATE TABLE extents (
+        version_row INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, part_number INTEGER NOT NULL,
+        blob_id BLOB, PRIMARY KEY (version_row, offset)) WITHOUT ROWID""",
+    "CREATE INDEX extents_by_blob ON extents (blob_id)",
+    """CREATE TABLE blobs (
+        blob_id BLOB PRIMARY KEY, size INTEGER NOT NULL, bucket_key_id TEXT NOT NULL,
+        bucket_key_version INTEGER NOT NULL, redundancy TEXT NOT NULL, released_ms INTEGER) WITHOUT ROWID""",
+    "CREATE INDEX blobs_released ON blobs (released_ms, blob_id) WHERE released_ms IS NOT NULL",
+    """CREATE TABLE chunks (
+        blob_id BLOB NOT NULL, chunk_index INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
+        wrapped_key BLOB NOT NULL, digest BLOB NOT NULL, nodes BLOB NOT NULL,
+        PRIMARY KEY (blob_id, chunk_index)) WITHOUT ROWID""",
+    """CREATE TABLE inline_bodies (
+        blob_id BLOB PRIMARY KEY, wrapped_key BLOB NOT NULL, digest BLOB NOT NULL, sealed BLOB NOT NULL)""",
+    """CREATE TABLE uploads (
+        upload_row INTEGER PRIMARY KEY, bucket_id INTEGER NOT NULL, object_key BLOB NOT NULL, upload_id TEXT NOT NULL,
+        owner_id TEXT NOT NULL, initiated_ms INTEGER NOT NULL, attributes BLOB NOT NULL,
+        checksum_algorithm TEXT, checksum_type TEXT, UNIQUE (bucket_id, object_key, upload_id))""",
+    """CREATE TABLE parts (
+        upload_row INTEGER NOT NULL, part_number INTEGER NOT NULL, size INTEGER NOT NULL, etag TEXT NOT NULL,
+        last_modified_ms INTEGER NOT NULL, blob_id BLOB, checksum BLOB,
+        PRIMARY KEY (upload_row, part_number)) WITHOUT ROWID""",
+    """CREATE TABLE completed_uploads (
+        bucket_id INTEGER NOT NULL, object_key BLOB NOT NULL, upload_id TEXT NOT NULL, version_id TEXT,
+        etag TEXT NOT NULL, last_modified_ms INTEGER NOT NULL, completed_ms INTEGER NOT NULL,
+        PRIMARY KEY (bucket_id, object_key, upload_id)) WITHOUT ROWID""",
+    "CREATE INDEX completed_uploads_by_age ON completed_uploads (completed_ms)",
+    """CREATE TABLE nodes (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, node_id TEXT NOT NULL UNIQUE, report BLOB NOT NULL,
+        state TEXT NOT NULL, last_heard_ms INTEGER NOT NULL)""",
+)
+
+Migrations = Sequence[Sequence[str]]
+
+MIGRATIONS: Migrations = (_VERSION_1,)
+"""statements that lead from version n to n + 1, at index n; a released one is never edited"""
+
+
+def read_schema_version(connection: sqlite3.Connection) -> int:
+    """0 for a database without tables."""
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+        return 0
+    row = connection.execute("SELECT value FROM meta WHERE name = 'schema_version'").fetchone()
+    return int(row[0])
+
+
+def require_known_version(version: int, migrations: Migrations = MIGRATIONS) -> None:
+    """FrostbyteError, in one line, for a database that a later Frostbyte wrote."""
+    if version > len(migrations):
+        raise FrostbyteError(
+            f"metadata.db has schema version {version}, this Frostbyte knows up to {len(migrations)}: "
+            "start the newer Frostbyte again"
+        )
+
+
+def migrate(connection: sqlite3.Connection, migrations: Migrations = MIGRATIONS) -> int:
+    """Bring the database forward, each step one transaction: a crash leaves a whole version. → the version now."""
+    version = read_schema_version(connection)
+    require_known_version(version, migrations)
+    for step in range(version, len(migrations)):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in migrations[step]:
+                connection.execute(statement)
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'schema_version'", (step + 1,))
+        except sqlite3.Error:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+    return len(migrations)

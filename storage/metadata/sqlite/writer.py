@@ -1,0 +1,267 @@
+"""The group committer: one thread that takes all waiting commands, applies each in a savepoint of its own, commits once
+and then answers all of them. One sync of the log pays for the whole group; while it runs, the next group gathers.
+
+What a crash leaves, step by step:
+1. received, not begun: nothing; the caller learns Unavailable with an unknown outcome.
+2. applied, not committed: nothing; the transaction is not in the log.
+3. committed (the log is synced), not answered: the commands are there; the caller learns an unknown outcome.
+4. answered: the commands are there.
+So Unavailable with details outcome=unknown means either; without it, the command was not applied and will not be.
+
+A DeleteVersions of many targets and a DeleteBucket with many open uploads are applied in steps, one step a group, so
+that the writes beside them wait for a step and not for the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections import deque
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from storage.base.clock import Clock
+from storage.base.errors import FrostbyteError, Refused, Unavailable
+from storage.metadata.commands import Command, DeleteBucket, DeleteVersions
+from storage.metadata.journal import AppliedGroup, Journal
+from storage.metadata.sqlite.apply import HANDLERS
+from storage.metadata.sqlite.checkpoint import Checkpointer
+from storage.metadata.sqlite.database import Transaction
+
+QUEUE_COMMANDS_MAX = 4096
+QUEUE_BYTES_MAX = 64 << 20
+GROUP_COMMANDS_MAX = 256
+DELETE_TARGETS_PER_STEP = 64
+
+_log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """Where answers go, on the event loop; a batch holds all answers of one group for this sink."""
+
+    def answer(self, batch: list[tuple[Any, Any]]) -> None:
+        """(ticket, outcome) pairs; an outcome is the command's result, or a FrostbyteError."""
+        ...
+
+
+class Submission:
+    """A command on its way, with what its steps gave so far."""
+
+    __slots__ = ("command", "outcomes", "position", "sink", "size_bytes", "ticket")
+
+    def __init__(self, command: Command, sink: Sink, ticket: Any, size_bytes: int) -> None:
+        self.command = command
+        self.sink = sink
+        self.ticket = ticket
+        self.size_bytes = size_bytes
+        self.position = 0
+        self.outcomes: list[Any] = []
+
+
+class _Step(NamedTuple):
+    submission: Submission
+    command: Command
+    outcome: Any
+
+
+class GroupCommitter:
+    """The one writer of a database. Submit and close on the event loop; everything between runs on its thread."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, clock: Clock, journal: Journal, checkpointer: Checkpointer
+    ) -> None:
+        self._cursor = connection.cursor()
+        self._transaction = Transaction(self._cursor)
+        self._clock = clock
+        self._journal = journal
+        self._checkpointer = checkpointer
+        self._loop = asyncio.get_running_loop()
+        self._arrivals: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
+        self._continued: deque[Submission] = deque()
+        self._commands_waiting = 0
+        self._bytes_waiting = 0
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="metadata-writer", daemon=True)
+        self.failed: asyncio.Future[str] = self._loop.create_future()
+        """resolves when the database can no longer be written; the owner must end then"""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, command: Command, sink: Sink, ticket: Any, size_bytes: int = 0) -> None:
+        """Queue a command; its answer comes through the sink. Unavailable at once when too much is waiting."""
+        if self._closing or self.failed.done():
+            raise Unavailable("the metadata owner is stopping")
+        if self._commands_waiting >= QUEUE_COMMANDS_MAX or self._bytes_waiting + size_bytes > QUEUE_BYTES_MAX:
+            raise Unavailable("too many writes are waiting for the metadata")
+        self._commands_waiting += 1
+        self._bytes_waiting += size_bytes
+        self._arrivals.put(Submission(command, sink, ticket, size_bytes))
+
+    async def close(self) -> None:
+        """Apply and answer everything that was submitted, then stop."""
+        if not self._closing:
+            self._closing = True
+            self._arrivals.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.sleep(0)  # the last answers were handed to the loop before the thread ended
+
+    # ------------------------------------------------------------------ on the writer's thread
+
+    def _run(self) -> None:
+        open_for_more = True
+        while open_for_more or self._continued:
+            group, open_for_more = self._gather(open_for_more)
+            if group:
+                self._commit_group(group)
+                self._checkpointer.after_group(len(group))
+
+    def _gather(self, open_for_more: bool) -> tuple[list[Submission], bool]:
+        """All that waits, up to the bound, and then one step of the longest waiting command that takes several."""
+        group: list[Submission] = []
+        if open_for_more:
+            try:
+                arrival = self._arrivals.get(block=not self._continued)
+                while arrival is not None:
+                    group.append(arrival)
+                    if len(group) >= GROUP_COMMANDS_MAX:
+                        break
+                    arrival = self._arrivals.get_nowait()
+                else:
+                    open_for_more = False
+            except queue.Empty:
+                pass
+        if self._continued:
+            group.append(self._continued.popleft())
+        return group, open_for_more
+
+    def _commit_group(self, group: list[Submission]) -> None:
+        execute = self._cursor.execute
+        self._transaction.now_ms = now_ms = max(self._transaction.now_ms, self._clock.now_ms())
+        try:
+            execute("BEGIN IMMEDIATE")
+            steps = [self._apply(submission) for submission in group]
+            execute("COMMIT")
+            entries = tuple((step.command, not isinstance(step.outcome, FrostbyteError)) for step in steps)
+            self._journal.append(AppliedGroup(now_ms, entries))
+        except sqlite3.OperationalError as error:
+            self._roll_back(group, error)
+        except Exception as error:  # noqa: BLE001 - the edge of the thread: whatever a journal raises, nobody may wait forever
+            self._give_up(group, error)
+        else:
+            self._answer([done for step in steps if (done := self._advance(step)) is not None])
+
+    def _apply(self, submission: Submission) -> _Step:
+        """One command or one step of it. A refusal undoes what this command did and nothing else."""
+        execute = self._cursor.execute
+        command = _next_step(submission)
+        execute("SAVEPOINT command")
+        try:
+            outcome = HANDLERS[type(command)](self._transaction, command)
+        except Refused as refusal:
+            execute("ROLLBACK TO command")
+            outcome = refusal
+        except sqlite3.OperationalError:
+            raise
+        except Exception:  # noqa: BLE001 - one command that trips over a bug or absurd numbers must not stop the writer
+            _log.exception("metadata command %s failed", type(command).__name__)
+            execute("ROLLBACK TO command")
+            outcome = Unavailable(f"{type(command).__name__} failed inside the metadata")
+        execute("RELEASE command")
+        return _Step(submission, command, outcome)
+
+    def _advance(self, step: _Step) -> tuple[Submission, Any] | None:
+        """The submission's final outcome, or None after it was put back for its next step."""
+        submission, command, outcome = step
+        if isinstance(outcome, FrostbyteError):
+            return submission, outcome
+        if isinstance(command, DeleteVersions):
+            submission.outcomes += outcome
+            submission.position += len(command.targets)
+            assert isinstance(submission.command, DeleteVersions)
+            if submission.position >= len(submission.command.targets):
+                return submission, submission.outcomes
+        elif isinstance(command, DeleteBucket):
+            if outcome:
+                return submission, None
+        else:
+            return submission, outcome
+        self._continued.append(submission)
+        return None
+
+    def _roll_back(self, group: list[Submission], error: sqlite3.OperationalError) -> None:
+        """A full disk undoes the group and is survived. After any other failure of the medium it is not known what a
+        later sync would make durable, so the owner ends; a new one begins from what the log proves."""
+        full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
+        try:
+            if self._cursor.connection.in_transaction:
+                self._cursor.execute("ROLLBACK")
+        except sqlite3.Error:
+            full = False
+        if not full:
+            self._give_up(group, error)
+            return
+        _log.error("metadata: the disk is full, %d writes were undone", len(group))
+        self._answer([(submission, Unavailable("the metadata disk is full")) for submission in group])
+
+    def _give_up(self, group: list[Submission], error: Exception) -> None:
+        _log.error("metadata: cannot write any more: %s", error)
+        unknown = Unavailable(f"the metadata cannot be written: {error}", outcome="unknown")
+        self._loop.call_soon_threadsafe(self._fail, str(error))
+        self._answer([(submission, unknown) for submission in group])
+
+    def _answer(self, answered: list[tuple[Submission, Any]]) -> None:
+        if answered:
+            self._loop.call_soon_threadsafe(self._deliver, answered)
+
+    # ------------------------------------------------------------------ on the event loop
+
+    def _deliver(self, answered: list[tuple[Submission, Any]]) -> None:
+        batches: dict[Sink, list[tuple[Any, Any]]] = {}
+        for submission, outcome in answered:
+            self._commands_waiting -= 1
+            self._bytes_waiting -= submission.size_bytes
+            batches.setdefault(submission.sink, []).append((submission.ticket, outcome))
+        for sink, batch in batches.items():
+            sink.answer(batch)
+
+    def _fail(self, reason: str) -> None:
+        if not self.failed.done():
+            self.failed.set_result(reason)
+
+
+def _next_step(submission: Submission) -> Command:
+    command = submission.command
+    if isinstance(command, DeleteVersions) and len(command.targets) > DELETE_TARGETS_PER_STEP:
+        start = submission.position
+        return msgspec.structs.replace(command, targets=command.targets[start : start + DELETE_TARGETS_PER_STEP])
+    return command
+
+
+class LocalSink:
+    """Answers to tasks of this process; the ticket is a future."""
+
+    def __init__(self, committer: GroupCommitter) -> None:
+        self._committer = committer
+
+    async def apply(self, command: Command) -> Any:
+        """As Metadata.apply."""
+        future = asyncio.get_running_loop().create_future()
+        self._committer.submit(command, self, future)
+        return await future
+
+    async def close(self) -> None:
+        """The committer has its own owner."""
+
+    def answer(self, batch: list[tuple[Any, Any]]) -> None:
+        for future, outcome in batch:
+            if future.done():
+                continue
+            if isinstance(outcome, FrostbyteError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
