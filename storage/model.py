@@ -226,6 +226,8 @@ class NodeReport(Record, frozen=True):
     reserve_bytes: int
     format_version: int
     chunk_count: int = 0
+    durability: str = "fsync"
+    """`fsync`, or `none` where the operator switched syncing off for a benchmark"""
 
 
 class Node(Record, frozen=True):
