@@ -11,12 +11,16 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from storage.base.errors import ChunkError
+from storage.base.errors import ChunkError, Corrupt
 from storage.base.ids import ChunkId
 
 Buffer = bytes | bytearray | memoryview
 
 DIGEST_BYTES = 8
+BATCH_BYTES_MAX = 64 << 20
+"""asked for in one get_many"""
+INVENTORY_ENTRIES_MAX = 10_000
+"""given by one inventory, whatever limit was asked"""
 
 
 class ChunkReceipt(msgspec.Struct, frozen=True, array_like=True):
@@ -50,7 +54,8 @@ class ChunkStore(Protocol):
         """Make one chunk durable, then return. Putting identical bytes again is answered alike.
 
         Errors: NodeFull (before the first byte is taken where that can be known), ChunkConflict, ChunkTruncated. If
-        the body raises, nothing of the chunk stays.
+        the body raises, nothing of the chunk stays. A plain ChunkError: the medium does not take it. Blocks of the body
+        must not change until put has returned; the body is not closed here.
         """
         ...
 
@@ -59,12 +64,14 @@ class ChunkStore(Protocol):
         ...
 
     def get(self, chunk_id: ChunkId, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
-        """Stream sealed bytes [offset, offset+length) (to the end for None). ChunkNotFound at the first step;
-        Corrupt when the stored file is shorter than it must be or its footer is damaged."""
+        """Stream sealed bytes [offset, offset+length) (to the end for None), cut to the chunk. ChunkNotFound at the
+        first step; Corrupt when the stored file is shorter than it must be or its footer is damaged. A reader that
+        stops early calls aclose()."""
         ...
 
-    async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError]:
-        """Many small spans (chunk, offset, length) in one call; one outcome per span, in order."""
+    async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError | Corrupt]:
+        """Many small spans (chunk, offset, length) in one call; one outcome per span, in order. A span that reaches
+        beyond its chunk is cut to it. What is beyond BATCH_BYTES_MAX in all is a ChunkError."""
         ...
 
     async def stat(self, chunk_id: ChunkId) -> ChunkReceipt:
