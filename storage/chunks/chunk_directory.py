@@ -1,0 +1,268 @@
+"""The chunks below one directory, as blocking steps: what DiskChunkStore does in its worker threads.
+
+The write, and what a power cut before each step leaves:
+
+    1 create tmp/…               nothing, or a leftover that the next start removes
+    2 write bytes and footer     the same
+    3 fdatasync                  the same
+    4 rename to chunks/…/<id>    the same, or the whole chunk: its bytes were durable before it had its name
+    5 fsync of the directory     the same
+    6 answer                     the whole chunk
+
+So a name under chunks/ always leads to bytes that were durable before it, and a chunk that was answered for is there.
+Deleting is unlink, then fsync of the directory; setting aside is rename, then fsync of both directories, the target's
+first, so that the chunk is under one of the two names whatever happens. (Letting the threads that wait for the sync of
+one directory share it was measured: a third slower than leaving that to the file system, which gathers them itself.)
+
+Nobody locks a chunk: a reader keeps the file it opened though the name may go, and the system makes each change of a
+name atomic. Only two writers of one id must take turns between looking for the name and taking it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+
+from storage.base.clock import Clock
+from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, Unavailable
+from storage.base.files import AnyPath, DiskSpace, FileSystem, make_directories
+from storage.base.ids import ChunkId
+from storage.chunks import medium_errors
+from storage.chunks.draft import Draft
+from storage.chunks.layout import (
+    CHUNKS,
+    LOCK,
+    QUARANTINE,
+    TEMPORARY,
+    group_name,
+    parse_quarantine_name,
+    quarantine_name,
+)
+from storage.chunks.open_chunk import OpenChunk
+from storage.chunks.store import Buffer, ChunkReceipt
+
+PLACE_ATTEMPTS_MAX = 8
+"""a name can be taken and freed again by others only so often before the write is given up"""
+TURNSTILES = 64
+GROUPS_REMEMBERED_MAX = 4096
+
+
+class ChunkDirectory:
+    """One process's directory of chunks. Every method may block and is safe to call from many threads."""
+
+    def __init__(self, files: FileSystem, directory: AnyPath, clock: Clock) -> None:
+        """Make what is missing, take the lock, empty tmp/. Unavailable when another process holds the directory."""
+        self._files = files
+        self._clock = clock
+        self._root = os.fspath(directory)
+        self.chunks = f"{self._root}/{CHUNKS}"
+        self._temporary = f"{self._root}/{TEMPORARY}"
+        self._quarantine = f"{self._root}/{QUARANTINE}"
+        self._draft_numbers = itertools.count()
+        self._turnstiles = [threading.Lock() for _ in range(TURNSTILES)]
+        self._groups: dict[str, None] = {}
+        """directories whose own name is known to be durable, the oldest first"""
+        self._groups_lock = threading.Lock()
+        for path in (self._root, self.chunks, self._temporary, self._quarantine):
+            make_directories(files, path)
+        try:
+            self._held = files.lock(f"{self._root}/{LOCK}")
+        except BlockingIOError as error:
+            raise Unavailable(f"another process holds {self._root}") from error
+        for name in list(files.list_directory(self._temporary)):
+            files.unlink(f"{self._temporary}/{name}")
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        self._held.close()
+
+    def space(self) -> DiskSpace:
+        """Of the file system beneath."""
+        return self._files.space(self.chunks)
+
+    # --- writing
+
+    def draft(self, chunk_id: ChunkId, length: int) -> Draft:
+        """Begin a chunk of so many sealed bytes. Touches nothing yet."""
+        path = f"{self._temporary}/{chunk_id}.{next(self._draft_numbers)}"
+        return Draft(self._files, self._clock, path, chunk_id, length)
+
+    def append(self, draft: Draft, buffers: Sequence[Buffer]) -> None:
+        """Write the next bytes of a draft. NodeFull."""
+        with medium_errors.writing():
+            draft.append(buffers)
+
+    def store(self, draft: Draft, buffers: Sequence[Buffer]) -> ChunkReceipt:
+        """Write the last bytes of a draft and make it a durable chunk. ChunkTruncated, ChunkConflict, NodeFull."""
+        with medium_errors.writing():
+            draft.complete(buffers)
+            draft.sync()
+            self._place(draft)
+            self._sync_groups([draft.chunk_id])
+            return draft.receipt
+
+    def store_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
+        """Each item a durable chunk, or why not. All are written before the first is synced, so that one commit of the
+        file system's journal serves many, and each directory is synced once."""
+        drafts = [(self.draft(chunk_id, len(data)), data) for chunk_id, data in items]
+        failures: dict[Draft, ChunkError] = {}
+
+        def attempt(step: Callable[[Draft, Buffer], None]) -> None:
+            for draft, data in drafts:
+                if draft not in failures:
+                    try:
+                        with medium_errors.writing():
+                            step(draft, data)
+                    except ChunkError as error:
+                        draft.discard()
+                        failures[draft] = error
+
+        attempt(lambda draft, data: draft.complete([data]))
+        attempt(lambda draft, _: draft.sync())
+        attempt(lambda draft, _: self._place(draft))
+        placed = [draft.chunk_id for draft, _ in drafts if draft not in failures]
+        with medium_errors.writing():
+            self._sync_groups(placed)
+        return [failures.get(draft) or draft.receipt for draft, _ in drafts]
+
+    def _place(self, draft: Draft) -> None:
+        """Give a synced draft its chunk's name, or find that the same bytes have it already. ChunkConflict."""
+        name = str(draft.chunk_id)
+        target = self._path(name)
+        for _ in range(PLACE_ATTEMPTS_MAX):
+            self._prepare_group(group_name(name))
+            try:
+                with self._turnstiles[hash(name) % TURNSTILES]:
+                    if not self._exists(target):
+                        self._files.replace(draft.path, target)
+                        draft.moved()
+                        return
+            except FileNotFoundError:  # an inventory removed the empty directory just now
+                self._groups.pop(group_name(name), None)
+                continue
+            if self._holds_same(draft):
+                draft.discard()
+                return
+        raise ChunkError("the chunk's name is never free nor taken")
+
+    def _holds_same(self, draft: Draft) -> bool:
+        """Whether the name leads to these very bytes, still whole on the medium. ChunkConflict for others.
+
+        False: it leads nowhere any more; a damaged chunk is set aside to that end."""
+        try:
+            held = self.verify(draft.chunk_id)
+        except ChunkNotFound:
+            return False
+        except Corrupt:
+            self.quarantine([draft.chunk_id])
+            return False
+        if held != draft.receipt:
+            raise ChunkConflict(f"chunk {draft.chunk_id} is stored with other bytes")
+        return True
+
+    def _exists(self, path: str) -> bool:
+        try:
+            self._files.stat(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _prepare_group(self, group: str) -> None:
+        """Make a directory of chunks durable, once in this process's life (or again when it was forgotten)."""
+        if group in self._groups:
+            return
+        with suppress(FileExistsError):
+            self._files.make_directory(f"{self.chunks}/{group}")
+        self._files.fsync_directory(self.chunks)
+        with self._groups_lock:
+            self._groups[group] = None
+            if len(self._groups) > GROUPS_REMEMBERED_MAX:
+                del self._groups[next(iter(self._groups))]
+
+    def _sync_groups(self, chunk_ids: Iterable[ChunkId]) -> None:
+        for group in dict.fromkeys(group_name(str(chunk_id)) for chunk_id in chunk_ids):
+            try:
+                self._files.fsync_directory(f"{self.chunks}/{group}")
+            except FileNotFoundError:  # the directory itself is gone: its names are when that is durable
+                self._files.fsync_directory(self.chunks)
+
+    # --- reading
+
+    def open(self, chunk_id: ChunkId) -> OpenChunk:
+        """Open a chunk and check its footer. ChunkNotFound, Corrupt."""
+        with medium_errors.reading():
+            try:
+                file = self._files.open(self._path(str(chunk_id)))
+            except FileNotFoundError:
+                raise ChunkNotFound(f"no chunk {chunk_id}") from None
+            return OpenChunk(file)
+
+    def stat(self, chunk_id: ChunkId) -> ChunkReceipt:
+        """What the footer says. ChunkNotFound, Corrupt."""
+        with self.open(chunk_id) as chunk:
+            return chunk.footer.receipt
+
+    def verify(self, chunk_id: ChunkId) -> ChunkReceipt:
+        """The receipt, after reading every byte from the medium. ChunkNotFound, Corrupt."""
+        with self.open(chunk_id) as chunk:
+            return chunk.verify()
+
+    def read_spans(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError | Corrupt]:
+        """One outcome per span (chunk, offset, length)."""
+        outcomes: list[bytes | ChunkError | Corrupt] = []
+        for chunk_id, offset, length in spans:
+            try:
+                with self.open(chunk_id) as chunk:
+                    outcomes.append(chunk.read(*chunk.clamp(offset, length)))
+            except (ChunkError, Corrupt) as error:
+                outcomes.append(error)
+        return outcomes
+
+    # --- removing
+
+    def delete(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        """Remove durably; True where there was a chunk. What is missing is synced too: an earlier call may have
+        removed it and died before its sync."""
+        with medium_errors.writing():
+            removed = [self._unlink(self._path(str(chunk_id))) for chunk_id in chunk_ids]
+            self._sync_groups(chunk_ids)
+            return removed
+
+    def quarantine(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        """Set aside durably; True where there was a chunk."""
+        with medium_errors.writing():
+            moved = [self._set_aside(chunk_id) for chunk_id in chunk_ids]
+            self._files.fsync_directory(self._quarantine)
+            self._sync_groups(chunk_ids)
+            return moved
+
+    def purge(self, older_than_ms: int, limit: int) -> int:
+        """Delete up to `limit` chunks that were set aside before that time; how many."""
+        with medium_errors.writing():
+            names = self._files.list_directory(self._quarantine)
+            parsed = ((name, parse_quarantine_name(name)) for name in names)
+            old = (name for name, found in parsed if found is not None and found[1] < older_than_ms)
+            removed = [self._unlink(f"{self._quarantine}/{name}") for name in list(itertools.islice(old, limit))]
+            self._files.fsync_directory(self._quarantine)
+            return sum(removed)
+
+    def _set_aside(self, chunk_id: ChunkId) -> bool:
+        target = f"{self._quarantine}/{quarantine_name(chunk_id, self._clock.now_ms())}"
+        try:
+            self._files.replace(self._path(str(chunk_id)), target)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _unlink(self, path: str) -> bool:
+        try:
+            self._files.unlink(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _path(self, name: str) -> str:
+        return f"{self.chunks}/{group_name(name)}/{name}"

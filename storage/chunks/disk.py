@@ -1,0 +1,211 @@
+"""DiskChunkStore: the ChunkStore over one directory of a medium. One process owns the directory.
+
+The event loop gathers blocks and worker threads do what blocks: about one hop for every HOP_BYTES, so a small chunk is
+made durable in a single hop, and while one megabyte of a large chunk is written the next one is gathered. In memory are
+at most two such batches for each put and two blocks for each get.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from storage.base.clock import Clock, SystemClock
+from storage.base.errors import ChunkError, ChunkTruncated, Corrupt, NodeFull, Unavailable
+from storage.base.files import AnyPath, FileSystem
+from storage.base.ids import ChunkId
+from storage.chunks import medium_errors
+from storage.chunks.chunk_directory import ChunkDirectory
+from storage.chunks.chunk_reading import ChunkReading
+from storage.chunks.footer import CHUNK_LENGTH_MAX
+from storage.chunks.inventory import prune_empty_groups, read_inventory
+from storage.chunks.store import BATCH_BYTES_MAX, Buffer, ChunkReceipt, InventoryEntry, Space
+from storage.chunks.worker_pool import WorkerPool
+
+HOP_BYTES = 1 << 20
+HOP_ITEMS = 64
+"""chunks of one hop of a batch: all of their files are open at once"""
+WORKER_THREADS = 8
+
+_T = TypeVar("_T")
+_Future = asyncio.Future[Any]
+
+
+class DiskChunkStore:
+    """See ChunkStore for what the methods promise. Used from one event loop; closed once."""
+
+    def __init__(
+        self,
+        files: FileSystem,
+        directory: AnyPath,
+        *,
+        reserve_bytes: int,
+        clock: Clock | None = None,
+        threads: int = WORKER_THREADS,
+    ) -> None:
+        """Blocking: makes the directory what it must be and removes what an earlier process left half-written.
+
+        Unavailable when another process holds the directory. reserve_bytes: free space that no put may touch.
+        """
+        self._files = files
+        self._directory = ChunkDirectory(files, directory, clock or SystemClock())
+        self._reserve_bytes = reserve_bytes
+        self._promised_bytes = 0
+        self._pool = WorkerPool(threads, "chunks")
+
+    def close(self) -> None:
+        """Finish what was begun and let go of the directory. Blocking, for the end of a process."""
+        self._pool.close()
+        self._directory.close()
+
+    # --- put
+
+    async def put(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
+        self._admit(length)
+        draft = self._directory.draft(chunk_id, length)
+        writing: _Future | None = None
+        batch: list[Buffer] = []
+        held = taken = 0
+        self._promised_bytes += length
+        try:
+            async for block in body:
+                taken += len(block)
+                held += len(block)
+                if taken > length:
+                    raise ChunkTruncated(f"more than the {length} bytes announced")
+                batch.append(block)
+                if held >= HOP_BYTES and taken < length:
+                    if writing is not None:
+                        await writing
+                    writing = self._pool.run(self._directory.append, draft, batch)
+                    batch, held = [], 0
+            if taken < length:
+                raise ChunkTruncated(f"{taken} of the {length} bytes announced")
+            if writing is not None:
+                await writing
+            return await self._pool.run(self._directory.store, draft, batch)
+        except BaseException:
+            _abandon(writing)
+            await self._finally(draft.discard)
+            raise
+        finally:
+            self._promised_bytes -= length
+
+    async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
+        outcomes: list[ChunkReceipt | ChunkError] = []
+        for batch in _batches(items, lambda item: len(item[1])):
+            admitted: list[tuple[ChunkId, Buffer]] = []
+            refusals: dict[int, ChunkError] = {}
+            for number, item in enumerate(batch):
+                try:
+                    self._admit(len(item[1]), sum(len(data) for _, data in admitted))
+                    admitted.append(item)
+                except ChunkError as error:
+                    refusals[number] = error
+            stored = iter(await self._pool.run(self._directory.store_many, admitted) if admitted else ())
+            outcomes.extend(refusals.get(number) or next(stored) for number in range(len(batch)))
+        return outcomes
+
+    def _admit(self, length: int, beside_bytes: int = 0) -> None:
+        """NodeFull when the chunk, with all that was promised room before, would reach into the reserve.
+
+        Asked on the event loop: the system answers from memory, in 2 µs."""
+        if not 0 < length <= CHUNK_LENGTH_MAX:
+            raise ChunkError(f"a chunk has 1 to {CHUNK_LENGTH_MAX} bytes, not {length}")
+        with medium_errors.writing():
+            free_bytes = self._directory.space().free_bytes
+        if free_bytes - self._promised_bytes - beside_bytes - length < self._reserve_bytes:
+            raise NodeFull(f"{free_bytes} bytes free, {self._reserve_bytes} in reserve")
+
+    # --- get
+
+    async def get(self, chunk_id: ChunkId, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        reading = ChunkReading(self._directory, chunk_id, offset, length, HOP_BYTES)
+        ahead: _Future | None = None
+        try:
+            block = await self._pool.run(reading.next_block)
+            while block:
+                ahead = None if reading.is_over else self._pool.run(reading.next_block)
+                yield block
+                block = b"" if ahead is None else await ahead
+        finally:
+            if not reading.is_over:
+                _abandon(ahead)
+                await self._finally(reading.close)
+
+    async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError | Corrupt]:
+        outcomes: list[bytes | ChunkError | Corrupt] = []
+        room = BATCH_BYTES_MAX
+        for batch in _batches(spans, lambda span: span[2]):
+            within = []
+            for span in batch:
+                room -= span[2]
+                if room < 0:
+                    break
+                within.append(span)
+            outcomes.extend(await self._pool.run(self._directory.read_spans, within) if within else ())
+            outcomes.extend(ChunkError("too many bytes in one call") for _ in batch[len(within) :])
+        return outcomes
+
+    async def stat(self, chunk_id: ChunkId) -> ChunkReceipt:
+        return await self._pool.run(self._directory.stat, chunk_id)
+
+    async def verify(self, chunk_id: ChunkId) -> ChunkReceipt:
+        return await self._pool.run(self._directory.verify, chunk_id)
+
+    # --- the rest
+
+    async def delete_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        outcomes: list[bool] = []
+        for batch in _batches(chunk_ids, lambda _: 0):
+            outcomes += await self._pool.run(self._directory.delete, batch)
+        return outcomes
+
+    async def quarantine_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        outcomes: list[bool] = []
+        for batch in _batches(chunk_ids, lambda _: 0):
+            outcomes += await self._pool.run(self._directory.quarantine, batch)
+        return outcomes
+
+    async def purge_quarantine(self, older_than_ms: int) -> int:
+        """Also the time to remove directories whose chunks are all gone."""
+        purged = 0
+        while removed := await self._pool.run(self._directory.purge, older_than_ms, HOP_ITEMS):
+            purged += removed
+        await self._pool.run(prune_empty_groups, self._files, self._directory.chunks)
+        return purged
+
+    async def inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
+        return await self._pool.run(read_inventory, self._files, self._directory.chunks, after, limit)
+
+    async def space(self) -> Space:
+        found = await self._pool.run(self._directory.space)
+        return Space(found.capacity_bytes, found.free_bytes, self._reserve_bytes)
+
+    async def _finally(self, step: Callable[[], None]) -> None:
+        """A last step that must happen though the caller is being cancelled or the pool is closed."""
+        try:
+            await self._pool.run(step)
+        except Unavailable:
+            step()
+
+
+def _abandon(future: _Future | None) -> None:
+    """Nobody will wait for this any more; its outcome, if it has one, counts as seen."""
+    if future is not None and not future.cancel() and not future.cancelled():
+        future.exception()
+
+
+def _batches(items: Sequence[_T], size_of: Callable[[_T], int]) -> Iterator[list[_T]]:
+    """Consecutive items, HOP_ITEMS or about HOP_BYTES of them at a time."""
+    batch: list[_T] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += size_of(item)
+        if len(batch) >= HOP_ITEMS or size >= HOP_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,45 @@
+"""PURE. Where a chunk lies below a datanode's directory.
+
+    chunks/<first 29 digits of the chunk id>/<chunk id>      the session and the blob counter / 4096
+    quarantine/<chunk id>.<set aside at, ms>
+    tmp/<anything>                                           nothing of worth: emptied at every start
+    lock                                                     held by the process that owns the directory
+
+Names sort as chunk ids do at both levels, so an inventory in order needs one directory at a time. What is written at
+the same time lies together and no directory grows without bound. (A fan-out by the id's first byte would put all that a
+worker ever writes into one directory, because an id begins with the worker's session.)
+"""
+
+from __future__ import annotations
+
+import re
+
+from storage.base.ids import ChunkId, parse_chunk_id
+
+CHUNKS = "chunks"
+TEMPORARY = "tmp"
+QUARANTINE = "quarantine"
+LOCK = "lock"
+
+GROUP_DIGITS = 29
+"""16 of the session and all but 3 of the blob counter's 16: 4096 blobs to a directory"""
+
+GROUP_NAME = re.compile(r"[0-9a-f]{29}\Z")
+CHUNK_NAME = re.compile(r"[0-9a-f]{40}\Z")
+_QUARANTINE_NAME = re.compile(r"([0-9a-f]{40})\.([0-9]{1,18})\Z")
+
+
+def group_name(chunk_name: str) -> str:
+    """The directory of a chunk, given its id as text."""
+    return chunk_name[:GROUP_DIGITS]
+
+
+def quarantine_name(chunk_id: ChunkId, set_aside_ms: int) -> str:
+    """A chunk that was set aside, and when."""
+    return f"{chunk_id}.{set_aside_ms}"
+
+
+def parse_quarantine_name(name: str) -> tuple[ChunkId, int] | None:
+    """The inverse of quarantine_name; None for a name that is none of ours."""
+    found = _QUARANTINE_NAME.match(name)
+    return (parse_chunk_id(found[1]), int(found[2])) if found else None

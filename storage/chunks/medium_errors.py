@@ -1,0 +1,33 @@
+"""What a failing medium means to the callers of a chunk store: OSError in, the tree of storage.base.errors out."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from storage.base.errors import ChunkError, Corrupt, NodeFull
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """A full medium is NodeFull; any other refusal a plain ChunkError: write it elsewhere."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NodeFull("the medium is full") from error
+        raise ChunkError(f"the medium does not write: {error.strerror}") from error
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """A sector that cannot be read is Corrupt, as damaged bytes are; any other refusal a plain ChunkError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise Corrupt("the medium cannot read the chunk") from error
+        raise ChunkError(f"the medium does not read: {error.strerror}") from error

@@ -1,0 +1,180 @@
+"""MemoryChunkStore: the ChunkStore without a medium, for tests and simulations of what stands above."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from storage.base.clock import Clock, SystemClock
+from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, ChunkTruncated, Corrupt, NodeFull
+from storage.base.ids import ChunkId
+from storage.chunks.footer import CHUNK_LENGTH_MAX, Footer, digest_of
+from storage.chunks.store import (
+    BATCH_BYTES_MAX,
+    INVENTORY_ENTRIES_MAX,
+    Buffer,
+    ChunkReceipt,
+    InventoryEntry,
+    Space,
+)
+
+BLOCK_BYTES = 1 << 20
+
+
+class MemoryChunkStore:
+    """See ChunkStore. `failure`, when set, is raised by every method: a node that is down or refuses."""
+
+    def __init__(self, *, capacity_bytes: int = 1 << 40, reserve_bytes: int = 0, clock: Clock | None = None) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.failure: ChunkError | None = None
+        self.chunks: dict[ChunkId, bytes] = {}
+        """the sealed bytes, open to tests that damage or count them"""
+        self._reserve_bytes = reserve_bytes
+        self._clock = clock or SystemClock()
+        self._footers: dict[ChunkId, Footer] = {}
+        self._quarantine: list[tuple[int, ChunkId, bytes]] = []
+
+    # --- put
+
+    async def put(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
+        self._admit(length)
+        data = bytearray()
+        async for block in body:
+            self._check()
+            data += block
+            if len(data) > length:
+                raise ChunkTruncated(f"more than the {length} bytes announced")
+        if len(data) < length:
+            raise ChunkTruncated(f"{len(data)} of the {length} bytes announced")
+        self._check()
+        return self._store(chunk_id, bytes(data))
+
+    async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
+        self._check()
+        outcomes: list[ChunkReceipt | ChunkError] = []
+        for chunk_id, data in items:
+            try:
+                self._admit(len(data))
+                outcomes.append(self._store(chunk_id, bytes(data)))
+            except ChunkError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _admit(self, length: int) -> None:
+        self._check()
+        if not 0 < length <= CHUNK_LENGTH_MAX:
+            raise ChunkError(f"a chunk has 1 to {CHUNK_LENGTH_MAX} bytes, not {length}")
+        if self._free_bytes() - length < self._reserve_bytes:
+            raise NodeFull(f"{self._free_bytes()} bytes free, {self._reserve_bytes} in reserve")
+
+    def _store(self, chunk_id: ChunkId, data: bytes) -> ChunkReceipt:
+        receipt = digest_of(data)
+        if chunk_id in self.chunks:
+            try:
+                if self._verify(chunk_id) != receipt:
+                    raise ChunkConflict(f"chunk {chunk_id} is stored with other bytes")
+                return receipt
+            except Corrupt:
+                self._set_aside(chunk_id)
+        self.chunks[chunk_id] = data
+        self._footers[chunk_id] = Footer(receipt.length, receipt.digest, self._clock.now_ms())
+        return receipt
+
+    # --- get
+
+    async def get(self, chunk_id: ChunkId, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        data = self._span(chunk_id, offset, length)
+        for start in range(0, len(data), BLOCK_BYTES):
+            self._check()
+            yield data[start : start + BLOCK_BYTES]
+
+    async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError | Corrupt]:
+        self._check()
+        outcomes: list[bytes | ChunkError | Corrupt] = []
+        room = BATCH_BYTES_MAX
+        for chunk_id, offset, length in spans:
+            room -= length
+            try:
+                if room < 0:
+                    raise ChunkError("too many bytes in one call")
+                outcomes.append(self._span(chunk_id, offset, length))
+            except (ChunkError, Corrupt) as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _span(self, chunk_id: ChunkId, offset: int, length: int | None) -> bytes:
+        if offset < 0 or (length is not None and length < 0):
+            raise ValueError(f"no span of {length} bytes at {offset}")
+        stored = self._footer(chunk_id).length
+        data = self.chunks[chunk_id]
+        if len(data) != stored:
+            raise Corrupt(f"the file holds {len(data)} bytes of a chunk of {stored}")
+        return data[offset:] if length is None else data[offset : offset + length]
+
+    async def stat(self, chunk_id: ChunkId) -> ChunkReceipt:
+        self._span(chunk_id, 0, 0)
+        return self._footers[chunk_id].receipt
+
+    async def verify(self, chunk_id: ChunkId) -> ChunkReceipt:
+        self._check()
+        return self._verify(chunk_id)
+
+    def _verify(self, chunk_id: ChunkId) -> ChunkReceipt:
+        receipt = self._footer(chunk_id).receipt
+        if digest_of(self.chunks[chunk_id]) != receipt:
+            raise Corrupt("the bytes are not those that were stored")
+        return receipt
+
+    def _footer(self, chunk_id: ChunkId) -> Footer:
+        self._check()
+        try:
+            return self._footers[chunk_id]
+        except KeyError:
+            raise ChunkNotFound(f"no chunk {chunk_id}") from None
+
+    # --- the rest
+
+    async def delete_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        self._check()
+        return [self._remove(chunk_id) is not None for chunk_id in chunk_ids]
+
+    async def quarantine_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        self._check()
+        return [self._set_aside(chunk_id) for chunk_id in chunk_ids]
+
+    async def purge_quarantine(self, older_than_ms: int) -> int:
+        self._check()
+        kept = [item for item in self._quarantine if item[0] >= older_than_ms]
+        purged = len(self._quarantine) - len(kept)
+        self._quarantine = kept
+        return purged
+
+    def _set_aside(self, chunk_id: ChunkId) -> bool:
+        data = self._remove(chunk_id)
+        if data is None:
+            return False
+        self._quarantine.append((self._clock.now_ms(), chunk_id, data))
+        return True
+
+    def _remove(self, chunk_id: ChunkId) -> bytes | None:
+        self._footers.pop(chunk_id, None)
+        return self.chunks.pop(chunk_id, None)
+
+    async def inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
+        self._check()
+        ids = sorted(chunk_id for chunk_id in self.chunks if after is None or chunk_id > after)
+        return [
+            InventoryEntry(chunk_id.to_bytes(), len(self.chunks[chunk_id]), self._footers[chunk_id].stored_ms)
+            for chunk_id in ids[: min(limit, INVENTORY_ENTRIES_MAX)]
+        ]
+
+    async def space(self) -> Space:
+        self._check()
+        return Space(self.capacity_bytes, self._free_bytes(), self._reserve_bytes)
+
+    def _free_bytes(self) -> int:
+        used = sum(map(len, self.chunks.values())) + sum(len(data) for _, _, data in self._quarantine)
+        return max(0, self.capacity_bytes - used)
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure

@@ -1,0 +1,355 @@
+"""DiskChunkStore on a real directory and over the crash twin: the contract, and what is only true of a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.base.clock import ManualClock, SystemClock
+from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, NodeFull, Unavailable
+from storage.base.files import DiskFiles, DiskSpace, FileSystem, OpenFile
+from storage.base.ids import ChunkId
+from storage.chunks.disk import HOP_BYTES, DiskChunkStore
+from storage.chunks.footer import FOOTER_BYTES, digest_of, parse_footer
+from storage.chunks.store import Buffer
+from tests.storage.chunks.conformance import (
+    LARGE_BYTES,
+    SESSION,
+    ChunkStoreConformance,
+    StoreUnderTest,
+    chunk_id,
+    cut,
+    pieces,
+    put,
+    read,
+    some_bytes,
+)
+from tests.storage.crash_files import CrashFiles
+
+
+class MeteredFiles(DiskFiles):
+    """The machine's files with a free space that a test can set."""
+
+    def __init__(self) -> None:
+        self.free_bytes = 1 << 40
+
+    def space(self, path: str | os.PathLike[str]) -> DiskSpace:
+        return DiskSpace(1 << 40, self.free_bytes)
+
+
+def path_of(root: Path, of: ChunkId) -> Path:
+    """Where the file of a chunk must be."""
+    return root / "chunks" / str(of)[:29] / str(of)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A directory that the store makes itself."""
+    return tmp_path / "data" / "datanode"
+
+
+@pytest.fixture
+def disk(root: Path) -> Iterator[DiskChunkStore]:
+    """A store on the machine's disk."""
+    store = DiskChunkStore(DiskFiles(), root, reserve_bytes=0)
+    yield store
+    store.close()
+
+
+class TestDiskChunkStore(ChunkStoreConformance):
+    """The suite over a real directory."""
+
+    @pytest.fixture
+    def subject(self, root: Path) -> Iterator[StoreUnderTest]:
+        """With two threads, so that calls wait for each other."""
+        files = MeteredFiles()
+        store = DiskChunkStore(files, root, reserve_bytes=1000, threads=2)
+
+        def damage(of: ChunkId) -> None:
+            with path_of(root, of).open("r+b") as file:
+                byte = file.read(1)
+                file.seek(0)
+                file.write(bytes([byte[0] ^ 1]))
+
+        def shorten(of: ChunkId) -> None:
+            path = path_of(root, of)
+            os.truncate(path, path.stat().st_size - 40)
+
+        def fill_up() -> None:
+            files.free_bytes = 1500
+
+        yield StoreUnderTest(store, damage, shorten, fill_up, lambda: os.listdir(root / "tmp"), SystemClock().now_ms)
+        store.close()
+
+
+class TestDiskChunkStoreInMemory(ChunkStoreConformance):
+    """The suite over the crash twin, to show that the twin is a file system like any other."""
+
+    @pytest.fixture
+    def subject(self) -> Iterator[StoreUnderTest]:
+        """With a clock that stands still."""
+        files = CrashFiles(capacity_bytes=1 << 40)
+        clock = ManualClock()
+        store = DiskChunkStore(files, "/node", reserve_bytes=1000, clock=clock)
+
+        def path(of: ChunkId) -> str:
+            return f"/node/chunks/{str(of)[:29]}/{of}"
+
+        def damage(of: ChunkId) -> None:
+            with files.open(path(of), writable=True) as file:
+                file.pwrite(bytes([file.pread(1, 0)[0] ^ 1]), 0)
+
+        def shorten(of: ChunkId) -> None:
+            with files.open(path(of), writable=True) as file:
+                file.truncate(file.size() - 40)
+
+        def fill_up() -> None:
+            space = files.space("/")
+            files.capacity_bytes = space.capacity_bytes - space.free_bytes + 1500
+
+        def leftovers() -> list[str]:
+            return list(files.list_directory("/node/tmp"))
+
+        yield StoreUnderTest(store, damage, shorten, fill_up, leftovers, clock.now_ms)
+        store.close()
+
+
+async def test_the_file_is_the_documented_format(disk: DiskChunkStore, root: Path) -> None:
+    """Sealed bytes, then the footer, under a directory named by the id's first 29 digits; private to the owner."""
+    data = some_bytes(5000)
+    before_ms = SystemClock().now_ms()
+    await put(disk, chunk_id(0x12345, 7), data)
+    path = root / "chunks" / (SESSION.hex() + "0000000000012") / (SESSION.hex() + "0000000000012345" + "00000007")
+    raw = path.read_bytes()
+    footer = parse_footer(raw[-FOOTER_BYTES:], len(raw))
+    assert raw[:-FOOTER_BYTES] == data
+    assert footer.receipt == digest_of(data)
+    assert before_ms <= footer.stored_ms <= SystemClock().now_ms()
+    assert path.stat().st_mtime_ns // 1_000_000 == footer.stored_ms
+    assert path.stat().st_mode & 0o077 == 0
+
+
+async def test_everything_is_there_after_a_restart(root: Path) -> None:
+    """Chunks and quarantine; leftovers in tmp/ are gone."""
+    first = DiskChunkStore(DiskFiles(), root, reserve_bytes=0)
+    await first.put_many([(chunk_id(n), some_bytes(100, n)) for n in range(3)])
+    await first.quarantine_many([chunk_id(2)])
+    first.close()
+    (root / "tmp" / "leftover").write_bytes(b"half a chunk")
+    second = DiskChunkStore(DiskFiles(), root, reserve_bytes=0)
+    assert [await read(second, chunk_id(n)) for n in range(2)] == [some_bytes(100, n) for n in range(2)]
+    assert os.listdir(root / "tmp") == []
+    assert await second.purge_quarantine(SystemClock().now_ms() + 1) == 1
+    second.close()
+
+
+async def test_one_process_owns_the_directory(disk: DiskChunkStore, root: Path) -> None:
+    """A second store would empty the first one's tmp/: it is refused."""
+    with pytest.raises(Unavailable, match="another process"):
+        DiskChunkStore(DiskFiles(), root, reserve_bytes=0)
+
+
+async def test_a_damaged_footer_is_corrupt(disk: DiskChunkStore, root: Path) -> None:
+    """For every byte of it, for readers of any span."""
+    await put(disk, chunk_id(1), some_bytes(1000))
+    path = path_of(root, chunk_id(1))
+    good = path.read_bytes()
+    for position in range(len(good) - FOOTER_BYTES, len(good)):
+        path.write_bytes(good[:position] + bytes([good[position] ^ 0x10]) + good[position + 1 :])
+        with pytest.raises(Corrupt):
+            await read(disk, chunk_id(1), 0, 1)
+    path.write_bytes(b"")
+    with pytest.raises(Corrupt):
+        await disk.stat(chunk_id(1))
+
+
+async def test_foreign_names_are_not_chunks(disk: DiskChunkStore, root: Path) -> None:
+    """lost+found, editors' backups and chunks in the wrong place are not listed."""
+    await put(disk, chunk_id(1), b"x")
+    group = path_of(root, chunk_id(1)).parent
+    (root / "chunks" / "lost+found").mkdir()
+    (group / f"{chunk_id(2)}~").write_bytes(b"")
+    (group / str(chunk_id(5000))).write_bytes(b"")
+    (root / "quarantine" / "note.txt").write_bytes(b"")
+    assert [entry.chunk_id for entry in await disk.inventory(None, 10)] == [chunk_id(1).to_bytes()]
+    assert await disk.purge_quarantine(1 << 60) == 0
+
+
+async def test_inventory_reads_directories_larger_than_its_memory(disk: DiskChunkStore, root: Path) -> None:
+    """More names in one directory than are held at once."""
+    await put(disk, chunk_id(0), b"x")
+    group = path_of(root, chunk_id(0)).parent
+    for n in range(1, 2500):
+        (group / str(chunk_id(0, n))).touch()
+    page = await disk.inventory(None, 5000)
+    assert [entry.chunk_id for entry in page] == [chunk_id(0, n).to_bytes() for n in range(2500)]
+
+
+async def test_empty_directories_go_and_come_back(disk: DiskChunkStore, root: Path) -> None:
+    """A purge removes them; a put into one that was removed makes it again."""
+    await disk.put_many([(chunk_id(1), b"x"), (chunk_id(5000), b"y")])
+    await disk.delete_many([chunk_id(1)])
+    await disk.purge_quarantine(0)
+    assert os.listdir(root / "chunks") == [str(chunk_id(5000))[:29]]
+    await put(disk, chunk_id(2), b"z")
+    assert await disk.delete_many([chunk_id(2), chunk_id(9_000_000)]) == [True, False]
+
+
+async def test_room_is_promised_to_puts_under_way(root: Path) -> None:
+    """Two puts that fit alone but not together: the second is refused while the first still receives."""
+    files = MeteredFiles()
+    files.free_bytes = 100_000
+    store = DiskChunkStore(files, root, reserve_bytes=10_000)
+    go_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[Buffer]:
+        await go_on.wait()
+        yield some_bytes(60_000)
+
+    first = asyncio.create_task(store.put(chunk_id(1), 60_000, slow()))
+    await asyncio.sleep(0)
+    with pytest.raises(NodeFull):
+        await store.put(chunk_id(2), 60_000, cut(some_bytes(60_000), 1000))
+    go_on.set()
+    await first
+    await put(store, chunk_id(2), some_bytes(60_000))
+    one, two = await store.put_many([(chunk_id(3), some_bytes(60_000)), (chunk_id(4), some_bytes(60_000))])
+    assert one == digest_of(some_bytes(60_000))
+    assert isinstance(two, NodeFull)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(errno.ENOSPC, NodeFull), (errno.EDQUOT, NodeFull), (errno.EIO, ChunkError)]
+)
+async def test_a_medium_that_fails_midway(number: int, expected: type[ChunkError]) -> None:
+    """At whichever step: an error of the tree, nothing half, and the store goes on."""
+    for step in range(9):
+        files = CrashFiles()
+        store = DiskChunkStore(files, "/node", reserve_bytes=0)
+        files.fail_before(files.steps + step, OSError(number, os.strerror(number)))
+        with pytest.raises(expected):
+            await store.put(chunk_id(1), LARGE_BYTES, cut(some_bytes(LARGE_BYTES), 1 << 20))
+        assert list(files.list_directory("/node/tmp")) == []
+        await put(store, chunk_id(1), some_bytes(LARGE_BYTES))
+        store.close()
+
+
+async def test_one_item_of_a_batch_fails_alone() -> None:
+    """A write that fails takes only its own chunk with it."""
+    files = CrashFiles()
+    store = DiskChunkStore(files, "/node", reserve_bytes=0)
+    files.fail_before(files.steps + 4, OSError(errno.EIO, "broken"))
+    outcomes = await store.put_many([(chunk_id(n), some_bytes(100)) for n in range(3)])
+    assert [isinstance(outcome, ChunkError) for outcome in outcomes] == [False, True, False]
+    assert [entry.chunk_id for entry in await store.inventory(None, 9)] == [chunk_id(n).to_bytes() for n in (0, 2)]
+    assert list(files.list_directory("/node/tmp")) == []
+    store.close()
+
+
+async def test_an_unreadable_medium_is_corrupt(root: Path) -> None:
+    """EIO while reading is the chunk's fault, running out of descriptors is not."""
+
+    class FailingFiles(DiskFiles):
+        error: OSError | None = None
+
+        def open(self, path: str | os.PathLike[str], *, writable: bool = False) -> OpenFile:
+            if self.error is not None:
+                raise self.error
+            return super().open(path, writable=writable)
+
+    files = FailingFiles()
+    store = DiskChunkStore(files, root, reserve_bytes=0)
+    await put(store, chunk_id(1), b"x")
+    files.error = OSError(errno.EIO, "bad sector")
+    with pytest.raises(Corrupt):
+        await read(store, chunk_id(1))
+    files.error = OSError(errno.EMFILE, "too many open files")
+    with pytest.raises(ChunkError):
+        await store.verify(chunk_id(1))
+    store.close()
+
+
+async def test_small_chunks_take_one_hop(disk: DiskChunkStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put or a get of up to a MiB is one hop to a thread; a large one is about one for each MiB."""
+    hops: list[object] = []
+    run = disk._pool.run
+    monkeypatch.setattr(disk._pool, "run", lambda function, *args: (hops.append(function), run(function, *args))[1])
+    for length, expected in ((1000, 1), (HOP_BYTES, 1), (8 * HOP_BYTES, 8)):
+        data = some_bytes(length)
+        hops.clear()
+        await disk.put(chunk_id(length), length, cut(data, 65_536))
+        assert len(hops) == expected
+        hops.clear()
+        assert await read(disk, chunk_id(length)) == data
+        assert len(hops) == expected
+
+
+async def test_a_put_holds_two_batches_at_most(root: Path) -> None:
+    """A body is not asked for more while two megabytes wait for a slow medium."""
+    gate = threading.Event()
+
+    class SlowFiles(DiskFiles):
+        def create(self, path: str | os.PathLike[str], mode: int = 0o600) -> OpenFile:
+            gate.wait()
+            return super().create(path, mode)
+
+    files: FileSystem = SlowFiles()
+    store = DiskChunkStore(files, root, reserve_bytes=0)
+    asked = 0
+
+    async def body() -> AsyncIterator[Buffer]:
+        nonlocal asked
+        for _ in range(64):
+            asked += 1
+            yield bytes(1 << 18)
+
+    task = asyncio.create_task(store.put(chunk_id(1), 64 << 18, body()))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert asked == 8
+    gate.set()
+    await task
+    store.close()
+
+
+async def test_a_cancelled_get_closes_its_file(disk: DiskChunkStore) -> None:
+    """Stopped after its first block or before it, a read leaves no descriptor open."""
+    await put(disk, chunk_id(1), some_bytes(LARGE_BYTES))
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        blocks = disk.get(chunk_id(1))
+        await anext(blocks)
+        await blocks.aclose()  # type: ignore[attr-defined]
+        task = asyncio.create_task(read(disk, chunk_id(1)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_a_closed_store_takes_no_calls(root: Path) -> None:
+    """Unavailable, and nothing half-written."""
+    store = DiskChunkStore(DiskFiles(), root, reserve_bytes=0)
+    store.close()
+    with pytest.raises(Unavailable):
+        await store.put(chunk_id(1), 1, pieces([b"x"]))
+    with pytest.raises(Unavailable):
+        await store.stat(chunk_id(1))
+    assert os.listdir(root / "tmp") == []
+
+
+async def test_negative_spans_are_refused(disk: DiskChunkStore) -> None:
+    """A caller's mistake, not the medium's."""
+    await put(disk, chunk_id(1), b"abc")
+    with pytest.raises(ValueError, match="no span"):
+        await read(disk, chunk_id(1), -1, 1)
+    with pytest.raises(ChunkNotFound):
+        await read(disk, chunk_id(2), 0, 1)
