@@ -44,6 +44,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
     for code, status, message in (
         ("AccessControlListNotSupported", 400, "The bucket does not allow ACLs"),
         ("AccessDenied", 403, "Access Denied"),
+        ("AccessForbidden", 403, "CORSResponse: CORS is not enabled for this bucket."),
         ("AccountProblem", 403, "There is a problem with your account that prevents the operation from completing."),
         ("AuthorizationHeaderMalformed", 400, "The authorization header you provided is invalid."),
         ("AuthorizationQueryParametersError", 400, "The authorization query parameters that you provided are not "
@@ -52,8 +53,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
          "received."),
         ("BadRequest", 400, "Bad Request"),
         ("BucketAlreadyExists", 409, "The requested bucket name is not available. The bucket namespace is shared by "
-         "all "
-         "users of the system. Please select a different name and try again."),
+         "all users of the system. Please select a different name and try again."),
         ("BucketAlreadyOwnedByYou", 409, "Your previous request to create the named bucket succeeded and you already "
          "own it."),
         ("BucketNotEmpty", 409, "The bucket you tried to delete is not empty."),

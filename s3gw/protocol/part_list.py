@@ -1,7 +1,6 @@
 """PURE. CompleteMultipartUpload: the client's list of parts held against the uploaded ones.
 
-Source: Amazon S3 API Reference, CompleteMultipartUpload; User Guide, "Checking object integrity" for how the checksums
-of parts become one: hash of the parts' hashes with `-N` (COMPOSITE), or a CRC combined by length (FULL_OBJECT).
+Source: Amazon S3 API Reference, CompleteMultipartUpload.
 """
 
 from __future__ import annotations
@@ -9,13 +8,11 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from awscrt import checksums as crc
-
+from s3gw.protocol.checksums import combine_composite, combine_full_object
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.list_page import PART_NUMBER_MAX
 from s3gw.protocol.xml import parse_xml
@@ -105,37 +102,14 @@ def combine_checksums(
     parts: Sequence[PartInfo], algorithm: ChecksumAlgorithm, checksum_type: ChecksumType
 ) -> Checksum | None:
     """The object's checksum from those of its parts; None when a part has none of this algorithm."""
-    values: list[bytes] = []
+    values: list[tuple[str, int]] = []
     for part in parts:
         if part.checksum is None or part.checksum.algorithm is not algorithm:
             return None
-        values.append(base64.b64decode(part.checksum.value))
+        values.append((part.checksum.value, part.size))
     if checksum_type is ChecksumType.COMPOSITE:
-        digest = _HASHES[algorithm](b"".join(values))
-        return Checksum(algorithm, f"{base64.b64encode(digest).decode()}-{len(parts)}", checksum_type)
-    width, combine = _COMBINES[algorithm]
-    total = int.from_bytes(values[0], "big")
-    for part, value in zip(parts[1:], values[1:], strict=True):
-        total = combine(total, int.from_bytes(value, "big"), part.size)
-    return Checksum(algorithm, base64.b64encode(total.to_bytes(width, "big")).decode(), checksum_type)
-
-
-def choose_checksum_type(algorithm: ChecksumAlgorithm, asked: str | None) -> ChecksumType:
-    """The checksum type of a multipart upload: what was asked for, or the algorithm's default. InvalidRequest."""
-    if not asked:
-        return ChecksumType.FULL_OBJECT if algorithm is ChecksumAlgorithm.CRC64NVME else ChecksumType.COMPOSITE
-    try:
-        chosen = ChecksumType(asked.upper())
-    except ValueError:
-        raise S3Error("InvalidRequest", "Value for x-amz-checksum-type header is invalid.") from None
-    hashes = (ChecksumAlgorithm.SHA1, ChecksumAlgorithm.SHA256)
-    impossible = algorithm in hashes if chosen is ChecksumType.FULL_OBJECT else algorithm is ChecksumAlgorithm.CRC64NVME
-    if impossible:
-        raise S3Error(
-            "InvalidRequest",
-            f"The {chosen.value} checksum type cannot be used with the {algorithm.lower()} checksum algorithm.",
-        )
-    return chosen
+        return combine_composite(algorithm, [value for value, _ in values])
+    return combine_full_object(algorithm, values)
 
 
 def _checksums_match(item: ListedPart, part: PartInfo) -> bool:
@@ -151,21 +125,3 @@ def _same_base64(stored: str, text: str) -> bool:
         return base64.b64decode(text.strip(), validate=True) == base64.b64decode(stored)
     except (binascii.Error, ValueError):
         return False
-
-
-def _crc_bytes(function: Callable[[bytes], int], width: int) -> Callable[[bytes], bytes]:
-    return lambda joined: function(joined).to_bytes(width, "big")
-
-
-_HASHES: dict[ChecksumAlgorithm, Callable[[bytes], bytes]] = {
-    ChecksumAlgorithm.CRC32: _crc_bytes(zlib.crc32, 4),
-    ChecksumAlgorithm.CRC32C: _crc_bytes(crc.crc32c, 4),
-    ChecksumAlgorithm.CRC64NVME: _crc_bytes(crc.crc64nvme, 8),
-    ChecksumAlgorithm.SHA1: lambda joined: hashlib.sha1(joined, usedforsecurity=False).digest(),
-    ChecksumAlgorithm.SHA256: lambda joined: hashlib.sha256(joined).digest(),
-}
-_COMBINES: dict[ChecksumAlgorithm, tuple[int, Callable[[int, int, int], int]]] = {
-    ChecksumAlgorithm.CRC32: (4, crc.combine_crc32),
-    ChecksumAlgorithm.CRC32C: (4, crc.combine_crc32c),
-    ChecksumAlgorithm.CRC64NVME: (8, crc.combine_crc64nvme),
-}

@@ -1,0 +1,54 @@
+"""create_app(): the gateway as one ASGI application.
+
+S3 requests take the short way, straight to the dispatcher. Only `/-/…` goes through Starlette, whose routing can add
+nothing where the bucket and the key are the whole path. On a virtual host `/-/…` is an object key like any other.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+from s3gw.call import Services
+from s3gw.dispatch import Dispatcher
+from s3gw.health import PREFIX, make_routes
+from s3gw.metrics import RequestMetrics
+from s3gw.protocol.routing import find_virtual_bucket
+from s3gw.respond import Receive, Send
+
+
+class GatewayApp:
+    """What uvicorn serves."""
+
+    def __init__(self, services: Services) -> None:
+        self.metrics = RequestMetrics()
+        self._domains = services.settings.domains
+        self._dispatch = Dispatcher(services, self.metrics)
+        self._service_pages = Starlette(
+            routes=make_routes(services.operations, self.metrics), exception_handlers={Exception: _answer_failure}
+        )
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """One request, or the lifespan."""
+        if scope["type"] == "http" and not self._is_service_page(scope):
+            await self._dispatch(scope, receive, send)
+        else:
+            await self._service_pages(scope, receive, send)
+
+    def _is_service_page(self, scope: dict[str, Any]) -> bool:
+        if not scope["path"].startswith(PREFIX):
+            return False
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        return not find_virtual_bucket(host.decode("latin-1"), self._domains)
+
+
+def create_app(services: Services) -> GatewayApp:
+    """The application over everything that outlives a request."""
+    return GatewayApp(services)
+
+
+async def _answer_failure(_: Request, __: Exception) -> Response:
+    return PlainTextResponse("internal error\n", 500)

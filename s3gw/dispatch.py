@@ -1,0 +1,218 @@
+"""The one road of every S3 request: parse → authenticate → authorize → handle → respond.
+
+Whatever goes wrong on it ends in one place: a document of S3's when nothing was sent yet, a cut connection otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from s3gw.body import ClientDisconnected
+from s3gw.call import Call, Response, Services
+from s3gw.handlers.bucket import create_bucket, delete_bucket, head_bucket
+from s3gw.handlers.bucket_settings import get_bucket_setting
+from s3gw.handlers.listing import list_objects, list_objects_v2
+from s3gw.handlers.multipart import abort_multipart_upload, create_multipart_upload, upload_part, upload_part_copy
+from s3gw.handlers.multipart_complete import complete_multipart_upload
+from s3gw.handlers.multipart_list import list_multipart_uploads, list_parts
+from s3gw.handlers.object_copy import copy_object
+from s3gw.handlers.object_delete import delete_object, delete_objects
+from s3gw.handlers.object_read import get_object, head_object
+from s3gw.handlers.object_settings import get_object_setting
+from s3gw.handlers.object_write import put_object
+from s3gw.handlers.service import list_buckets
+from s3gw.metrics import RequestMetrics
+from s3gw.protocol.authorize import authorize
+from s3gw.protocol.claims import RawRequest, join_headers, parse_claim
+from s3gw.protocol.errors import S3Error
+from s3gw.protocol.operations import Operation
+from s3gw.protocol.routing import Route, parse_query, parse_target, route_request
+from s3gw.protocol.sigv4 import SigningKeys, Verified, verify_claim
+from s3gw.refusals import translate
+from s3gw.respond import Headers, Intake, Receive, Responder, Send, format_error_headers, render_error
+from storage.base.errors import FrostbyteError
+from storage.model import User
+
+Scope = dict[str, Any]
+Handler = Callable[[Call], Awaitable[Response | None]]
+
+log = logging.getLogger(__name__)
+
+HANDLERS: dict[Operation, Handler] = {
+    Operation.LIST_BUCKETS: list_buckets,
+    Operation.CREATE_BUCKET: create_bucket,
+    Operation.HEAD_BUCKET: head_bucket,
+    Operation.DELETE_BUCKET: delete_bucket,
+    Operation.GET_BUCKET_SETTING: get_bucket_setting,
+    Operation.LIST_OBJECTS: list_objects,
+    Operation.LIST_OBJECTS_V2: list_objects_v2,
+    Operation.LIST_MULTIPART_UPLOADS: list_multipart_uploads,
+    Operation.DELETE_OBJECTS: delete_objects,
+    Operation.GET_OBJECT: get_object,
+    Operation.HEAD_OBJECT: head_object,
+    Operation.PUT_OBJECT: put_object,
+    Operation.COPY_OBJECT: copy_object,
+    Operation.DELETE_OBJECT: delete_object,
+    Operation.GET_OBJECT_SETTING: get_object_setting,
+    Operation.CREATE_MULTIPART_UPLOAD: create_multipart_upload,
+    Operation.UPLOAD_PART: upload_part,
+    Operation.UPLOAD_PART_COPY: upload_part_copy,
+    Operation.COMPLETE_MULTIPART_UPLOAD: complete_multipart_upload,
+    Operation.ABORT_MULTIPART_UPLOAD: abort_multipart_upload,
+    Operation.LIST_PARTS: list_parts,
+}
+_NO_ROUTE = Route(Operation.METHOD_NOT_ALLOWED, "", "", b"")
+
+
+class Dispatcher:
+    """An ASGI application for everything that is S3."""
+
+    def __init__(self, services: Services, metrics: RequestMetrics) -> None:
+        self._services = services
+        self._metrics = metrics
+        self._signing_keys = SigningKeys()
+        self._host_id = secrets.token_urlsafe(36)
+        self._host_header = (b"x-amz-id-2", self._host_id.encode("ascii"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; never raises but for cancellation."""
+        clock = self._services.clock
+        started_s = clock.monotonic_s()
+        raw = self._read_head(scope)
+        expects_continue = raw.headers.get(b"expect", b"").lower() == b"100-continue"
+        intake = Intake(receive, _has_body(raw), expects_continue)
+        request_id = secrets.token_hex(8).upper()
+        identity: Headers = [(b"x-amz-request-id", request_id.encode("ascii")), self._host_header]
+        responder = Responder(send, intake, raw.method == "HEAD", identity)
+        road = _Road(self._services, self._signing_keys, raw, scope.get("scheme", "http"), intake, responder)
+        try:
+            response = await road.travel()
+            if response is not None:
+                await responder.answer(*response)
+        except ClientDisconnected:
+            log.debug("%s %s: the client went away", raw.method, request_id)
+        except (S3Error, FrostbyteError) as error:
+            await self._refuse(road, request_id, error)
+        except Exception as error:  # the edge of the process: one bad request must not end it
+            log.exception("request %s: %s %r", request_id, raw.method, raw.raw_path[:256])
+            await self._refuse(road, request_id, error)
+        elapsed_s = clock.monotonic_s() - started_s
+        operation = road.route.operation.value
+        self._metrics.record(operation, responder.status, elapsed_s, intake.bytes_received, responder.bytes_sent)
+
+    def _read_head(self, scope: Scope) -> RawRequest:
+        headers = join_headers(scope["headers"])
+        host = headers.get(b"host", b"")
+        proxies = self._services.settings.trusted_proxies
+        if proxies and scope.get("client") and scope["client"][0] in proxies:
+            host = headers.get(b"x-forwarded-host", host).partition(b",")[0].strip()
+        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        return RawRequest(scope["method"], raw_path, scope["query_string"], headers, host)
+
+    async def _refuse(self, road: _Road, request_id: str, error: Exception) -> None:
+        """Tell the client, or cut the connection when the response is already under way."""
+        route, responder = road.route, road.responder
+        if responder.status:
+            if not isinstance(error, OSError):
+                log.warning("request %s: cut after %d bytes: %s", request_id, responder.bytes_sent, error)
+            return
+        if isinstance(error, FrostbyteError):
+            refusal = translate(
+                error, route.bucket, route.object_key, road.query.get("uploadId", ""), road.query.get("versionId", "")
+            )
+        else:
+            refusal = error if isinstance(error, S3Error) else S3Error("InternalError")
+        if refusal.status >= 500 and refusal.code != "NotImplemented":
+            log.warning("request %s: %s: %s: %s", request_id, refusal.code, type(error).__name__, error)
+        if route.operation is Operation.HEAD_BUCKET:
+            refusal.with_headers({"x-amz-bucket-region": self._services.settings.region})
+        resource = road.raw.raw_path.decode("utf-8", "replace")
+        document = render_error(refusal, resource, request_id, self._host_id)
+        if refusal.status == 304 or road.raw.method == "HEAD":
+            document = b""
+        try:
+            await responder.answer(refusal.status, format_error_headers(refusal), document)
+        except OSError:
+            return
+
+
+class _Road:
+    """One request under way: what is known of it so far, so that an error can be told in full."""
+
+    __slots__ = ("_keys", "_services", "intake", "query", "raw", "responder", "route", "scheme")
+
+    def __init__(
+        self,
+        services: Services,
+        keys: SigningKeys,
+        raw: RawRequest,
+        scheme: str,
+        intake: Intake,
+        responder: Responder,
+    ) -> None:
+        self._services = services
+        self._keys = keys
+        self.raw = raw
+        self.scheme = scheme
+        self.intake = intake
+        self.responder = responder
+        self.query: dict[str, str] = {}
+        self.route = _NO_ROUTE
+
+    async def travel(self) -> Response | None:
+        """Parse, authenticate, authorize, handle. None: the handler has sent the response itself."""
+        services, raw = self._services, self.raw
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw.headers.items()}
+        self.query = query = parse_query(raw.query_string)
+        bucket_name, object_key = parse_target(raw.raw_path, raw.host.decode("latin-1"), services.settings.domains)
+        self.route = route = route_request(raw.method, bucket_name, object_key, query, headers)
+        operation = route.operation
+        if operation is Operation.PREFLIGHT:
+            raise _refuse_preflight(headers)
+        await services.directory.refresh()
+        verified, user = await self._authenticate()
+        if operation is Operation.METHOD_NOT_ALLOWED:
+            raise S3Error("MethodNotAllowed", Method=raw.method, ResourceType=route.subresource.upper() or "OBJECT")
+        bucket = None
+        if bucket_name and operation is not Operation.CREATE_BUCKET:
+            bucket = await services.directory.bucket(bucket_name)
+        authorize(user, route.permission, bucket, object_key, headers.get("x-amz-expected-bucket-owner", ""))
+        if operation is Operation.NOT_IMPLEMENTED:
+            raise S3Error("NotImplemented", f"{raw.method} {route.subresource or 'form'} is not implemented")
+        assert verified is not None and user is not None
+        call = Call(
+            services, raw, self.scheme, headers, query, route, verified, user, bucket, self.intake, self.responder
+        )
+        return await HANDLERS[operation](call)
+
+    async def _authenticate(self) -> tuple[Verified, User] | tuple[None, None]:
+        """Who is asking; (None, None) for anonymous. Raises the S3Error of a claim that does not hold."""
+        services = self._services
+        claim = parse_claim(self.raw, services.settings.region)
+        if claim is None:
+            return None, None
+        credential = await services.directory.credential(claim.access_key_id)
+        if credential is None:
+            raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key_id)
+        now_s = services.clock.now_ms() / 1000
+        verified = verify_claim(self.raw, claim, credential.secret_access_key, now_s, self._keys)
+        if verified.path_as_sent:
+            log.info("%s signs the path as sent, not as encoded: %r", claim.access_key_id, self.raw.raw_path[:256])
+        return verified, credential.user
+
+
+def _refuse_preflight(headers: dict[str, str]) -> S3Error:
+    """No bucket has a CORS configuration yet."""
+    if not headers.get("origin"):
+        return S3Error("BadRequest", "Insufficient information. Origin request header needed.")
+    return S3Error("AccessForbidden", Method=headers.get("access-control-request-method", ""), ResourceType="BUCKET")
+
+
+def _has_body(raw: RawRequest) -> bool:
+    length = raw.headers.get(b"content-length")
+    if length is None:
+        return b"transfer-encoding" in raw.headers
+    return length.strip() not in (b"0", b"")

@@ -1,0 +1,71 @@
+"""Reading a bucket's sub-resources: what an untouched bucket answers on AWS, each in one row.
+
+Terraform, Ansible and the audit tools read every one of them. Source: Amazon S3 API Reference, GetBucket… actions.
+"""
+
+from __future__ import annotations
+
+from s3gw.call import Call, Response, xml_response
+from s3gw.protocol.documents import format_access_list
+from s3gw.protocol.errors import S3Error
+from s3gw.protocol.xml import element
+from s3gw.respond import XML_TYPE
+
+_REGION_WITHOUT_CONSTRAINT = "us-east-1"
+
+_NOT_CONFIGURED = {
+    "policy": "NoSuchBucketPolicy",
+    "tagging": "NoSuchTagSet",
+    "cors": "NoSuchCORSConfiguration",
+    "lifecycle": "NoSuchLifecycleConfiguration",
+    "website": "NoSuchWebsiteConfiguration",
+    "publicAccessBlock": "NoSuchPublicAccessBlockConfiguration",
+    "ownershipControls": "OwnershipControlsNotFoundError",
+    "object-lock": "ObjectLockConfigurationNotFoundError",
+    "replication": "ReplicationConfigurationNotFoundError",
+}
+"""sub-resource → the error that says so"""
+
+_FIXED = {
+    "policyStatus": ("PolicyStatus", "<IsPublic>false</IsPublic>"),
+    "encryption": (
+        "ServerSideEncryptionConfiguration",
+        "<Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm>"
+        "</ApplyServerSideEncryptionByDefault><BucketKeyEnabled>false</BucketKeyEnabled></Rule>",
+    ),
+    "requestPayment": ("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>"),
+    "logging": ("BucketLoggingStatus", ""),
+    "notification": ("NotificationConfiguration", ""),
+    "accelerate": ("AccelerateConfiguration", ""),
+    "abac": ("AbacStatus", "<Status>Disabled</Status>"),
+}
+"""sub-resource → the document that says so"""
+
+_COLLECTIONS = {
+    "analytics": "ListBucketAnalyticsConfigurationResult",
+    "inventory": "ListInventoryConfigurationsResult",
+    "metrics": "ListMetricsConfigurationsResult",
+    "intelligent-tiering": "ListBucketIntelligentTieringConfigurationsOutput",
+}
+"""sub-resource → the document of an empty list; with an `id` there is nothing to find"""
+
+
+async def get_bucket_setting(call: Call) -> Response:
+    """One sub-resource in its present state."""
+    name, bucket = call.route.subresource, call.bucket
+    if name in _NOT_CONFIGURED:
+        raise S3Error(_NOT_CONFIGURED[name], BucketName=bucket.name)
+    if name in _FIXED:
+        return xml_response(*_FIXED[name])
+    if name in _COLLECTIONS:
+        if "id" in call.query:
+            raise S3Error("NoSuchConfiguration", BucketName=bucket.name)
+        return xml_response(_COLLECTIONS[name], "<IsTruncated>false</IsTruncated>")
+    if name == "location":
+        region = "" if bucket.region == _REGION_WITHOUT_CONSTRAINT else bucket.region
+        return xml_response("LocationConstraint", region)
+    if name == "versioning":
+        return xml_response("VersioningConfiguration", element("Status", bucket.versioning or None))
+    assert name == "acl", name
+    owners = await call.find_owner_names({bucket.owner_id})
+    return Response(200, [XML_TYPE], format_access_list(bucket.owner_id, owners))

@@ -1,0 +1,106 @@
+"""CompleteMultipartUpload. Source: Amazon S3 API Reference, CompleteMultipartUpload.
+
+Completing moves no byte, so the answer comes when the commit is durable and its status is the truth; nothing is sent
+early. A retry of a completed upload gets the same answer again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import msgspec
+
+from s3gw.call import Call, Response
+from s3gw.protocol.checksums import DEFAULT_ALGORITHM, choose_upload_checksum, parse_requested_checksum
+from s3gw.protocol.conditions import parse_write_conditions
+from s3gw.protocol.documents import format_upload_completed
+from s3gw.protocol.errors import S3Error
+from s3gw.protocol.list_page import PART_NUMBER_MAX
+from s3gw.protocol.part_list import choose_parts, combine_checksums, combine_etags, parse_part_list
+from s3gw.respond import XML_TYPE, format_written
+from storage.base.errors import NoSuchUpload
+from storage.model import Checksum, ChecksumAlgorithm, ChecksumType, PartInfo, Upload
+
+OBJECT_BYTES_MAX = 50 << 40
+
+
+async def complete_multipart_upload(call: Call) -> Response:
+    """Make the listed parts the object."""
+    upload_id = call.query["uploadId"]
+    conditions = parse_write_conditions(call.headers)
+    listed = parse_part_list(await call.read_document(checksum_is_of_object=True))
+    objects = call.services.objects
+    try:
+        page = await objects.list_parts(call.bucket, call.object_key, upload_id, 0, PART_NUMBER_MAX)
+    except NoSuchUpload:
+        completed = await objects.find_completed_upload(call.bucket, call.object_key, upload_id)
+        if completed is None:
+            raise
+        return _answer(call, completed.version_id, completed.etag, None)
+    upload = page.upload
+    required = upload.checksum_algorithm if upload.checksum_type is ChecksumType.COMPOSITE else None
+    parts = choose_parts(listed, {part.part_number: part for part in page.parts}, upload_id, required)
+    _check_size(call, sum(part.size for part in parts))
+    checksum = _combine(upload, parts)
+    _check_checksum(call, upload, checksum)
+    attributes = msgspec.structs.replace(upload.attributes, checksum=checksum)
+    committed = await objects.complete_upload(call.bucket, upload, parts, combine_etags(parts), attributes, conditions)
+    return _answer(call, committed.version_id, committed.etag, checksum)
+
+
+def _combine(upload: Upload, parts: Sequence[PartInfo]) -> Checksum | None:
+    """The object's checksum as asked for at Create; else of the algorithm that all parts happen to have."""
+    algorithm, checksum_type = upload.checksum_algorithm, upload.checksum_type
+    if algorithm is None or checksum_type is None:
+        first = parts[0].checksum
+        algorithm, checksum_type = choose_upload_checksum(first.algorithm if first else DEFAULT_ALGORITHM, None)
+        assert algorithm is not None and checksum_type is not None
+    return combine_checksums(parts, algorithm, checksum_type)
+
+
+def _check_size(call: Call, size: int) -> None:
+    if size > OBJECT_BYTES_MAX:
+        raise S3Error("EntityTooLarge", ProposedSize=str(size), MaxSizeAllowed=str(OBJECT_BYTES_MAX))
+    expected = call.headers.get("x-amz-mp-object-size")
+    if expected and expected.strip() != str(size):
+        raise S3Error(
+            "InvalidRequest",
+            f"The provided 'x-amz-mp-object-size' header value {expected[:32]} does not match what was computed: "
+            f"{size}",
+        )
+
+
+def _check_checksum(call: Call, upload: Upload, computed: Checksum | None) -> None:
+    """The checksum of the whole object that the client may send along."""
+    kind = call.headers.get("x-amz-checksum-type")
+    if kind and (upload.checksum_type or ChecksumType.FULL_OBJECT) != kind.strip().upper():
+        raise S3Error(
+            "InvalidRequest",
+            f"The upload was created using the {upload.checksum_type or ChecksumType.FULL_OBJECT} checksum mode. The"
+            " complete request must use the same checksum mode.",
+        )
+    value, algorithm = _find_whole_checksum(call)
+    if value is None:
+        return
+    if computed is None or computed.algorithm is not algorithm or computed.value.partition("-")[0] != value:
+        raise S3Error("BadDigest", f"The {algorithm} you specified did not match the calculated checksum.")
+
+
+def _find_whole_checksum(call: Call) -> tuple[str | None, ChecksumAlgorithm | None]:
+    """x-amz-checksum-* of a Complete speaks of the object, not of the XML. A composite one may carry its `-N`."""
+    bare = {
+        name: value.partition(b"-")[0] if name.startswith(b"x-amz-checksum-") else value
+        for name, value in call.raw.headers.items()
+    }
+    requested = parse_requested_checksum(bare)
+    return (requested.value, requested.algorithm) if requested else (None, None)
+
+
+def _answer(call: Call, version_id: str | None, etag: str, checksum: Checksum | None) -> Response:
+    host = call.raw.host.decode("latin-1")
+    path = f"{call.bucket.name}/{quote(call.object_key, safe='/~')}"
+    document = format_upload_completed(
+        f"{call.scheme}://{host}/{path}", call.bucket.name, call.object_key, etag, checksum
+    )
+    return Response(200, [XML_TYPE, *format_written(version_id, None)], document)

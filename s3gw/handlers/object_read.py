@@ -1,0 +1,177 @@
+"""GetObject and HeadObject: conditions, then range, then bytes. Source: Amazon S3 API Reference, the two actions.
+
+A GET sends its headers only after the first block was opened, so that whatever is wrong with the object's first replica
+set is still an error with a status; later failures cut the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from cluster.objectstore import ObjectReading
+from s3gw.call import Call, Response
+from s3gw.protocol.attributes import format_attributes, parse_response_overrides
+from s3gw.protocol.conditions import Verdict, evaluate_read
+from s3gw.protocol.dates import format_http_date
+from s3gw.protocol.errors import S3Error
+from s3gw.protocol.part_list import parse_part_number
+from s3gw.protocol.ranges import format_content_range, parse_range
+from s3gw.protocol.versions import find_version_id
+from s3gw.respond import Headers, quoted
+from storage.base.errors import Corrupt, InvalidPart
+from storage.model import ByteRange, Version, Versioning
+
+_CONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+_KEPT_IN_304 = (b"cache-control", b"expires")
+
+
+async def get_object(call: Call) -> Response | None:
+    """The bytes of a version, of a range or of a part. None: sent already."""
+    byte_range, part_number = _parse_selection(call)
+    version_id = find_version_id(call.query)
+    try:
+        async with call.services.objects.open(
+            call.bucket, call.object_key, version_id, byte_range, part_number
+        ) as reading:
+            refused = _evaluate(call, reading)
+            if refused is not None:
+                return refused
+            status, headers = _describe(call, reading, byte_range is not None, part_number)
+            length = reading.end - reading.start
+            blocks = reading.__aiter__()
+            first = await anext(blocks, b"") if length else b""
+            if len(first) == length:
+                return Response(status, headers, first)
+            await _send_blocks(call, status, headers, length, first, blocks)
+            return None
+    except InvalidPart:
+        raise S3Error("InvalidPartNumber", PartNumberRequested=str(part_number)) from None
+
+
+async def head_object(call: Call) -> Response:
+    """What GET would answer, without the bytes."""
+    byte_range, part_number = _parse_selection(call)
+    try:
+        reading = await call.services.objects.head(
+            call.bucket, call.object_key, find_version_id(call.query), part_number
+        )
+    except InvalidPart:
+        raise S3Error("InvalidPartNumber", PartNumberRequested=str(part_number)) from None
+    refused = _evaluate(call, reading)
+    if refused is not None:
+        return refused
+    start, end = reading.start, reading.end
+    if byte_range is not None:
+        span = byte_range.resolve(reading.version.size)
+        if span is None:
+            raise _unsatisfiable(call, reading.version.size)
+        start, end = span
+    status, headers = _describe(call, reading, byte_range is not None, part_number, start, end)
+    headers.append((b"content-length", b"%d" % (end - start)))
+    return Response(status, headers)
+
+
+def _parse_selection(call: Call) -> tuple[ByteRange | None, int | None]:
+    """What of the object is wanted: a range or a part, never both."""
+    byte_range = parse_range(call.headers.get("range"))
+    if "partNumber" not in call.query:
+        return byte_range, None
+    if "range" in call.headers:
+        raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
+    return None, parse_part_number(call.query["partNumber"])
+
+
+def _evaluate(call: Call, reading: ObjectReading) -> Response | None:
+    """Markers, conditions and the range, in this order. A 304 is an answer, everything else raises."""
+    version = reading.version
+    if version.is_marker:
+        raise S3Error("MethodNotAllowed", Method=call.raw.method, ResourceType="DeleteMarker").with_headers(
+            {
+                "x-amz-delete-marker": "true",
+                "x-amz-version-id": version.version_id,
+                "last-modified": format_http_date(version.last_modified_ms),
+                "allow": "DELETE",
+            }
+        )
+    headers = call.headers
+    if any(name in headers for name in _CONDITIONS):
+        verdict = evaluate_read(headers, version.etag, version.last_modified_ms)
+        if verdict is Verdict.FAILED:
+            condition = "If-Match" if "if-match" in headers else "If-Unmodified-Since"
+            raise S3Error("PreconditionFailed", Condition=condition)
+        if verdict is Verdict.NOT_MODIFIED:
+            return Response(304, _identify(call, version) + _cacheability(version))
+    if not reading.satisfiable:
+        raise _unsatisfiable(call, version.size)
+    return None
+
+
+def _unsatisfiable(call: Call, size: int) -> S3Error:
+    return S3Error(
+        "InvalidRange", RangeRequested=call.headers.get("range", ""), ActualObjectSize=str(size)
+    ).with_headers({"content-range": f"bytes */{size}"})
+
+
+def _describe(
+    call: Call,
+    reading: ObjectReading,
+    ranged: bool,
+    part_number: int | None,
+    start: int | None = None,
+    end: int | None = None,
+) -> tuple[int, Headers]:
+    """Status and headers, but for the length."""
+    version = reading.version
+    start = reading.start if start is None else start
+    end = reading.end if end is None else end
+    headers = _identify(call, version)
+    headers.append((b"accept-ranges", b"bytes"))
+    headers.append((b"x-amz-server-side-encryption", b"AES256"))
+    headers += format_attributes(version.attributes)
+    status = 200
+    if ranged or part_number is not None:
+        status = 206
+        if version.size:
+            headers.append((b"content-range", format_content_range(start, end, version.size).encode("ascii")))
+    if part_number is not None and version.part_count:
+        headers.append((b"x-amz-mp-parts-count", b"%d" % version.part_count))
+    checksum = version.attributes.checksum
+    if checksum is not None and status == 200 and call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
+        headers.append(
+            (b"x-amz-checksum-" + checksum.algorithm.lower().encode("ascii"), checksum.value.encode("ascii"))
+        )
+        headers.append((b"x-amz-checksum-type", checksum.type.encode("ascii")))
+    overrides = parse_response_overrides(call.query) if call.query else None
+    if overrides:
+        headers = [line for line in headers if line[0] not in overrides] + list(overrides.items())
+    return status, headers
+
+
+def _identify(call: Call, version: Version) -> Headers:
+    headers = [
+        (b"etag", quoted(version.etag)),
+        (b"last-modified", format_http_date(version.last_modified_ms).encode("ascii")),
+    ]
+    if call.bucket.versioning is not Versioning.UNVERSIONED:
+        headers.append((b"x-amz-version-id", version.version_id.encode("ascii")))
+    return headers
+
+
+def _cacheability(version: Version) -> Headers:
+    return [line for line in format_attributes(version.attributes) if line[0] in _KEPT_IN_304]
+
+
+async def _send_blocks(
+    call: Call, status: int, headers: Headers, length: int, first: bytes, blocks: AsyncIterator[bytes]
+) -> None:
+    """Stream a body that is longer than its first block."""
+    if not first:
+        raise Corrupt("the object has fewer bytes than its record says")
+    responder = call.responder
+    await responder.start(status, headers, length)
+    await responder.write(first)
+    async for block in blocks:
+        await responder.write(block)
+    if responder.bytes_sent != length:
+        raise Corrupt("the object has fewer bytes than its record says")
+    await responder.end()

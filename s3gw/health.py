@@ -1,0 +1,46 @@
+"""`/-/healthy`, `/-/ready` and `/-/metrics`: outside the bucket namespace, for supervisors and load balancers.
+
+No bucket name begins with a hyphen, so these paths hide nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from s3gw.call import Operations
+from s3gw.metrics import CONTENT_TYPE, RequestMetrics
+from storage.base.errors import FrostbyteError
+
+READY_TIMEOUT_S = 5.0
+PREFIX = "/-/"
+
+
+def make_routes(operations: Operations, metrics: RequestMetrics) -> list[Route]:
+    """The three routes."""
+
+    async def healthy(_: Request) -> Response:
+        """The process answers."""
+        return PlainTextResponse("ok\n")
+
+    async def ready(_: Request) -> Response:
+        """200 only when a write would succeed now."""
+        try:
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                is_ready = await operations.ready()
+        except (FrostbyteError, TimeoutError):
+            is_ready = False
+        return PlainTextResponse("ready\n" if is_ready else "not ready\n", 200 if is_ready else 503)
+
+    async def measured(_: Request) -> Response:
+        """Prometheus text."""
+        return Response(metrics.render(), media_type=CONTENT_TYPE.decode("ascii"))
+
+    return [
+        Route(f"{PREFIX}healthy", healthy),
+        Route(f"{PREFIX}ready", ready),
+        Route(f"{PREFIX}metrics", measured),
+    ]

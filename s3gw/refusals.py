@@ -1,0 +1,58 @@
+"""The one table from the errors of storage and cluster to those of S3."""
+
+from __future__ import annotations
+
+from s3gw.protocol.errors import S3Error
+from storage.base.errors import ChunkError, Corrupt, FrostbyteError, NotEnoughNodes, Refused, Unavailable, UnknownKeyId
+
+REFUSAL_CODES = {
+    "NoSuchBucket": "NoSuchBucket",
+    "BucketAlreadyExists": "BucketAlreadyExists",
+    "BucketNotEmpty": "BucketNotEmpty",
+    "NoSuchKey": "NoSuchKey",
+    "NoSuchVersion": "NoSuchVersion",
+    "NoSuchUpload": "NoSuchUpload",
+    "InvalidPart": "InvalidPart",
+    "InvalidPartOrder": "InvalidPartOrder",
+    "EntityTooSmall": "EntityTooSmall",
+    "PreconditionFailed": "PreconditionFailed",
+    "ConditionalConflict": "ConditionalRequestConflict",
+    "SourceChanged": "OperationAborted",
+    "SessionFenced": "ServiceUnavailable",
+    "NoSuchUser": "InvalidAccessKeyId",
+    "UserAlreadyExists": "InternalError",
+    "LimitExceeded": "InvalidRequest",
+}
+"""name of a Refused class → S3 code"""
+
+_FAILURES: tuple[tuple[type[FrostbyteError], str], ...] = (
+    (Corrupt, "InternalError"),
+    (UnknownKeyId, "InternalError"),
+    (NotEnoughNodes, "ServiceUnavailable"),
+    (ChunkError, "ServiceUnavailable"),
+    (Unavailable, "SlowDown"),
+)
+"""the first class that fits"""
+
+_EXTRA = {"part_number": "PartNumber", "size": "ProposedSize", "condition": "Condition"}
+
+
+def translate(error: FrostbyteError, bucket: str, object_key: bytes, upload_id: str, version_id: str) -> S3Error:
+    """What S3 says for it, with the names that AWS adds."""
+    if not isinstance(error, Refused):
+        return S3Error(next((code for kind, code in _FAILURES if isinstance(error, kind)), "InternalError"))
+    code = REFUSAL_CODES.get(type(error).__name__, "InternalError")
+    extra = {_EXTRA[name]: text for name, text in error.details.items() if name in _EXTRA}
+    if code in ("NoSuchBucket", "BucketNotEmpty"):
+        extra["BucketName"] = bucket
+    elif code in ("NoSuchKey", "NoSuchVersion"):
+        extra["Key"] = object_key.decode("utf-8", "replace")
+        if code == "NoSuchVersion":
+            extra["VersionId"] = version_id
+    elif code == "NoSuchUpload":
+        extra["UploadId"] = upload_id
+    translated = S3Error(code, str(error) if code == "InvalidRequest" else None, **extra)
+    marker = error.details.get("delete_marker_version_id")
+    if marker:
+        translated.with_headers({"x-amz-delete-marker": "true", "x-amz-version-id": marker})
+    return translated
