@@ -11,7 +11,7 @@ import asyncio
 import functools
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -54,9 +54,11 @@ class Answer(NamedTuple):
 
 
 class StreamBody(Payload):
-    """A request body of a known length that moves the deadline of its call as blocks are taken.
+    """A request body of a known length that ends its call when the other side takes a block for too long.
 
-    Time spent waiting for the source is not the other side's fault and counts against no deadline.
+    Time spent waiting for the source is not the other side's fault and counts against no deadline. While blocks flow
+    nothing is rescheduled, which would cost more than the block's write: a timer looks now and then since when the
+    block under way is waiting.
     """
 
     def __init__(
@@ -64,8 +66,12 @@ class StreamBody(Payload):
     ) -> None:
         super().__init__(source, content_type="application/octet-stream")
         self._size = length
-        self._deadline = deadline
+        self._deadline: asyncio.Timeout | None = deadline
         self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._sending_since_s = 0.0
+        """0 while the source is waited for"""
+        self._timer: asyncio.TimerHandle | None = None
         self.failure: Exception | None = None
         """what the source raised, or ChunkTruncated"""
 
@@ -77,27 +83,48 @@ class StreamBody(Payload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self._consumed = True  # a retry on another connection could not begin again
+        self._move_deadline(None)
+        self._look_again()
         try:
             await self._send(writer)
         except Exception as error:
             self.failure = error
             raise
-        self._deadline.reschedule(asyncio.get_running_loop().time() + self._limits.answer_s)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+        self._move_deadline(self._limits.answer_s)
+
+    def answered(self) -> None:
+        """The answer has begun, maybe before the end of the body: from now on its own deadline counts."""
+        self._move_deadline(self._limits.progress_s)
+        self._deadline = None
 
     async def _send(self, writer: AbstractStreamWriter) -> None:
-        now_s = asyncio.get_running_loop().time
-        deadline = self._deadline
+        now_s = self._loop.time
         left = self._size or 0
-        deadline.reschedule(None)
         async for block in self._value:
             left -= len(block)
             if left < 0:
                 raise ChunkTruncated("the body is longer than announced")
-            deadline.reschedule(now_s() + self._limits.progress_s)
+            self._sending_since_s = now_s()
             await writer.write(block)
-            deadline.reschedule(None)
+            self._sending_since_s = 0.0
         if left:
             raise ChunkTruncated("the body is shorter than announced")
+
+    def _look_again(self) -> None:
+        progress_s = self._limits.progress_s
+        if self._sending_since_s and self._loop.time() - self._sending_since_s > progress_s:
+            self._move_deadline(0)
+        else:
+            self._timer = self._loop.call_later(progress_s / 4, self._look_again)
+
+    def _move_deadline(self, seconds: float | None) -> None:
+        # A deadline that has struck already cannot be moved, and need not.
+        if self._deadline is not None:
+            with suppress(RuntimeError):
+                self._deadline.reschedule(None if seconds is None else self._loop.time() + seconds)
 
 
 class InternalClient:
@@ -165,7 +192,7 @@ class InternalClient:
                 async with self._request(
                     method, target, data=body, headers=headers, expect100=expect_continue
                 ) as response:
-                    # Answered: what is left to read is short, and the body does not matter any more.
+                    body.answered()
                     return await self._read_answer(response, ERROR_BYTES_MAX)
 
     @asynccontextmanager

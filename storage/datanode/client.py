@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from storage.base.address import Address
-from storage.base.errors import ChunkError, ChunkTruncated, NodeUnreachable
+from storage.base.errors import ChunkError, ChunkTruncated, Corrupt, NodeUnreachable, Unavailable
 from storage.base.ids import ChunkId
 from storage.base.internal_client import Answer, Deadlines, InternalClient
 from storage.chunks.store import DIGEST_BYTES, Buffer, ChunkReceipt, InventoryEntry, Space
@@ -90,8 +90,8 @@ class DatanodeClient:
             async for block in response.content.iter_any():
                 yield block
 
-    async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError]:
-        outcomes: list[bytes | ChunkError] = []
+    async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError | Corrupt]:
+        outcomes: list[bytes | ChunkError | Corrupt] = []
         for run in wire.plan_batches([length for _, _, length in spans]):
             batch = spans[run]
             if len(batch) == 1 and batch[0][2] > wire.BATCH_BYTES_MAX:
@@ -162,12 +162,12 @@ class DatanodeClient:
         except ChunkError as error:
             return error
 
-    async def _get_one(self, chunk_id: ChunkId, offset: int, length: int) -> bytes | ChunkError:
+    async def _get_one(self, chunk_id: ChunkId, offset: int, length: int) -> bytes | ChunkError | Corrupt:
         try:
             return b"".join([block async for block in self.get(chunk_id, offset, length)])
         except NodeUnreachable:
             raise
-        except ChunkError as error:
+        except (ChunkError, Corrupt) as error:
             return error
 
     def _parsed(self, answer: Answer, status: int, parse: Callable[[bytes], _T]) -> _T:
@@ -180,6 +180,9 @@ class DatanodeClient:
 
     def _failure(self, answer: Answer) -> Exception:
         error = wire.parse_failure(answer.headers.get(wire.ERROR_HEADER, ""), answer.body)
+        if isinstance(error, Unavailable):
+            # A node whose medium does not answer is as good as away, for whoever chooses among nodes.
+            return NodeUnreachable(f"{self.address}: {error}")
         return error if error is not None else self._strange(answer)
 
     def _strange(self, answer: Answer) -> NodeUnreachable:

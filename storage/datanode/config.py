@@ -31,6 +31,7 @@ DURABILITY_FSYNC = "fsync"
 DURABILITY_NONE = "none"
 """no sync at all: for benchmarks, and said in the log and in the node's report"""
 
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound
 _HEX_ID = re.compile(r"[0-9a-f]{32}\Z")
 _ZONE = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
@@ -85,6 +86,8 @@ class DatanodeConfig:
             raise ConfigError("tls_cert and tls_key go together")
         if self.listen_address.is_tls and not self.tls_cert:
             raise ConfigError(f"{self.listen} needs tls_cert and tls_key")
+        if self.listen_address.host in _WILDCARDS and not self.advertise:
+            raise ConfigError(f"{self.listen} is every address of the machine: advertise says which one others use")
         for text in (*self.masters, *filter(None, (self.advertise,))):
             if not (address := _parse_address(text)).is_unix and not address.port:
                 raise ConfigError(f"{text!r} needs a port")

@@ -87,9 +87,9 @@ class Exchange:
     async def answer_bytes(self, status: int, blocks: Sequence[bytes], headers: Headers = ()) -> None:
         """Chunk bytes that are in memory already."""
         await self.start(status, sum(map(len, blocks)), (_BINARY, *headers))
-        for block in blocks:
+        for block in blocks[:-1]:
             await self.send_block(block)
-        await self.finish()
+        await self._send({"type": "http.response.body", "body": blocks[-1] if blocks else b""})
 
     async def answer_failure(self, status: int, name: str, message: str) -> None:
         """An error by name. Where much of the request's body is unread the connection ends with it."""

@@ -75,6 +75,7 @@ STATUS_OF: dict[str, int] = {
     Corrupt.__name__: 422,
     NodeUnreachable.__name__: 502,
     Unavailable.__name__: 503,
+    ChunkError.__name__: 500,
 }
 """errors that cross the wire by name; anything else is a defect, and a 500"""
 
@@ -310,7 +311,7 @@ def parse_put_outcomes(body: Buffer, count: int) -> list[ChunkReceipt | ChunkErr
     return [_parse_outcome(*outcome) for outcome in _counted(_decode(_put_outcomes, body), count)]
 
 
-def parse_get_outcomes(body: Buffer, count: int) -> list[bytes | ChunkError]:
+def parse_get_outcomes(body: Buffer, count: int) -> list[bytes | ChunkError | Corrupt]:
     """One per span of the request. ValueError."""
     return [_parse_outcome(*outcome) for outcome in _counted(_decode(_get_outcomes, body), count)]
 

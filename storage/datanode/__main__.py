@@ -1,0 +1,125 @@
+"""`python -m storage.datanode --data DIR --config FILE`: one datanode, until SIGTERM.
+
+The order of the start: the configuration is checked; a directory of another cluster is refused before anything in it is
+touched; the chunk store takes the directory's lock; only then is an identity made where there is none; the socket
+accepts; and the masters are told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from storage.base.address import Address
+from storage.base.clock import SystemClock
+from storage.base.errors import Unavailable
+from storage.base.files import DiskFiles, FileSystem, make_directories
+from storage.base.internal_server import CannotListen, load_server_tls, serve
+from storage.base.log import configure_logging
+from storage.chunks.disk import DiskChunkStore
+from storage.chunks.store import ChunkStore
+from storage.datanode.app import DatanodeApp
+from storage.datanode.config import DURABILITY_NONE, ConfigError, DatanodeConfig, load_config, load_node_key
+from storage.datanode.heartbeat import Heartbeats
+from storage.datanode.identity import (
+    FORMAT_VERSION,
+    Identity,
+    WrongDirectory,
+    find_failure_domain,
+    find_identity,
+    store_identity,
+)
+from storage.datanode.pull import ChunkPuller
+from storage.datanode.unsynced import UnsyncedFiles
+from storage.model import NodeReport
+
+EXIT_REFUSED = 2
+
+_log = logging.getLogger("storage.datanode")
+
+
+async def run(config: DatanodeConfig, directory: Path, store: ChunkStore, identity: Identity) -> None:
+    """Serve the store until SIGTERM or SIGINT, reporting to the masters meanwhile. CannotListen, ConfigError."""
+    node_key = load_node_key(config, identity.node_id)
+    domain = find_failure_domain(directory, config.zone, config.host)
+    tls_ca = config.tls_ca or None
+    puller = ChunkPuller(store, tls_ca=tls_ca)
+    advertised = config.advertise
+
+    async def make_report() -> NodeReport:
+        space = await store.space()
+        return NodeReport(
+            node_id=identity.node_id,
+            cluster_id=identity.cluster_id,
+            address=advertised,
+            failure_domain=domain,
+            capacity_bytes=space.capacity_bytes,
+            free_bytes=space.free_bytes,
+            reserve_bytes=space.reserve_bytes,
+            format_version=FORMAT_VERSION,
+            durability=config.durability,
+        )
+
+    heartbeats = Heartbeats(config.master_addresses, identity.node_id, node_key, make_report, tls_ca)
+
+    def announce(bound: Address) -> None:
+        nonlocal advertised
+        advertised = advertised or str(bound)
+        _log.info("node %s serves %s at %s", identity.node_id, directory, bound)
+        heartbeats.start()
+
+    try:
+        app = DatanodeApp(store, node_key, SystemClock(), puller)
+        await serve(app, config.listen_address, config.tls, on_started=announce)
+    finally:
+        await heartbeats.close()
+        await puller.close()
+    _log.info("node %s stopped", identity.node_id)
+
+
+def open_directory(config: DatanodeConfig, directory: Path) -> tuple[DiskChunkStore, Identity]:
+    """The store, which holds the directory's lock until it is closed, and who it belongs to. WrongDirectory,
+    Unavailable when another process holds it, OSError."""
+    files: FileSystem = UnsyncedFiles() if config.durability == DURABILITY_NONE else DiskFiles()
+    make_directories(files, directory)
+    identity = find_identity(files, directory, config.cluster_id, config.node_id)
+    store = DiskChunkStore(files, directory, reserve_bytes=config.reserve_bytes)
+    try:
+        # Asked again under the lock: another process may have made it between the two looks.
+        identity = identity or find_identity(files, directory, config.cluster_id, config.node_id)
+        return store, identity or store_identity(files, directory, config.cluster_id, config.node_id)
+    except BaseException:
+        store.close()
+        raise
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The process: 0 after a drain, EXIT_REFUSED with one line in the log when it cannot start."""
+    parser = argparse.ArgumentParser(prog="python -m storage.datanode", description="One Frostbyte datanode.")
+    parser.add_argument("--data", type=Path, required=True, help="directory of this node alone")
+    parser.add_argument("--config", type=Path, required=True, help="config.json of this node")
+    options = parser.parse_args(arguments)
+    configure_logging("datanode")
+    try:
+        config = load_config(options.config)
+        load_server_tls(config.listen_address, config.tls)
+        if config.durability == DURABILITY_NONE:
+            _log.warning("durability is none: a power cut may lose chunks that were acknowledged")
+        store, identity = open_directory(config, options.data)
+        try:
+            uvloop.run(run(config, options.data, store, identity))
+        finally:
+            store.close()
+    except (ConfigError, CannotListen, WrongDirectory, Unavailable, OSError) as error:
+        _log.error("cannot start: %s", error)
+        return EXIT_REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
