@@ -114,7 +114,10 @@ def remove_bucket(admin: Any, name: str) -> None:
     """Delete a bucket with its objects and open uploads; a bucket that is gone already is fine."""
     try:
         for page in admin.get_paginator("list_objects_v2").paginate(Bucket=name):
-            found = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
+            names = [entry["Key"] for entry in page.get("Contents", [])]
+            for odd in (key for key in names if not key.isprintable()):  # XML may not carry it in DeleteObjects
+                admin.delete_object(Bucket=name, Key=odd)
+            found = [{"Key": key} for key in names if key.isprintable()]
             if found:
                 admin.delete_objects(Bucket=name, Delete={"Objects": found, "Quiet": True})
         for page in admin.get_paginator("list_multipart_uploads").paginate(Bucket=name):

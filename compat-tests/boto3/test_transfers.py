@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -177,7 +176,7 @@ def test_presigned_urls(endpoint: Endpoint, bucket: str) -> None:
     arguments = {"Bucket": bucket, "Key": "pre signed/+key"}
     put_url = s3.generate_presigned_url("put_object", Params=arguments)
     get_url = s3.generate_presigned_url("get_object", Params=arguments | {"ResponseContentType": "text/x-z"})
-    context = ssl.create_default_context(cafile=str(endpoint.ca_file)) if endpoint.ca_file else None
+    context = endpoint.ssl_context()
     with urllib.request.urlopen(urllib.request.Request(put_url, b"presigned", method="PUT"), context=context) as put:
         assert put.status == 200
     with urllib.request.urlopen(get_url, context=context) as got:

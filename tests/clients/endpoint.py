@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ class Endpoint:
     def host(self) -> str:
         """`host:port`, as it stands in a Host header."""
         return urlsplit(self.url).netloc
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """What Python's own HTTP clients trust; None for plain http."""
+        return ssl.create_default_context(cafile=str(self.ca_file)) if self.ca_file else None
 
     def environment(self) -> dict[str, str]:
         """The environment of a client process: the AWS variables, this CA, and nothing of the caller's own set-up."""

@@ -6,7 +6,6 @@ import http.client
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -89,8 +88,7 @@ def is_ready(endpoint: Endpoint) -> bool:
     """Whether GET /-/ready answers 200."""
     connection: http.client.HTTPConnection
     if endpoint.scheme == "https":
-        context = ssl.create_default_context(cafile=str(endpoint.ca_file))
-        connection = http.client.HTTPSConnection(endpoint.host, timeout=2, context=context)
+        connection = http.client.HTTPSConnection(endpoint.host, timeout=2, context=endpoint.ssl_context())
     else:
         connection = http.client.HTTPConnection(endpoint.host, timeout=2)
     try:
