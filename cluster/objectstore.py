@@ -1,14 +1,41 @@
-"""ObjectStore: the door that s3gw enters for objects. (signatures; the implementation follows)"""
+"""ObjectStore: the door that s3gw enters for objects. Raises the tree of storage.base.errors, and what a Body raises.
+
+Every write is: store the body (cluster.writer), let it prove itself, commit. Nothing is visible before the commit, and
+nothing stays of a write that was not committed.
+"""
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
-from cluster.body import Body
-from storage.metadata.commands import Conditions, Deleted, DeleteTarget, VersionCommitted
-from storage.metadata.interface import CompletedUpload, HeadPage, PartPage, UploadPage
+import msgspec
+
+from cluster.body import Body, BodyDigests
+from cluster.copied_body import CopiedBody, NewHasher
+from cluster.reader import MAC_KEY_VERSION, ObjectReading, Reader
+from cluster.writer import Writer, Written
+from storage.base.errors import NoSuchKey, NoSuchVersion, SourceChanged
+from storage.base.ids import VERSION_UID_BYTES
+from storage.crypto.keyring import Keyring
+from storage.crypto.keys import make_version_mac
+from storage.metadata.commands import (
+    AbortUpload,
+    CommitVersion,
+    CompleteUpload,
+    Conditions,
+    CreateUpload,
+    Deleted,
+    DeleteTarget,
+    DeleteVersions,
+    NewVersion,
+    PutPart,
+    VersionCommitted,
+)
+from storage.metadata.interface import CompletedUpload, HeadPage, Metadata, PartPage, UploadPage
 from storage.model import (
     Attributes,
     Bucket,
@@ -16,10 +43,16 @@ from storage.model import (
     Checksum,
     ChecksumAlgorithm,
     ChecksumType,
+    Extent,
     PartInfo,
     Upload,
     Version,
 )
+
+__all__ = ["CopySource", "ObjectReading", "ObjectStore", "PutRequest", "PutResult"]
+
+DEFAULT_CHECKSUM = ChecksumAlgorithm.CRC64NVME
+UPLOAD_ID_BYTES = 32
 
 
 class PutRequest(NamedTuple):
@@ -44,36 +77,38 @@ class CopySource(NamedTuple):
     version: Version
 
 
-class ObjectReading(Protocol):
-    """An open read. Iterating yields plaintext blocks of the range, verified, in order."""
+class ObjectStore:
+    """put, get, copy, delete, list and multipart."""
 
-    version: Version
-    is_current: bool
-    configuration_sequence: int
-    start: int
-    end: int
-    """the range resolved; end exclusive. The whole object when no range was asked"""
-    satisfiable: bool
-    """False: the range cannot be met (416); there are no blocks then"""
+    def __init__(
+        self,
+        cluster_id: bytes,
+        keyring: Keyring,
+        metadata: Metadata,
+        writer: Writer,
+        reader: Reader,
+        new_hasher: NewHasher,
+    ) -> None:
+        self._cluster_id = cluster_id
+        self._keyring = keyring
+        self._metadata = metadata
+        self._writer = writer
+        self._reader = reader
+        self._new_hasher = new_hasher
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """Raises Corrupt or Unavailable when no replica can serve; the first block comes before that is known of later
-        ones, so a caller sends its headers after the first block."""
-        ...
-
-
-class ObjectStore(Protocol):
-    """put, get, copy, delete, list and multipart. Raises the tree of storage.base.errors only (and what a Body raises)."""
+    # ------------------------------------------------------------------ objects
 
     async def put(self, bucket: Bucket, object_key: bytes, body: Body, request: PutRequest) -> PutResult:
         """Chunk, seal, place, fan out, commit. Nothing of it is visible or stays when anything raises."""
-        ...
+        async with self._writer.write(bucket.bucket_key_id, body) as written:
+            digests = await body.finish()
+            return await self._commit(written, bucket, object_key, digests, request)
 
     async def head(
         self, bucket: Bucket, object_key: bytes, version_id: str | None = None, part_number: int | None = None
     ) -> ObjectReading:
         """One metadata read and no body (start/end are the part's span when a part is asked for)."""
-        ...
+        return await self._reader.head(bucket, object_key, version_id, part_number)
 
     def open(
         self,
@@ -84,20 +119,40 @@ class ObjectStore(Protocol):
         part_number: int | None = None,
     ) -> AbstractAsyncContextManager[ObjectReading]:
         """One metadata read on entry (NoSuchKey, NoSuchVersion, InvalidPart); datanodes are asked when iterated."""
-        ...
+        return self._reader.open(bucket, object_key, version_id, byte_range, part_number)
 
     async def copy(
         self, source: CopySource, bucket: Bucket, object_key: bytes, request: PutRequest, algorithm: ChecksumAlgorithm
     ) -> PutResult:
         """Share the source's blobs where bucket key, mode and redundancy allow and the source is a single-PUT version
-        that has this checksum; else stream and seal again. ETag: MD5 of the plaintext, also for a multipart source."""
-        ...
+        that has this checksum; else stream and seal again. ETag: MD5 of the plaintext, also for a multipart source.
+
+        SourceChanged when the source is not the authorised version any more when the copy begins; once begun, a copy
+        is of what it began with, whatever happens to the source meanwhile.
+        """
+        async with self._open_source(source) as reading:
+            if self._may_share(source, bucket, reading, request, algorithm):
+                try:
+                    return await self._share(source.version, reading.extents, bucket, object_key, request)
+                except SourceChanged:
+                    pass  # deleted since: its blobs are released, and kept for as long as this read is open
+            body = CopiedBody(reading, 0, source.version.size, self._new_hasher, algorithm)
+            async with self._writer.write(bucket.bucket_key_id, body) as written:
+                digests = await body.finish()
+                return await self._commit(written, bucket, object_key, digests, request)
 
     async def delete(self, bucket: Bucket, targets: Sequence[DeleteTarget]) -> list[Deleted]:
         """One outcome per target, in order."""
-        ...
+        deleted: list[Deleted] = await self._metadata.apply(DeleteVersions(bucket.bucket_id, tuple(targets)))
+        return deleted
 
-    async def list(self, bucket: Bucket, *, prefix: bytes, after: bytes, delimiter: bytes, limit: int) -> HeadPage: ...
+    async def list(self, bucket: Bucket, *, prefix: bytes, after: bytes, delimiter: bytes, limit: int) -> HeadPage:
+        """Current versions in key order; see Metadata.list_heads."""
+        return await self._metadata.list_heads(
+            bucket.bucket_id, prefix=prefix, after=after, delimiter=delimiter, limit=limit
+        )
+
+    # ------------------------------------------------------------------ multipart uploads
 
     async def create_upload(
         self,
@@ -107,17 +162,46 @@ class ObjectStore(Protocol):
         attributes: Attributes,
         algorithm: ChecksumAlgorithm | None,
         checksum_type: ChecksumType | None,
-    ) -> Upload: ...
+    ) -> Upload:
+        """An upload that stays open until it is completed or aborted."""
+        upload_id = secrets.token_hex(UPLOAD_ID_BYTES)
+        upload: Upload = await self._metadata.apply(
+            CreateUpload(upload_id, bucket.bucket_id, object_key, owner_id, attributes, algorithm, checksum_type)
+        )
+        return upload
 
-    async def read_upload(self, bucket: Bucket, object_key: bytes, upload_id: str) -> Upload: ...
+    async def read_upload(self, bucket: Bucket, object_key: bytes, upload_id: str) -> Upload:
+        """NoSuchUpload."""
+        return await self._metadata.read_upload(bucket.bucket_id, object_key, upload_id)
 
-    async def put_part(self, bucket: Bucket, upload: Upload, part_number: int, body: Body) -> PartInfo: ...
+    async def put_part(self, bucket: Bucket, upload: Upload, part_number: int, body: Body) -> PartInfo:
+        """Store one part; a part of this number that was there before is replaced."""
+        async with self._writer.write(bucket.bucket_key_id, body) as written:
+            digests = await body.finish()
+            part: PartInfo = await written.commit(
+                PutPart(
+                    written.session_id,
+                    bucket.bucket_id,
+                    upload.object_key,
+                    upload.upload_id,
+                    part_number,
+                    0 if written.blob is None else written.blob.size,
+                    digests.md5.hex(),
+                    written.blob,
+                    digests.checksum,
+                )
+            )
+            return part
 
     async def copy_part(
         self, source: CopySource, byte_range: tuple[int, int] | None, bucket: Bucket, upload: Upload, part_number: int
     ) -> PartInfo:
-        """byte_range: [start, end) of the source, validated by the caller. Streams and seals again."""
-        ...
+        """byte_range: [start, end) of the source, validated by the caller. Streams and seals again. SourceChanged."""
+        start, end = byte_range or (0, source.version.size)
+        algorithm = upload.checksum_algorithm or DEFAULT_CHECKSUM
+        async with self._open_source(source, ByteRange(start, end - 1) if end > start else None) as reading:
+            body = CopiedBody(reading, start, end, self._new_hasher, algorithm)
+            return await self.put_part(bucket, upload, part_number, body)
 
     async def complete_upload(
         self,
@@ -129,18 +213,126 @@ class ObjectStore(Protocol):
         conditions: Conditions,
     ) -> VersionCommitted:
         """parts, etag and attributes (with the combined checksum) as the caller worked them out from list_parts."""
-        ...
+        extents: list[Extent] = []
+        size = 0
+        for part in parts:
+            if part.size:
+                extents.append(Extent(part.blob_id, size, part.size, part.part_number))
+            size += part.size
+        version = self._new_version(bucket, extents, size, etag, upload.owner_id, attributes)
+        session_id = self._writer.session_id
+        committed: VersionCommitted = await self._metadata.apply(
+            CompleteUpload(
+                session_id, bucket.bucket_id, upload.object_key, upload.upload_id, version, tuple(parts), conditions
+            )
+        )
+        return committed
 
-    async def find_completed_upload(
-        self, bucket: Bucket, object_key: bytes, upload_id: str
-    ) -> CompletedUpload | None: ...
+    async def find_completed_upload(self, bucket: Bucket, object_key: bytes, upload_id: str) -> CompletedUpload | None:
+        """What an upload that is finished answered, for a retry."""
+        return await self._metadata.find_completed_upload(bucket.bucket_id, object_key, upload_id)
 
-    async def abort_upload(self, bucket: Bucket, object_key: bytes, upload_id: str) -> None: ...
+    async def abort_upload(self, bucket: Bucket, object_key: bytes, upload_id: str) -> None:
+        """Its parts are released. NoSuchUpload."""
+        await self._metadata.apply(AbortUpload(bucket.bucket_id, object_key, upload_id))
 
-    async def list_parts(
-        self, bucket: Bucket, object_key: bytes, upload_id: str, after: int, limit: int
-    ) -> PartPage: ...
+    async def list_parts(self, bucket: Bucket, object_key: bytes, upload_id: str, after: int, limit: int) -> PartPage:
+        """NoSuchUpload."""
+        return await self._metadata.list_parts(bucket.bucket_id, object_key, upload_id, after, limit)
 
     async def list_uploads(
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, after: tuple[bytes, str], limit: int
-    ) -> UploadPage: ...
+    ) -> UploadPage:
+        """Open uploads ordered by (key, upload id); see Metadata.list_uploads."""
+        return await self._metadata.list_uploads(
+            bucket.bucket_id, prefix=prefix, delimiter=delimiter, after=after, limit=limit
+        )
+
+    # ------------------------------------------------------------------ within
+
+    async def _commit(
+        self, written: Written, bucket: Bucket, object_key: bytes, digests: BodyDigests, request: PutRequest
+    ) -> PutResult:
+        size = 0 if written.blob is None else written.blob.size
+        attributes = _with_checksum(request.attributes, digests.checksum)
+        version = self._new_version(bucket, written.extents, size, digests.md5.hex(), request.owner_id, attributes)
+        committed: VersionCommitted = await written.commit(
+            CommitVersion(
+                written.session_id,
+                bucket.bucket_id,
+                object_key,
+                version,
+                blobs=written.blobs,
+                conditions=request.conditions,
+            )
+        )
+        return PutResult(committed, digests.checksum)
+
+    async def _share(
+        self, version: Version, extents: Sequence[Extent], bucket: Bucket, object_key: bytes, request: PutRequest
+    ) -> PutResult:
+        """A copy that moves no byte: a new version of the same blobs. SourceChanged when they were released."""
+        checksum = version.attributes.checksum
+        attributes = _with_checksum(request.attributes, checksum)
+        copied = self._new_version(bucket, extents, version.size, version.etag, request.owner_id, attributes)
+        committed: VersionCommitted = await self._metadata.apply(
+            CommitVersion(
+                self._writer.session_id,
+                bucket.bucket_id,
+                object_key,
+                copied,
+                shared=tuple(extents),
+                conditions=request.conditions,
+            )
+        )
+        return PutResult(committed, checksum)
+
+    def _may_share(
+        self,
+        source: CopySource,
+        bucket: Bucket,
+        reading: ObjectReading,
+        request: PutRequest,
+        algorithm: ChecksumAlgorithm,
+    ) -> bool:
+        version = source.version
+        checksum = version.attributes.checksum
+        return (
+            version.part_count == 0
+            and version.size > 0
+            and source.bucket.bucket_key_id == bucket.bucket_key_id
+            and version.attributes.sse == request.attributes.sse
+            and checksum is not None
+            and checksum.algorithm is algorithm
+            and checksum.type is ChecksumType.FULL_OBJECT
+            and all(self._writer.would_write(blob.size, blob.redundancy) for blob in reading.blobs)
+        )
+
+    @asynccontextmanager
+    async def _open_source(
+        self, source: CopySource, byte_range: ByteRange | None = None
+    ) -> AsyncIterator[ObjectReading]:
+        """The very version that was authorised; SourceChanged when it is not there any more."""
+        wanted = source.version
+        async with AsyncExitStack() as opened:
+            try:
+                reading = await opened.enter_async_context(
+                    self._reader.open(source.bucket, wanted.object_key, wanted.version_id, byte_range, None)
+                )
+            except (NoSuchKey, NoSuchVersion):
+                raise SourceChanged("the source of a copy was deleted") from None
+            if reading.version.uid != wanted.uid:
+                raise SourceChanged("the source of a copy was replaced")
+            yield reading
+
+    def _new_version(
+        self, bucket: Bucket, extents: Sequence[Extent], size: int, etag: str, owner_id: str, attributes: Attributes
+    ) -> NewVersion:
+        uid = os.urandom(VERSION_UID_BYTES)
+        mac_key = self._keyring.bucket_key(bucket.bucket_key_id, MAC_KEY_VERSION)
+        mac = make_version_mac(mac_key, self._cluster_id, uid, size, extents)
+        return NewVersion(uid, size, etag, owner_id, attributes, mac)
+
+
+def _with_checksum(attributes: Attributes, checksum: Checksum | None) -> Attributes:
+    return attributes if attributes.checksum == checksum else msgspec.structs.replace(attributes, checksum=checksum)

@@ -68,18 +68,15 @@ class Written:
         return () if self.blob is None else (Extent(self.blob.blob_id, 0, self.blob.size),)
 
     async def commit(self, command: Command) -> Any:
-        """Apply the command that makes it visible. Its refusals; Unavailable when the outcome is not known."""
+        """Apply the command that makes it visible. Its refusals; Unavailable, after which the outcome is not known."""
         self.outcome = Outcome.UNKNOWN
         try:
-            async with asyncio.timeout(self._services.settings.deadlines.metadata_s):
-                answer = await self._services.metadata.apply(command)
+            answer = await self._services.metadata.apply(command)
         except SessionFenced:
             raise  # also said of a blob that is recorded already, so that it proves nothing about the chunks
         except Refused:
             self.outcome = Outcome.REFUSED
             raise
-        except TimeoutError:
-            raise Unavailable("the metadata did not answer a commit in time") from None
         self.outcome = Outcome.COMMITTED
         return answer
 
@@ -89,6 +86,16 @@ class Writer:
 
     def __init__(self, services: WriteServices) -> None:
         self._services = services
+
+    @property
+    def session_id(self) -> bytes:
+        """What a commit without new blobs must name. Unavailable."""
+        return self._services.session.session_id
+
+    def would_write(self, size: int, redundancy: str) -> bool:
+        """Whether a body of this size would be stored in this way now."""
+        settings = self._services.settings
+        return redundancy == (INLINE if size <= settings.inline_bytes_max else settings.redundancy)
 
     @asynccontextmanager
     async def write(self, bucket_key_id: str, body: Body) -> AsyncIterator[Written]:

@@ -1,0 +1,199 @@
+"""Turns a metadata read into plaintext blocks, at the pace of whoever takes them, a little ahead of them.
+
+Spans grow while a client keeps up and shrink to one frame when it does not, so that a slow client holds next to
+nothing. A span is in the byte budget while it is fetched; the one fetched ahead is a loan, dropped when others need the
+bytes. What was handed to the sender is out of the budget (no client can starve the others by not reading) but counted:
+above SENDING_BYTES_MAX in all hands together, everybody gets single frames.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import NamedTuple
+
+from cluster.byte_budget import ByteBudget
+from cluster.chunk_read import ChunkReader, ChunkSlice
+from storage.base.clock import Clock
+from storage.base.errors import Corrupt
+from storage.crypto.envelope import SEALED_FRAME_BYTES, Buffer, Opener
+from storage.metadata.interface import CHUNK_PAGE_ROWS, Metadata, VersionRead
+from storage.model import Blob, Chunk
+
+SPAN_FRAMES_FIRST = 4
+SPAN_FRAMES_MAX = 15
+"""the largest span of whole frames below 1 MiB, which a datanode answers in one piece"""
+SLOW_AFTER_S = 0.25
+"""a client that takes longer for a block gets smaller ones and no read-ahead"""
+SENDING_BYTES_MAX = 32 << 20
+
+
+class ReadRuns:
+    """What all reads of a worker share."""
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        chunks: ChunkReader,
+        budget: ByteBudget,
+        clock: Clock,
+        sending_bytes_max: int = SENDING_BYTES_MAX,
+    ) -> None:
+        self.chunks = chunks
+        self.budget = budget
+        self.sending_bytes = 0
+        """handed out and not asked to be followed yet, over all reads"""
+        self._metadata = metadata
+        self._clock = clock
+        self._sending_bytes_max = sending_bytes_max
+
+    async def blocks(self, read: VersionRead, start: int, end: int) -> AsyncGenerator[Buffer, None]:
+        """The plaintext [start, end) of a version, in order. Corrupt when the rows do not add up to it."""
+        left = end - start
+        run = _Run(self, self._slices(read, start, end))
+        try:
+            while (block := await run.next_block()) is not None:
+                size, handed_s = len(block), self._clock.monotonic_s()
+                left -= size
+                self.sending_bytes += size
+                try:
+                    yield block
+                finally:
+                    self.sending_bytes -= size
+                run.adapt(
+                    keeps_up=self._clock.monotonic_s() - handed_s < SLOW_AFTER_S
+                    and self.sending_bytes < self._sending_bytes_max
+                )
+        finally:
+            run.close()
+        if left:
+            raise Corrupt(f"the rows of a version are {left} bytes short of what it says")
+
+    async def _slices(self, read: VersionRead, start: int, end: int) -> AsyncIterator[ChunkSlice]:
+        """The chunks that [start, end) of the version touches, and what of each."""
+        blobs = {blob.blob_id: blob for blob in read.blobs}
+        for extent in read.extents:
+            first, last = max(start - extent.offset, 0), min(end - extent.offset, extent.length)
+            blob = blobs.get(extent.blob_id)
+            if blob is None or first >= last:
+                continue
+            async for chunk in self._chunks_of(blob, last):
+                begin, stop = max(first - chunk.offset, 0), min(last - chunk.offset, chunk.length)
+                if begin < stop:
+                    yield ChunkSlice(blob, chunk, begin, stop)
+
+    async def _chunks_of(self, blob: Blob, end: int) -> AsyncIterator[Chunk]:
+        """The rows that the read brought, then further pages, up to plaintext offset `end`."""
+        rows, next_index = list(blob.chunks), 0
+        while True:
+            for chunk in rows:
+                if chunk.offset >= end:
+                    return
+                yield chunk
+                next_index = chunk.index + 1
+                if chunk.offset + chunk.length >= end:
+                    return
+            rows = await self._metadata.read_chunks(blob.blob_id, next_index, CHUNK_PAGE_ROWS)
+            if not rows:
+                return
+
+
+class _Ahead(NamedTuple):
+    """A span on its way before it is asked for."""
+
+    task: asyncio.Task[Buffer]
+    size_bytes: int
+
+
+class _Run:
+    """One read under way."""
+
+    def __init__(self, shared: ReadRuns, slices: AsyncIterator[ChunkSlice]) -> None:
+        self._shared = shared
+        self._slices = slices
+        self._frames = SPAN_FRAMES_FIRST
+        self._keeps_up = True
+        self._rest: ChunkSlice | None = None
+        """of the chunk that was begun"""
+        self._next: ChunkSlice | None = None
+        """cut already; fetched ahead, perhaps"""
+        self._ahead: _Ahead | None = None
+        self._opener: tuple[ChunkSlice, Opener] | None = None
+
+    async def next_block(self) -> Buffer | None:
+        """The next span, opened; None at the end."""
+        piece, self._next = self._next or await self._cut(), None
+        if piece is None:
+            return None
+        block = await self._take(piece)
+        if self._keeps_up:
+            self._next = await self._cut()
+            if self._next is not None:
+                self._begin_ahead(self._next)
+        return block
+
+    def adapt(self, *, keeps_up: bool) -> None:
+        """After the taker came back for more."""
+        self._keeps_up = keeps_up
+        self._frames = min(self._frames * 2, SPAN_FRAMES_MAX) if keeps_up else 1
+
+    def close(self) -> None:
+        """Give back what was fetched ahead."""
+        self._shared.budget.settle(self)
+        self._drop_ahead()
+
+    async def _cut(self) -> ChunkSlice | None:
+        piece, self._rest = self._rest or await anext(self._slices, None), None
+        if piece is not None and piece.blob.inline is None:
+            piece, self._rest = piece.cut(self._frames)
+        return piece
+
+    async def _take(self, piece: ChunkSlice) -> Buffer:
+        if piece.blob.inline is not None:
+            plaintext = self._shared.chunks.open_inline(piece.blob)
+            whole = piece.start == 0 and piece.end == len(plaintext)
+            return plaintext if whole else memoryview(plaintext)[piece.start : piece.end]
+        budget, ahead = self._shared.budget, self._ahead
+        if ahead is not None:
+            budget.settle(self)
+            self._ahead = None
+            try:
+                return await ahead.task
+            finally:
+                ahead.task.cancel()
+                budget.release(ahead.size_bytes)
+        size_bytes = _sealed_bytes(piece)
+        await budget.acquire(size_bytes)
+        try:
+            return await self._shared.chunks.fetch(self._opener_of(piece), piece)
+        finally:
+            budget.release(size_bytes)
+
+    def _begin_ahead(self, piece: ChunkSlice) -> None:
+        size_bytes = _sealed_bytes(piece)
+        if piece.blob.inline is not None or not self._shared.budget.try_acquire(size_bytes):
+            return
+        fetch = self._shared.chunks.fetch(self._opener_of(piece), piece)
+        self._ahead = _Ahead(asyncio.get_running_loop().create_task(fetch), size_bytes)
+        self._shared.budget.lend(self, self._drop_ahead)
+
+    def _drop_ahead(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            ahead.task.cancel()
+            # A failure that nobody will ask about is not a failure.
+            ahead.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._shared.budget.release(ahead.size_bytes)
+
+    def _opener_of(self, piece: ChunkSlice) -> Opener:
+        """One per chunk: its key is unwrapped once, not once a span."""
+        cached = self._opener
+        if cached is not None and cached[0].chunk is piece.chunk:
+            return cached[1]
+        opener = self._shared.chunks.opener(piece.blob, piece.chunk)
+        self._opener = (piece, opener)
+        return opener
+
+
+def _sealed_bytes(piece: ChunkSlice) -> int:
+    return piece.end - piece.start + SEALED_FRAME_BYTES
