@@ -13,7 +13,7 @@ from storage.base.address import Address
 from storage.base.errors import ChunkError, ChunkTruncated, Corrupt, NodeUnreachable, Unavailable
 from storage.base.ids import ChunkId
 from storage.base.internal_client import Answer, Deadlines, InternalClient
-from storage.chunks.store import DIGEST_BYTES, Buffer, ChunkReceipt, InventoryEntry, Space
+from storage.chunks.store import BATCH_BYTES_MAX, DIGEST_BYTES, Buffer, ChunkReceipt, InventoryEntry, Space
 from storage.datanode import wire
 
 WHOLE_BODY_BYTES_MAX = 128 * 1024
@@ -52,6 +52,8 @@ class DatanodeClient:
     async def put(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
         """As ChunkStore. A large body is not touched before the datanode agreed to take it: a full or unreachable node
         then leaves the body untouched, for another node."""
+        if not 0 < length <= wire.CHUNK_BYTES_MAX:
+            raise ChunkError(f"a chunk has 1 to {wire.CHUNK_BYTES_MAX} bytes, not {length}")
         target = wire.chunk_target(chunk_id)
         if length <= WHOLE_BODY_BYTES_MAX:
             answer = await self._http.call("PUT", target, await _gather(body, length))
@@ -92,13 +94,15 @@ class DatanodeClient:
 
     async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError | Corrupt]:
         outcomes: list[bytes | ChunkError | Corrupt] = []
-        for run in wire.plan_batches([length for _, _, length in spans]):
+        within = _count_within(spans)
+        for run in wire.plan_batches([length for _, _, length in spans[:within]]):
             batch = spans[run]
             if len(batch) == 1 and batch[0][2] > wire.BATCH_BYTES_MAX:
                 outcomes.append(await self._get_one(*batch[0]))
                 continue
             body = wire.encode_spans(batch)
             outcomes += await self._post(wire.BATCH_GET, body, _counting(wire.parse_get_outcomes, len(batch)))
+        outcomes.extend(ChunkError("too many bytes in one call") for _ in spans[within:])
         return outcomes
 
     async def stat(self, chunk_id: ChunkId) -> ChunkReceipt:
@@ -202,6 +206,16 @@ async def _gather(body: AsyncIterator[Buffer], length: int) -> Buffer:
     if size < length:
         raise ChunkTruncated("the body is shorter than announced")
     return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+
+def _count_within(spans: Sequence[tuple[ChunkId, int, int]]) -> int:
+    """How many of the spans fit what one get_many gives."""
+    room = BATCH_BYTES_MAX
+    for count, (_, _, length) in enumerate(spans):
+        room -= length
+        if room < 0:
+            return count
+    return len(spans)
 
 
 async def _once(data: Buffer) -> AsyncIterator[Buffer]:

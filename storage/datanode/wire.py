@@ -266,11 +266,8 @@ def encode_put_items(items: Sequence[tuple[ChunkId, Buffer]]) -> bytes:
 
 
 def parse_put_items(body: Buffer) -> list[tuple[ChunkId, memoryview]]:
-    """Chunks as views into the body, in order. ValueError; an empty chunk is none."""
-    items = _decode(_put_items, body)
-    if any(not len(data) for _, data in items):
-        raise ValueError("a chunk is never empty")
-    return [(chunk_id_from_bytes(raw), data) for raw, data in items]
+    """Chunks as views into the body, in order. ValueError."""
+    return [(chunk_id_from_bytes(raw), data) for raw, data in _decode(_put_items, body)]
 
 
 def encode_spans(spans: Sequence[tuple[ChunkId, int, int]]) -> bytes:

@@ -99,12 +99,6 @@ def test_put_batches_take_any_buffer() -> None:
         assert bytes(wire.parse_put_items(wire.encode_put_items([(chunk_id, data)]))[0][1]) == b"abc"
 
 
-def test_an_empty_chunk_is_refused() -> None:
-    """Also inside a batch."""
-    with pytest.raises(ValueError, match="never empty"):
-        wire.parse_put_items(wire.encode_put_items([(ChunkId(bytes(16), 0), b"")]))
-
-
 @given(st.lists(st.tuples(CHUNK_IDS, st.integers(0, 5000), st.integers(0, 5000)), max_size=20))
 def test_spans_go_both_ways(spans: list[tuple[ChunkId, int, int]]) -> None:
     """The body of a batch of reads."""
