@@ -1,0 +1,88 @@
+"""`python -m cluster --config FILE`: the master. It keeps the registry of datanodes and runs the maintenance jobs.
+
+SIGTERM and SIGINT drain: waiting polls are answered, the jobs stop between two steps, and it exits 0. It holds nothing
+that is not recorded, so a kill -9 costs only the time until it is started again: gateways keep their last map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import uvloop
+
+from cluster.registry.app import MasterApp
+from cluster.registry.config import ConfigError, MasterConfig, load_config, load_internal_key, make_timing
+from cluster.registry.registry import Registry
+from storage.base.background import BackgroundLoop
+from storage.base.clock import SystemClock
+from storage.base.errors import FrostbyteError
+from storage.base.internal_server import CannotListen, serve
+from storage.base.log import configure_logging
+from storage.metadata.sqlite.open import open_metadata
+
+_log = logging.getLogger("cluster.master")
+
+
+async def run_master(config: MasterConfig, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set. ConfigError, CannotListen, Unavailable (no metadata owner) before it serves."""
+    internal_key = load_internal_key(Path(config.internal_key_file))
+    clock = SystemClock()
+    timing = make_timing(config.timing)
+    async with AsyncExitStack() as opened:
+        metadata = await open_metadata(Path(config.metadata.path), Path(config.metadata.socket))
+        opened.push_async_callback(metadata.close)
+        registry = Registry(config.cluster_id, metadata, clock, timing)
+        await registry.load()
+        jobs = [BackgroundLoop("registry tick", timing.tick_interval_s, registry.tick)]
+        app = MasterApp(registry, internal_key, lambda: [job.status for job in jobs])
+        for job in jobs:
+            job.start()
+            opened.push_async_callback(job.stop)
+        releasing = asyncio.create_task(_release_polls(registry, stop))
+        opened.callback(releasing.cancel)
+        await serve(
+            app,
+            config.listen_address,
+            config.tls,
+            on_started=lambda address: _log.info("master ready on %s", address),
+            stop=stop,
+        )
+    _log.info("master stopped")
+
+
+async def _release_polls(registry: Registry, stop: asyncio.Event) -> None:
+    """A drain must not wait for polls that wait for a change."""
+    await stop.wait()
+    registry.close()
+
+
+async def _run_until_signal(config: MasterConfig) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await run_master(config, stop)
+
+
+def main() -> int:
+    """Exit status 0 after a drain; 1, with one line in the log, when it cannot start."""
+    parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="the master's config.json")
+    arguments = parser.parse_args()
+    configure_logging("master")
+    try:
+        uvloop.run(_run_until_signal(load_config(arguments.config)))
+    except (ConfigError, CannotListen, FrostbyteError) as error:
+        _log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""The master's config.json, parsed into frozen records. Unknown fields and impossible values are one clear line.
+
+{"listen": "unix:/run/frostbyte/master.sock", "cluster_id": "<32 hex digits>", "internal_key_file": "/…/internal.key",
+ "metadata": {"engine": "sqlite", "path": "/…/metadata", "socket": "/…/metadata.sock"}, "redundancy": "replica:2"}
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from pathlib import Path
+
+import msgspec
+
+from cluster.redundancy import Redundancy, parse_redundancy, require_available
+from cluster.registry.state import Timing
+from storage.base.address import Address, parse_address
+from storage.base.internal_auth import INTERNAL_KEY_BYTES
+from storage.base.internal_server import TlsFiles
+
+CONFIG_BYTES_MAX = 64 * 1024
+KEY_FILE_BYTES_MAX = 1_024
+PERIOD_S_MAX = 366 * 86_400.0
+
+_HEX_ID = re.compile(r"[0-9a-f]{32}\Z")
+
+
+class ConfigError(ValueError):
+    """One line for the operator."""
+
+
+class MetadataLocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where the records are: the directory of the SQLite database and its owner's socket."""
+
+    path: str
+    socket: str
+    engine: str = "sqlite"
+
+
+class TimingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds; see state.Timing."""
+
+    heartbeat_interval_s: float = 1.0
+    joining_interval_s: float = 0.2
+    suspect_after_s: float = 3.0
+    dead_after_s: float = 15.0
+    tick_interval_s: float = 0.5
+
+
+class MaintenanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Seconds; what the background jobs go by."""
+
+    lease_ttl_s: float = 30.0
+    """a write session that was not renewed for this long is fenced"""
+    sweep_interval_s: float = 30.0
+    orphan_age_s: float = 3_600.0
+    """the youngest age at which a chunk that nothing references is set aside"""
+    quarantine_s: float = 86_400.0
+    """how long what was set aside is kept"""
+
+
+class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """See the module. tls_cert and tls_key: shown to callers over https. tls_ca: trusted when calling datanodes."""
+
+    listen: str
+    cluster_id: str
+    internal_key_file: str
+    metadata: MetadataLocation
+    redundancy: str = "replica:2"
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
+    timing: TimingSettings = TimingSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
+
+    @property
+    def listen_address(self) -> Address:
+        """Port 0 lets the kernel choose."""
+        return parse_address(self.listen)
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """What the master shows to callers over https."""
+        return TlsFiles(self.tls_cert, self.tls_key) if self.tls_cert else None
+
+    @property
+    def placed(self) -> Redundancy:
+        """How many copies a chunk must have."""
+        return parse_redundancy(self.redundancy)
+
+
+def parse_config(text: str | bytes) -> MasterConfig:
+    """JSON → config; ConfigError in one line."""
+    try:
+        config = msgspec.json.decode(text, type=MasterConfig)
+        _check(config)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ConfigError(str(error).splitlines()[0]) from None
+    return config
+
+
+def load_config(path: Path) -> MasterConfig:
+    """Read and parse; ConfigError that names the file."""
+    try:
+        return parse_config(_read(path, CONFIG_BYTES_MAX))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def load_internal_key(path: Path) -> bytes:
+    """32 bytes from base64. ConfigError, which shows nothing of it."""
+    try:
+        internal_key = base64.b64decode(_read(path, KEY_FILE_BYTES_MAX).strip(), validate=True)
+    except (binascii.Error, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"{path} is not base64") from None
+    if len(internal_key) != INTERNAL_KEY_BYTES:
+        raise ConfigError(f"{path} must hold {INTERNAL_KEY_BYTES} bytes in base64")
+    return internal_key
+
+
+def make_timing(settings: TimingSettings) -> Timing:
+    """For the registry."""
+    return Timing(**{name: getattr(settings, name) for name in Timing._fields})
+
+
+def _check(config: MasterConfig) -> None:
+    if not _HEX_ID.match(config.cluster_id):
+        raise ConfigError("cluster_id is 32 lower-case hex digits")
+    if config.metadata.engine != "sqlite":
+        raise ConfigError(f"metadata engine {config.metadata.engine!r} is not available; use sqlite")
+    if bool(config.tls_cert) != bool(config.tls_key):
+        raise ConfigError("tls_cert and tls_key go together")
+    if config.listen_address.is_tls and not config.tls_cert:
+        raise ConfigError(f"{config.listen} needs tls_cert and tls_key")
+    require_available(config.placed)
+    for settings in (config.timing, config.maintenance):
+        for name in settings.__struct_fields__:
+            if not 0 < getattr(settings, name) <= PERIOD_S_MAX:
+                raise ConfigError(f"{name} is more than 0 and at most a year, in seconds")
+    timing = config.timing
+    if not timing.heartbeat_interval_s < timing.suspect_after_s < timing.dead_after_s:
+        raise ConfigError("heartbeat_interval_s < suspect_after_s < dead_after_s must hold")
+
+
+def _read(path: Path, bytes_max: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(bytes_max + 1)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    if len(content) > bytes_max:
+        raise ConfigError(f"{path} has more than {bytes_max} bytes")
+    return content

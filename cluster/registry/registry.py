@@ -1,0 +1,132 @@
+"""The registry at work: takes reports, ticks and orders in, records what changes in the metadata, publishes the map.
+
+Write order: 1. decide (state.py), 2. record in the metadata, 3. publish the new map. A crash between 2 and 3 is a
+master that starts again from what was recorded. Without the metadata nothing changes state: leases are still renewed,
+and what is due is decided again with the next tick or report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from cluster.registry import state as pure
+from cluster.registry.state import ReportRefused, Timing, Transition
+from storage.base.clock import Clock
+from storage.datanode.wire import HeartbeatAnswer
+from storage.metadata.commands import RegisterNode, SetNodeState
+from storage.metadata.interface import Metadata
+from storage.model import ClusterMap, Node, NodeReport, NodeState
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["Registry", "ReportRefused"]
+
+
+class Registry:
+    """One cluster's nodes. `load` before anything else; used on one event loop."""
+
+    def __init__(self, cluster_id: str, metadata: Metadata, clock: Clock, timing: Timing) -> None:
+        self._cluster_id = cluster_id
+        self._metadata = metadata
+        self._clock = clock
+        self._timing = timing
+        self._state = pure.begin(ClusterMap(0), clock.monotonic_s())
+        self._recording = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._closed = False
+
+    @property
+    def cluster_map(self) -> ClusterMap:
+        """As published last."""
+        return self._state.cluster_map
+
+    async def load(self) -> None:
+        """Begin with what was recorded. Unavailable."""
+        self._state = pure.begin(await self._metadata.cluster_map(), self._clock.monotonic_s())
+
+    async def heartbeat(self, report: NodeReport) -> HeartbeatAnswer:
+        """Register the node or renew its lease. ReportRefused, Unavailable."""
+        becomes = self._evaluate(report)
+        if pure.must_record(self._state, report, becomes):
+            await self._record(report)
+        else:
+            self._renew(report)
+        joining = becomes is NodeState.JOINING
+        interval_s = self._timing.joining_interval_s if joining else self._timing.heartbeat_interval_s
+        return HeartbeatAnswer(self.cluster_map.epoch, interval_s)
+
+    async def tick(self) -> None:
+        """Note who has been silent for too long. Unavailable: tried again with the next tick."""
+        async with self._recording:
+            self._state, transitions = pure.tick(self._state, self._timing, self._clock.monotonic_s())
+            for transition in transitions:
+                # Decided again: the node may have been heard of while another one was recorded.
+                if transition in pure.tick(self._state, self._timing, self._clock.monotonic_s())[1]:
+                    await self._apply(transition)
+
+    async def drain(self, node_id: str) -> None:
+        """Begin to empty a node. ReportRefused, Unavailable."""
+        async with self._recording:
+            await self._apply(pure.plan_drain(self._state, node_id))
+
+    async def resume(self, node_id: str) -> None:
+        """Take a drain back. ReportRefused, Unavailable."""
+        async with self._recording:
+            await self._apply(pure.plan_resume(self._state, node_id))
+
+    async def retire(self, node_id: str) -> None:
+        """The drained node is empty: it is gone for good. ReportRefused, Unavailable."""
+        async with self._recording:
+            await self._apply(pure.plan_retire(self._state, node_id))
+
+    async def wait_for_map(self, known_epoch: int, wait_s: float) -> ClusterMap:
+        """The map as soon as its epoch is another than the caller's, at the latest after wait_s (or when closed)."""
+        try:
+            async with asyncio.timeout(wait_s):
+                while self.cluster_map.epoch == known_epoch and not self._closed:
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+        return self.cluster_map
+
+    def close(self) -> None:
+        """Let go of everybody who waits for a map, now and from now on."""
+        self._closed = True
+        self._wake()
+
+    def _evaluate(self, report: NodeReport) -> NodeState:
+        return pure.evaluate_report(self._state, report, self._cluster_id, self._timing, self._clock.monotonic_s())
+
+    def _renew(self, report: NodeReport) -> None:
+        self._state = pure.renew(self._state, report, self._clock.monotonic_s(), self._clock.now_ms())
+
+    async def _record(self, report: NodeReport) -> None:
+        """One at a time: decided again under the lock, as another report of the node may have been recorded."""
+        if self._state.find(report.node_id) is not None:
+            self._state = pure.note_heard(self._state, report.node_id, self._clock.monotonic_s())
+        async with self._recording:
+            before = self._state.find(report.node_id)
+            becomes = self._evaluate(report)
+            if not pure.must_record(self._state, report, becomes):
+                self._renew(report)
+                return
+            node: Node = await self._metadata.apply(RegisterNode(report, becomes))
+            self._publish(pure.record_node(self._state, node, self._clock.monotonic_s()))
+        if before is None or before.state is not becomes:
+            _log.info("node %d %s at %s is %s", node.number, report.node_id, report.address, becomes.value)
+
+    async def _apply(self, transition: Transition | None) -> None:
+        if transition is None:
+            return
+        await self._metadata.apply(SetNodeState(transition.node_id, transition.state))
+        self._publish(pure.apply_transition(self._state, transition))
+        _log.warning("node %s is %s", transition.node_id, transition.state.value)
+
+    def _publish(self, state: pure.RegistryState) -> None:
+        self._state = state
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,243 @@
+"""PURE. The registry as a table of states: a report, a tick or an order in, the next state of nodes out.
+
+                 report          silent ≥ suspect_after   silent ≥ dead_after   drain        emptied
+    (unknown)    joining         -                        -                     -            -
+    joining      up              suspect                  dead                  draining     -
+    up           up, renewed     suspect                  dead                  draining     -
+    suspect      up              -                        dead                  draining     -
+    dead         up              -                        -                     draining     -
+    draining     renewed         -                        -                     -            gone
+    gone         refused         -                        -                     refused      -
+
+A node is `up` with its second report: it lived long enough to be worth placing on. A draining node stays so while it is
+silent, as its chunks are being copied away in any case. Silence counts from the last report that this master heard, and
+never from before it began to listen: a master that starts, or that was stopped for a while itself, gives everybody the
+whole time again.
+
+Refused are: a report of another cluster, a newer format, a node that was retired, and a second process that claims the
+id of one that lives at another address (a copied data directory).
+
+The epoch rises with everything that could change a placement: membership, state, address, failure domain, room.
+Times here are monotonic seconds; `last_heard_ms` of a node is wall time, for people.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from cluster.placement import is_full
+from storage.base.address import parse_address
+from storage.model import ClusterMap, Node, NodeReport, NodeState
+
+FORMAT_VERSION_MAX = 1
+NODES_MAX = 4_096
+FAILURE_DOMAIN_CHARACTERS_MAX = 256
+
+_SILENT: dict[NodeState, tuple[NodeState, NodeState]] = {
+    NodeState.JOINING: (NodeState.SUSPECT, NodeState.DEAD),
+    NodeState.UP: (NodeState.SUSPECT, NodeState.DEAD),
+    NodeState.SUSPECT: (NodeState.SUSPECT, NodeState.DEAD),
+}
+"""state → what it is after suspect_after and after dead_after of silence; others are not touched by silence"""
+
+_HEARD: dict[NodeState, NodeState] = {
+    NodeState.JOINING: NodeState.UP,
+    NodeState.UP: NodeState.UP,
+    NodeState.SUSPECT: NodeState.UP,
+    NodeState.DEAD: NodeState.UP,
+    NodeState.DRAINING: NodeState.DRAINING,
+}
+
+_DRAINABLE = frozenset(_HEARD)
+
+
+class ReportRefused(Exception):
+    """The report or the order is not accepted; the text is one line for the operator of the node."""
+
+
+class Timing(NamedTuple):
+    """Seconds."""
+
+    heartbeat_interval_s: float = 1.0
+    joining_interval_s: float = 0.2
+    """until its second report, so that a node is up soon after its start"""
+    suspect_after_s: float = 3.0
+    dead_after_s: float = 15.0
+    tick_interval_s: float = 0.5
+
+
+class RegistryState(NamedTuple):
+    """All that the master knows. heard_s: by node id, when this master last heard of it."""
+
+    cluster_map: ClusterMap
+    heard_s: dict[str, float]
+    listening_since_s: float
+    ticked_s: float
+
+    def find(self, node_id: str) -> Node | None:
+        """The record of a node."""
+        return next((node for node in self.cluster_map.nodes if node.report.node_id == node_id), None)
+
+
+class Transition(NamedTuple):
+    """A node that is to be in another state."""
+
+    node_id: str
+    state: NodeState
+
+
+def begin(cluster_map: ClusterMap, now_s: float) -> RegistryState:
+    """The state of a master that starts with what the metadata recorded."""
+    return RegistryState(cluster_map, {}, now_s, now_s)
+
+
+def evaluate_report(
+    state: RegistryState, report: NodeReport, cluster_id: str, timing: Timing, now_s: float
+) -> NodeState:
+    """The state that a node has with this report. ReportRefused."""
+    _check_report(report, cluster_id)
+    node = state.find(report.node_id)
+    if node is None:
+        if len(state.cluster_map.nodes) >= NODES_MAX:
+            raise ReportRefused(f"a cluster has at most {NODES_MAX} nodes")
+        return NodeState.JOINING
+    if node.state is NodeState.GONE:
+        raise ReportRefused(f"node {report.node_id} was retired; empty its data directory to join as a new node")
+    heard_s = state.heard_s.get(report.node_id)
+    if report.address != node.report.address and heard_s is not None and now_s - heard_s < timing.suspect_after_s:
+        raise ReportRefused(
+            f"node {report.node_id} lives at {node.report.address} already; a data directory cannot be served twice"
+        )
+    return _HEARD[node.state]
+
+
+def must_record(state: RegistryState, report: NodeReport, becomes: NodeState) -> bool:
+    """Whether the metadata has to learn of this report; otherwise only the lease is renewed."""
+    node = state.find(report.node_id)
+    return node is None or node.state is not becomes or _places_differently(node, report)
+
+
+def note_heard(state: RegistryState, node_id: str, now_s: float) -> RegistryState:
+    """A report came: its node lives, whatever becomes of recording the rest."""
+    return state._replace(heard_s={**state.heard_s, node_id: now_s})
+
+
+def record_node(state: RegistryState, node: Node, now_s: float) -> RegistryState:
+    """After the metadata recorded a report: the node is new or changed, and was heard of now."""
+    others = [known for known in state.cluster_map.nodes if known.number != node.number]
+    nodes = tuple(sorted([*others, node], key=lambda known: known.number))
+    return state._replace(
+        cluster_map=ClusterMap(state.cluster_map.epoch + 1, nodes),
+        heard_s={**state.heard_s, node.report.node_id: now_s},
+    )
+
+
+def renew(state: RegistryState, report: NodeReport, now_s: float, now_ms: int) -> RegistryState:
+    """A report that changes no placement: the same epoch, with the newest figures."""
+    nodes = tuple(
+        msgspec.structs.replace(node, report=report, last_heard_ms=now_ms)
+        if node.report.node_id == report.node_id
+        else node
+        for node in state.cluster_map.nodes
+    )
+    return state._replace(
+        cluster_map=ClusterMap(state.cluster_map.epoch, nodes), heard_s={**state.heard_s, report.node_id: now_s}
+    )
+
+
+def tick(state: RegistryState, timing: Timing, now_s: float) -> tuple[RegistryState, list[Transition]]:
+    """Time passed: who is suspect or dead now. The state returned only notes the tick; see apply_transition."""
+    since_s = state.listening_since_s
+    if now_s - state.ticked_s > timing.suspect_after_s / 2:
+        since_s = now_s  # this process was stopped: reports may be waiting unread
+    state = state._replace(ticked_s=now_s, listening_since_s=since_s)
+    transitions = []
+    for node in state.cluster_map.nodes:
+        becomes = _after_silence(node.state, now_s - _heard_or_since(state, node), timing)
+        if becomes is not node.state:
+            transitions.append(Transition(node.report.node_id, becomes))
+    return state, transitions
+
+
+def plan_drain(state: RegistryState, node_id: str) -> Transition | None:
+    """Empty the node; None when it is being done. ReportRefused for a node that is unknown or gone."""
+    node = _require(state, node_id)
+    if node.state is NodeState.DRAINING:
+        return None
+    if node.state not in _DRAINABLE:
+        raise ReportRefused(f"node {node_id} is {node.state.value}")
+    return Transition(node_id, NodeState.DRAINING)
+
+
+def plan_resume(state: RegistryState, node_id: str) -> Transition | None:
+    """Take a drain back: the node is suspect until it is heard of. None when it is not draining."""
+    node = _require(state, node_id)
+    return Transition(node_id, NodeState.SUSPECT) if node.state is NodeState.DRAINING else None
+
+
+def plan_retire(state: RegistryState, node_id: str) -> Transition | None:
+    """A drained node holds nothing any more; None when it is gone already. ReportRefused unless it was draining."""
+    node = _require(state, node_id)
+    if node.state is NodeState.GONE:
+        return None
+    if node.state is not NodeState.DRAINING:
+        raise ReportRefused(f"node {node_id} is {node.state.value}; only a drained node can be retired")
+    return Transition(node_id, NodeState.GONE)
+
+
+def apply_transition(state: RegistryState, transition: Transition) -> RegistryState:
+    """After the metadata recorded it: a new map under the next epoch; the same when nothing changes."""
+    node = state.find(transition.node_id)
+    if node is None or node.state is transition.state:
+        return state
+    nodes = tuple(
+        msgspec.structs.replace(known, state=transition.state) if known is node else known
+        for known in state.cluster_map.nodes
+    )
+    return state._replace(cluster_map=ClusterMap(state.cluster_map.epoch + 1, nodes))
+
+
+def _check_report(report: NodeReport, cluster_id: str) -> None:
+    if report.cluster_id != cluster_id:
+        raise ReportRefused(f"node {report.node_id} belongs to another cluster")
+    if not 1 <= report.format_version <= FORMAT_VERSION_MAX:
+        raise ReportRefused(f"node {report.node_id} has format {report.format_version}, this master knows 1")
+    if min(report.capacity_bytes, report.free_bytes, report.reserve_bytes, report.chunk_count) < 0:
+        raise ReportRefused(f"node {report.node_id} reports a negative size")
+    if len(report.failure_domain) > FAILURE_DOMAIN_CHARACTERS_MAX:
+        raise ReportRefused(f"a failure domain has at most {FAILURE_DOMAIN_CHARACTERS_MAX} characters")
+    try:
+        parse_address(report.address)
+    except ValueError as error:
+        raise ReportRefused(f"node {report.node_id}: {error}") from None
+
+
+def _places_differently(node: Node, report: NodeReport) -> bool:
+    before = node.report
+    same_place = (before.address, before.failure_domain, before.capacity_bytes, before.reserve_bytes) == (
+        report.address,
+        report.failure_domain,
+        report.capacity_bytes,
+        report.reserve_bytes,
+    )
+    return not same_place or is_full(node) != is_full(msgspec.structs.replace(node, report=report))
+
+
+def _after_silence(before: NodeState, silent_s: float, timing: Timing) -> NodeState:
+    suspect, dead = _SILENT.get(before, (before, before))
+    if silent_s >= timing.dead_after_s:
+        return dead
+    return suspect if silent_s >= timing.suspect_after_s else before
+
+
+def _heard_or_since(state: RegistryState, node: Node) -> float:
+    return max(state.heard_s.get(node.report.node_id, state.listening_since_s), state.listening_since_s)
+
+
+def _require(state: RegistryState, node_id: str) -> Node:
+    node = state.find(node_id)
+    if node is None:
+        raise ReportRefused(f"there is no node {node_id[:64]}")
+    return node
