@@ -33,10 +33,13 @@ class Datanode(ChunkStore, Protocol):
     async def close(self) -> None: ...
 
 
+Connect = Callable[[Node], Datanode]
+
+
 class NodePool:
     """Clients by node number, following the cluster map."""
 
-    def __init__(self, internal_key: bytes, clock: Clock, connect: Callable[[Node], Datanode]) -> None:
+    def __init__(self, internal_key: bytes, clock: Clock, connect: Connect) -> None:
         self._internal_key = internal_key
         self._clock = clock
         self._connect = connect

@@ -90,7 +90,12 @@ class WriteSession:
     @property
     def is_open(self) -> bool:
         """Whether a commit has a chance: opened, and renewed within the lease."""
-        return self._session_id is not None and self._clock.monotonic_s() - self._renewed_s < self._lease_ttl_s
+        return self._session_id is not None and self.renewed_age_s < self._lease_ttl_s
+
+    @property
+    def renewed_age_s(self) -> float:
+        """How long ago the metadata last took a command of this session."""
+        return self._clock.monotonic_s() - self._renewed_s
 
     @property
     def session_id(self) -> bytes:

@@ -1,0 +1,124 @@
+"""Builds the cluster side of a gateway worker: one context manager in, three doors out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from cluster.blob_write import WriteServices, WriteSettings
+from cluster.byte_budget import CAPACITY_BYTES_DEFAULT, ByteBudget
+from cluster.chunk_read import ChunkReader
+from cluster.chunk_write import CopyCount
+from cluster.cleanup import Cleanup
+from cluster.copied_body import NewHasher
+from cluster.deadlines import Deadlines
+from cluster.directory import Directory
+from cluster.nodes import Connect, NodePool
+from cluster.objectstore import ObjectStore
+from cluster.operations import MapSource, Operations
+from cluster.placer import Placer
+from cluster.read_run import ReadRuns
+from cluster.reader import Reader
+from cluster.redundancy import parse_redundancy, require_available
+from cluster.repair_hints import RepairHints
+from cluster.session import LEASE_TTL_S, ReadTracker, WriteSession
+from cluster.writer import Writer
+from storage.base.clock import Clock
+from storage.crypto.envelope import Cipher
+from storage.crypto.keyring import Keyring
+from storage.metadata.interface import Metadata
+from storage.model import ClusterMap
+
+
+FollowMap = Callable[[Callable[[ClusterMap], Awaitable[None]]], MapSource]
+"""(what is to be called with every new map) → the source"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """What a gateway worker is told of the cluster. Sizes are bytes."""
+
+    cluster_id: bytes
+    internal_key: bytes
+    redundancy: str = "replica:2"
+    copies_before_ack_min: int | None = None
+    """None: all of them, so that an answered write survives what the redundancy promises"""
+    chunk_bytes: int = 8 << 20
+    inline_bytes_max: int = 16 << 10
+    budget_bytes: int = CAPACITY_BYTES_DEFAULT
+    cipher: Cipher = Cipher.AES_256_GCM
+    lease_ttl_s: float = LEASE_TTL_S
+    deadlines: Deadlines = field(default_factory=Deadlines)
+
+    def __repr__(self) -> str:
+        return f"ClusterSettings({self.cluster_id.hex()}, {self.redundancy})"
+
+
+class Outside(NamedTuple):
+    """What the composition root brings: everything that reaches out of the process."""
+
+    metadata: Metadata
+    keyring: Keyring
+    follow_map: FollowMap
+    """makes what keeps the cluster map current: cluster.registry.client.MasterClient"""
+    connect: Connect
+    """a client for a node of the map"""
+    new_hasher: NewHasher
+    clock: Clock
+
+
+class Cluster(NamedTuple):
+    """The three doors."""
+
+    objects: ObjectStore
+    directory: Directory
+    operations: Operations
+
+
+@asynccontextmanager
+async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIterator[Cluster]:
+    """Everything started on entry (Unavailable when metadata or map cannot be had), and stopped in order on exit:
+    clean-ups end first, then the write session closes. The metadata is the caller's to close."""
+    redundancy = require_available(parse_redundancy(settings.redundancy))
+    minimum = (
+        redundancy.pieces_before_ack_min if settings.copies_before_ack_min is None else settings.copies_before_ack_min
+    )
+    metadata, keyring, clock = outside.metadata, outside.keyring, outside.clock
+    budget = ByteBudget(settings.budget_bytes)
+    nodes = NodePool(settings.internal_key, clock, outside.connect)
+    placer = Placer(nodes, redundancy.width)
+
+    async def adopt(cluster_map: ClusterMap) -> None:
+        placer.adopt(cluster_map)
+        await nodes.adopt(cluster_map)
+
+    maps = outside.follow_map(adopt)
+    reads = ReadTracker(clock)
+    session = WriteSession(metadata, reads, clock, lease_ttl_s=settings.lease_ttl_s)
+    cleanup = Cleanup(nodes, metadata, settings.deadlines)
+    hints = RepairHints()
+    write_settings = WriteSettings(
+        settings.cluster_id,
+        CopyCount(redundancy.width, minimum),
+        settings.chunk_bytes,
+        settings.inline_bytes_max,
+        settings.cipher,
+        settings.deadlines,
+    )
+    writer = Writer(WriteServices(write_settings, keyring, session, metadata, placer, nodes, budget, cleanup))
+    chunks = ChunkReader(settings.cluster_id, settings.cipher, keyring, metadata, nodes, hints, settings.deadlines)
+    reader = Reader(settings.cluster_id, keyring, metadata, ReadRuns(metadata, chunks, budget, clock), reads)
+    async with AsyncExitStack() as running:
+        running.push_async_callback(nodes.close)
+        running.push_async_callback(maps.close)
+        await maps.start()
+        await session.start()
+        running.push_async_callback(session.stop)
+        running.push_async_callback(cleanup.close)
+        yield Cluster(
+            ObjectStore(settings.cluster_id, keyring, metadata, writer, reader, outside.new_hasher),
+            Directory(metadata, keyring, clock),
+            Operations(metadata, session, placer, maps, hints, budget, redundancy),
+        )

@@ -1,0 +1,156 @@
+"""Operations: the third door, for health and readiness: of this worker, and of the cluster as this worker sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple, Protocol
+
+from cluster.byte_budget import ByteBudget
+from cluster.placement import is_full
+from cluster.placer import Placer
+from cluster.redundancy import Redundancy, evaluate_cluster
+from cluster.repair_hints import RepairHint, RepairHints
+from cluster.session import RENEW_INTERVAL_S, WriteSession
+from storage.base.errors import FrostbyteError, NotEnoughNodes
+from storage.metadata.interface import Metadata
+from storage.model import ClusterMap, NodeState
+
+
+class MapSource(Protocol):
+    """Who knows the cluster map: the master's client."""
+
+    @property
+    def cluster_map(self) -> ClusterMap:
+        """The newest one known here."""
+        ...
+
+    async def start(self) -> None:
+        """Have a map. Unavailable."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+READY_DEADLINE_S = 2.0
+RENEWED_AGE_S_MAX = 2.5 * RENEW_INTERVAL_S
+"""older, and the metadata has not taken a command for two renewals: a commit would hardly succeed"""
+
+
+class NodeHealth(NamedTuple):
+    """One datanode, for people."""
+
+    number: int
+    node_id: str
+    address: str
+    failure_domain: str
+    state: NodeState
+    is_full: bool
+    capacity_bytes: int
+    free_bytes: int
+    chunk_count: int
+    last_heard_ms: int
+
+
+class Health(NamedTuple):
+    """What `frostbyte status` and the console show. warnings: sentences, empty when all is well."""
+
+    epoch: int
+    nodes: tuple[NodeHealth, ...]
+    redundancy: str
+    writable: bool
+    failure_domains: int
+    hints: int
+    """replicas that reads found missing or damaged and that were not looked at since"""
+    warnings: tuple[str, ...]
+
+
+class Operations:
+    """Reads only what is at hand; nothing here waits for a datanode."""
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        session: WriteSession,
+        placer: Placer,
+        maps: MapSource,
+        hints: RepairHints,
+        budget: ByteBudget,
+        redundancy: Redundancy,
+    ) -> None:
+        self.budget = budget
+        self._metadata = metadata
+        self._session = session
+        self._placer = placer
+        self._maps = maps
+        self._hints = hints
+        self._redundancy = redundancy
+
+    async def ready(self) -> bool:
+        """Whether a write would succeed now: the metadata answers and takes commands, enough nodes take chunks."""
+        if not self._session.is_open or self._session.renewed_age_s > RENEWED_AGE_S_MAX:
+            return False
+        try:
+            async with asyncio.timeout(READY_DEADLINE_S):
+                await self._metadata.configuration_sequence()
+            self._placer.eligible()
+        except (FrostbyteError, TimeoutError):
+            return False
+        return True
+
+    async def health(self) -> Health:
+        """The cluster as this worker knows it."""
+        nodes = tuple(
+            NodeHealth(
+                node.number,
+                node.report.node_id,
+                node.report.address,
+                node.report.failure_domain,
+                node.state,
+                is_full(node),
+                node.report.capacity_bytes,
+                node.report.free_bytes,
+                node.report.chunk_count,
+                node.last_heard_ms,
+            )
+            for node in self._maps.cluster_map.nodes
+        )
+        domains = {node.failure_domain for node in nodes if node.state is not NodeState.GONE}
+        writable = await self.ready()
+        return Health(
+            self._maps.cluster_map.epoch,
+            nodes,
+            str(self._redundancy),
+            writable,
+            len(domains),
+            len(self._hints),
+            tuple(self._warnings(nodes, writable)),
+        )
+
+    def repair_hints(self) -> list[RepairHint]:
+        """Replicas that reads of this worker could not use, the oldest first."""
+        return self._hints.listed()
+
+    def _warnings(self, nodes: tuple[NodeHealth, ...], writable: bool) -> list[str]:
+        found: list[str] = []
+        if not writable:
+            found.append("Writes would fail now.")
+        for node in nodes:
+            if node.state not in (NodeState.UP, NodeState.GONE):
+                found.append(f"Node {node.number} ({node.address}) is {node.state.value}.")
+            elif node.is_full and node.state is NodeState.UP:
+                found.append(f"Node {node.number} ({node.address}) is full: only its reserve is left.")
+        try:
+            losses = evaluate_cluster(self._redundancy, self._maps.cluster_map.nodes)
+        except NotEnoughNodes as error:
+            found.append(f"Too few nodes for {self._redundancy}: {error}.")
+        else:
+            if self._redundancy.width > 1 and losses.disks < self._redundancy.losses:
+                found.append(
+                    f"The copies of a chunk share a disk: {self._redundancy} survives the loss of"
+                    f" {max(losses.nodes, 0)} datanode processes, but of {max(losses.disks, 0)} disks."
+                )
+            elif self._redundancy.width == 1:
+                found.append("There is one copy of every chunk: a lost disk is lost data.")
+        if len(self._hints):
+            found.append(f"{len(self._hints)} replicas were found missing or damaged by reads.")
+        return found
