@@ -31,7 +31,6 @@ from storage.crypto.keyring import Keyring
 from storage.metadata.interface import Metadata
 from storage.model import ClusterMap
 
-
 FollowMap = Callable[[Callable[[ClusterMap], Awaitable[None]]], MapSource]
 """(what is to be called with every new map) → the source"""
 
