@@ -29,7 +29,7 @@ from s3gw.protocol.authorize import authorize
 from s3gw.protocol.claims import RawRequest, join_headers, parse_claim
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.operations import Operation
-from s3gw.protocol.routing import Route, parse_query, parse_target, route_request
+from s3gw.protocol.routing import Route, add_hoisted_headers, parse_query, parse_target, route_request
 from s3gw.protocol.sigv4 import SigningKeys, Verified, verify_claim
 from s3gw.refusals import translate
 from s3gw.respond import Headers, Intake, Receive, Responder, Send, format_error_headers, render_error
@@ -167,6 +167,8 @@ class _Road:
         services, raw = self._services, self.raw
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw.headers.items()}
         self.query = query = parse_query(raw.query_string)
+        if query:
+            add_hoisted_headers(headers, query)
         bucket_name, object_key = parse_target(raw.raw_path, raw.host.decode("latin-1"), services.settings.domains)
         self.route = route = route_request(raw.method, bucket_name, object_key, query, headers)
         operation = route.operation
