@@ -234,6 +234,15 @@ class CrashFiles:
     def _free_bytes(self) -> int:
         return max(0, self.capacity_bytes - sum(len(file.data) for file in _files_below(self._root)))
 
+    def sync_file(self, verb: str, path: str, file: _File) -> None:
+        """The step of a file's sync, on its own so that a test can show what a forgotten one does."""
+        try:
+            self._step(f"{verb} {path}")
+        except OSError:
+            file.pending.clear()
+            raise
+        file.sync()
+
     # --- FileSystem
 
     def create(self, path: AnyPath, mode: int = 0o600) -> OpenFile:
@@ -392,12 +401,7 @@ class _Handle:
 
     def _sync(self, verb: str) -> None:
         with self._files._lock:
-            try:
-                self._files._step(f"{verb} {self._path}")
-            except OSError:
-                self._file.pending.clear()
-                raise
-            self._file.sync()
+            self._files.sync_file(verb, self._path, self._file)
 
     def close(self) -> None:
         self._files._locked.discard(id(self._file))

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -280,7 +280,12 @@ async def test_small_chunks_take_one_hop(disk: DiskChunkStore, monkeypatch: pyte
     """A put or a get of up to a MiB is one hop to a thread; a large one is about one for each MiB."""
     hops: list[object] = []
     run = disk._pool.run
-    monkeypatch.setattr(disk._pool, "run", lambda function, *args: (hops.append(function), run(function, *args))[1])
+
+    def counted(function: Callable[..., object], *args: object) -> asyncio.Future[object]:
+        hops.append(function)
+        return run(function, *args)
+
+    monkeypatch.setattr(disk._pool, "run", counted)
     for length, expected in ((1000, 1), (HOP_BYTES, 1), (8 * HOP_BYTES, 8)):
         data = some_bytes(length)
         hops.clear()

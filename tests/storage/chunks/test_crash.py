@@ -1,0 +1,239 @@
+"""The power goes before every single step of a store's life; what is left must keep every answer that was given.
+
+A script of operations runs over the crash twin and is cut before step 0, 1, 2 … to its end. After each cut a new store
+opens what survived (nothing unsynced; all names; several random selections with torn writes) and is held against what
+the old one had answered: an acknowledged put is whole, an acknowledged delete or quarantine is not undone, whatever is
+listed or readable at all verifies, and no leftover stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from storage.base.clock import ManualClock
+from storage.base.errors import ChunkNotFound, Corrupt
+from storage.base.ids import ChunkId, chunk_id_from_bytes
+from storage.chunks.disk import DiskChunkStore
+from storage.chunks.footer import FOOTER_BYTES, digest_of
+from tests.storage.chunks.conformance import chunk_id, cut, put, read, some_bytes
+from tests.storage.crash_files import CrashFiles, PowerCut
+
+DIRECTORY = "/data/node"
+SEEDS = range(4)
+LARGE, SMALL, OTHER_GROUP, FIRST, SECOND, THIRD = (chunk_id(n) for n in (1, 2, 9000, 10, 11, 12))
+CONTENTS = {
+    LARGE: some_bytes((1 << 20) + 5000),
+    **{of: some_bytes(1000 + n, seed=n) for n, of in enumerate((SMALL, OTHER_GROUP, FIRST, SECOND, THIRD))},
+}
+
+
+class Ledger:
+    """What the store has answered for. A chunk whose operation was cut short is in none of the three."""
+
+    def __init__(self) -> None:
+        self.there: set[ChunkId] = set()
+        self.gone: set[ChunkId] = set()
+        self.set_aside: set[ChunkId] = set()
+
+    def begin(self, *ids: ChunkId) -> None:
+        """These may come out either way from here on, but for what is only said again."""
+        for of in ids:
+            self.there.discard(of)
+            self.gone.discard(of)
+
+
+async def put_one(store: DiskChunkStore, ledger: Ledger, of: ChunkId) -> None:
+    """Acknowledged when it returns. A repeated put puts nothing at risk."""
+    if of not in ledger.there:
+        ledger.begin(of)
+    await put(store, of, CONTENTS[of])
+    ledger.there.add(of)
+
+
+async def put_some(store: DiskChunkStore, ledger: Ledger, *ids: ChunkId) -> None:
+    """One call for all."""
+    ledger.begin(*ids)
+    outcomes = await store.put_many([(of, CONTENTS[of]) for of in ids])
+    assert outcomes == [digest_of(CONTENTS[of]) for of in ids]
+    ledger.there.update(ids)
+
+
+async def delete(store: DiskChunkStore, ledger: Ledger, *ids: ChunkId) -> None:
+    """One call for all, present or not."""
+    ledger.begin(*ids)
+    await store.delete_many(ids)
+    ledger.gone.update(ids)
+
+
+async def quarantine(store: DiskChunkStore, ledger: Ledger, *ids: ChunkId) -> None:
+    """One call for all; they must exist."""
+    ledger.begin(*ids)
+    assert await store.quarantine_many(ids) == [True] * len(ids)
+    ledger.gone.update(ids)
+    ledger.set_aside.update(ids)
+
+
+async def purge(store: DiskChunkStore, ledger: Ledger) -> None:
+    """All of the quarantine."""
+    ledger.set_aside.clear()
+    await store.purge_quarantine(1 << 60)
+
+
+async def script(files: CrashFiles, ledger: Ledger) -> None:
+    """Everything a store does, from an empty medium on, with one restart in the middle."""
+    store = DiskChunkStore(files, DIRECTORY, reserve_bytes=0, clock=ManualClock(), threads=1)
+    try:
+        await put_one(store, ledger, LARGE)
+        await put_one(store, ledger, SMALL)
+        await put_one(store, ledger, LARGE)
+        await put_some(store, ledger, FIRST, SECOND, THIRD, OTHER_GROUP)
+        await quarantine(store, ledger, SMALL, SECOND)
+        await delete(store, ledger, FIRST, LARGE, OTHER_GROUP)
+        await put_one(store, ledger, LARGE)
+    finally:
+        store.close()
+    store = DiskChunkStore(files, DIRECTORY, reserve_bytes=0, clock=ManualClock(), threads=1)
+    try:
+        await put_one(store, ledger, SMALL)
+        await purge(store, ledger)
+        await put_one(store, ledger, OTHER_GROUP)
+        await delete(store, ledger, SMALL, FIRST)
+    finally:
+        store.close()
+
+
+async def check(survivors: CrashFiles, ledger: Ledger) -> None:
+    """Open what survived, and hold it against the ledger."""
+    store = DiskChunkStore(survivors, DIRECTORY, reserve_bytes=0, threads=1)
+    try:
+        assert list(survivors.list_directory(f"{DIRECTORY}/tmp")) == []
+        listed = {chunk_id_from_bytes(entry.chunk_id) for entry in await store.inventory(None, 100)}
+        assert ledger.there <= listed
+        assert not ledger.gone & listed
+        for of in listed:
+            assert await store.verify(of) == digest_of(CONTENTS[of])
+            assert await read(store, of) == CONTENTS[of]
+        for of in ledger.gone:
+            with pytest.raises(ChunkNotFound):
+                await store.stat(of)
+        aside = dict(set_aside(survivors))
+        assert ledger.set_aside <= set(aside)
+        assert all(aside[of][:-FOOTER_BYTES] == CONTENTS[of] for of in aside)
+        for of, data in CONTENTS.items():
+            await put(store, of, data)
+    finally:
+        store.close()
+
+
+def set_aside(files: CrashFiles) -> Iterator[tuple[ChunkId, bytes]]:
+    """The quarantine as it is on the medium."""
+    for name in files.list_directory(f"{DIRECTORY}/quarantine"):
+        with files.open(f"{DIRECTORY}/quarantine/{name}") as file:
+            yield chunk_id_from_bytes(bytes.fromhex(name[:40])), file.pread(file.size(), 0)
+
+
+async def cut_everywhere(make: Callable[[], CrashFiles]) -> int:
+    """Run the script once for each of its steps; how many there were."""
+    for step in range(1000):
+        files, ledger = make(), Ledger()
+        files.cut_before(step)
+        try:
+            await script(files, ledger)
+        except PowerCut:
+            pass
+        else:
+            return step
+        await check(files.survivors(), ledger)
+        await check(files.survivors(names=True), ledger)
+        for seed in SEEDS:
+            await check(files.survivors(seed=step * len(SEEDS) + seed), ledger)
+    raise AssertionError("the script never ends")
+
+
+async def test_a_cut_before_every_step() -> None:
+    """Of start, put, put_many, quarantine, delete, restart and purge; at least the steps that we know of."""
+    assert await cut_everywhere(CrashFiles) > 60
+
+
+class NoDirectorySync(CrashFiles):
+    """A twin of a store that forgot to sync its names."""
+
+    def fsync_directory(self, path: object) -> None:
+        if not str(path).startswith(DIRECTORY + "/chunks/"):
+            super().fsync_directory(str(path))
+
+
+class NoQuarantineSync(CrashFiles):
+    """A twin of a store that forgot to sync where it set chunks aside."""
+
+    def fsync_directory(self, path: object) -> None:
+        if str(path) != DIRECTORY + "/quarantine":
+            super().fsync_directory(str(path))
+
+
+class NoBytesSync(CrashFiles):
+    """A twin of a store that forgot to sync its bytes."""
+
+    def sync_file(self, verb: str, path: str, file: object) -> None:
+        self._step(f"{verb} {path}")
+
+
+class RenameFirst(CrashFiles):
+    """A twin of a store that gives a chunk its name before its bytes are durable."""
+
+    def sync_file(self, verb: str, path: str, file: object) -> None:
+        self._late = getattr(self, "_late", [])
+        self._late.append((verb, path, file))
+
+    def fsync_directory(self, path: object) -> None:
+        for late in getattr(self, "_late", []):
+            super().sync_file(*late)
+        self._late = []
+        super().fsync_directory(str(path))
+
+
+@pytest.mark.parametrize("broken", [NoDirectorySync, NoQuarantineSync, NoBytesSync, RenameFirst])
+async def test_the_check_notices_a_forgotten_sync(broken: type[CrashFiles]) -> None:
+    """Each of the syncs is needed: without it some cut takes a chunk, brings one back or leaves a damaged one."""
+    with pytest.raises((AssertionError, Corrupt)):
+        await cut_everywhere(broken)
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_a_cut_among_concurrent_writers(seed: int) -> None:
+    """Puts, deletes and a batch in flight on several threads when the power goes at some step."""
+    rng = random.Random(seed)
+    files, ledger = CrashFiles(), Ledger()
+    store = DiskChunkStore(files, DIRECTORY, reserve_bytes=0, clock=ManualClock(), threads=4)
+    await put_some(store, ledger, FIRST, SECOND)
+    files.cut_before(files.steps + rng.randrange(60))
+    outcomes = await asyncio.gather(
+        put_one(store, ledger, LARGE),
+        put_one(store, ledger, SMALL),
+        put_one(store, ledger, SMALL),
+        put_some(store, ledger, THIRD, OTHER_GROUP),
+        delete(store, ledger, FIRST),
+        quarantine(store, ledger, SECOND),
+        return_exceptions=True,
+    )
+    assert all(outcome is None or isinstance(outcome, PowerCut) for outcome in outcomes)
+    store.close()
+    for survivors in (files.survivors(), files.survivors(names=True), files.survivors(seed=seed)):
+        await check(survivors, ledger)
+
+
+async def test_leftovers_of_a_cut_are_removed_at_the_next_start() -> None:
+    """A cut in the middle of a large put leaves a file in tmp/ that the medium did keep; the next start removes it."""
+    files, ledger = CrashFiles(), Ledger()
+    store = DiskChunkStore(files, DIRECTORY, reserve_bytes=0, threads=1)
+    files.cut_before(files.steps + 3)
+    with pytest.raises(PowerCut):
+        await store.put(LARGE, len(CONTENTS[LARGE]), cut(CONTENTS[LARGE], 65_552))
+    store.close()
+    survivors = files.survivors(names=True)
+    assert len(list(survivors.list_directory(f"{DIRECTORY}/tmp"))) == 1
+    await check(survivors, ledger)
