@@ -1,0 +1,161 @@
+"""A datanode in memory that fails as told: it refuses, fills up, stalls, dies midway, lies, corrupts or is slow."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from storage.base.errors import ChunkError, ChunkNotFound, NodeFull, NodeUnreachable
+from storage.base.ids import ChunkId
+from storage.chunks.memory import MemoryChunkStore
+from storage.chunks.store import Buffer, ChunkReceipt, InventoryEntry, Space
+from storage.datanode.wire import PullRequest
+from storage.model import Node, NodeReport, NodeState
+
+GIB = 1 << 30
+
+
+class FaultyDatanode:
+    """A memory store with switches. `peers` maps addresses to nodes, for pulls."""
+
+    def __init__(self, number: int, peers: dict[str, FaultyDatanode], failure_domain: str = "") -> None:
+        self.number = number
+        self.address = f"unix:/node-{number}"
+        self.failure_domain = failure_domain or f"zone/host-{number}/disk"
+        self.inner = MemoryChunkStore()
+        self.peers = peers
+        peers[self.address] = self
+        self.down = False
+        """refuses everything"""
+        self.full = False
+        """refuses puts and pulls with NodeFull, before a byte was taken"""
+        self.put_dies_after_bytes: int | None = None
+        self.put_stalls_after_bytes: int | None = None
+        self.put_is_never_durable = False
+        """takes everything and does not answer"""
+        self.put_stores_other_bytes = False
+        self.slow_by_steps = 0
+        """turns of the event loop that it takes for each piece"""
+        self.get_stalls = False
+        self.get_corrupts = False
+        self.get_ends_early = False
+        self.delete_fails = False
+        self.pull_fails = False
+        self.puts = 0
+        self.gets = 0
+        self.pulls = 0
+        self.deletes = 0
+        self.bytes_taken = 0
+
+    def node(self, state: NodeState = NodeState.UP) -> Node:
+        """Its registry record."""
+        report = NodeReport(
+            f"{self.number:032x}", "c" * 32, self.address, self.failure_domain, 100 * GIB, 90 * GIB, GIB, 1
+        )
+        return Node(self.number, report, state, 0)
+
+    @property
+    def chunks(self) -> dict[ChunkId, bytes]:
+        """What it holds."""
+        return self.inner.chunks
+
+    async def put(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
+        self.puts += 1
+        self._check_up()
+        if self.full:
+            raise NodeFull("full")
+        receipt = await self.inner.put(chunk_id, length, self._take(body))
+        if self.put_is_never_durable:
+            await asyncio.Event().wait()
+        if self.put_stores_other_bytes:
+            return ChunkReceipt(receipt.length, bytes(8))
+        return receipt
+
+    async def _take(self, body: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
+        taken = 0
+        async for piece in body:
+            self._check_up()
+            taken += len(piece)
+            self.bytes_taken += len(piece)
+            if self.put_dies_after_bytes is not None and taken > self.put_dies_after_bytes:
+                raise NodeUnreachable("died")
+            if self.put_stalls_after_bytes is not None and taken > self.put_stalls_after_bytes:
+                await asyncio.Event().wait()
+            for _ in range(self.slow_by_steps):
+                await asyncio.sleep(0)
+            yield piece
+
+    async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
+        self._check_up()
+        return await self.inner.put_many(items)
+
+    async def get(self, chunk_id: ChunkId, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
+        self.gets += 1
+        self._check_up()
+        if self.get_stalls:
+            await asyncio.Event().wait()
+        async for piece in self.inner.get(chunk_id, offset, length):
+            block = piece
+            if self.get_corrupts:
+                block = bytes([block[0] ^ 1]) + block[1:]
+            if self.get_ends_early:
+                yield block[: len(block) // 2]
+                return
+            yield block
+
+    async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError]:
+        self._check_up()
+        return await self.inner.get_many(spans)
+
+    async def stat(self, chunk_id: ChunkId) -> ChunkReceipt:
+        self._check_up()
+        return await self.inner.stat(chunk_id)
+
+    async def verify(self, chunk_id: ChunkId) -> ChunkReceipt:
+        self._check_up()
+        return await self.inner.verify(chunk_id)
+
+    async def pull(self, chunk_id: ChunkId, request: PullRequest) -> ChunkReceipt:
+        self.pulls += 1
+        self._check_up()
+        if self.full:
+            raise NodeFull("full")
+        if self.pull_fails:
+            raise NodeUnreachable("the source does not answer")
+        sealed = self.peers[request.source].chunks.get(chunk_id)
+        if sealed is None:
+            raise ChunkNotFound("the source does not hold it")
+        assert len(sealed) == request.length
+        outcome = (await self.inner.put_many([(chunk_id, sealed)]))[0]
+        assert isinstance(outcome, ChunkReceipt)
+        assert outcome.digest == request.digest
+        return outcome
+
+    async def delete_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        self._check_up()
+        if self.delete_fails:
+            raise NodeUnreachable("no")
+        self.deletes += len(chunk_ids)
+        return await self.inner.delete_many(chunk_ids)
+
+    async def quarantine_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        self._check_up()
+        return await self.inner.quarantine_many(chunk_ids)
+
+    async def purge_quarantine(self, older_than_ms: int) -> int:
+        self._check_up()
+        return await self.inner.purge_quarantine(older_than_ms)
+
+    async def inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
+        self._check_up()
+        return await self.inner.inventory(after, limit)
+
+    async def space(self) -> Space:
+        return await self.inner.space()
+
+    async def close(self) -> None:
+        pass
+
+    def _check_up(self) -> None:
+        if self.down:
+            raise NodeUnreachable("down")
