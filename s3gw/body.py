@@ -39,8 +39,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 OBJECT_BYTES_MAX = 5 << 30
 """of one PUT or one part, as on AWS"""
-PATIENCE_S = 30.0
-"""how long a client may keep us waiting for PROGRESS_BYTES; time that the consumer takes does not count"""
+PATIENCE_S = 20.0
+"""how long a client may keep us waiting for PROGRESS_BYTES; the consumer's own time does not count. Below the time after
+which the server aborts a stalled connection, so that the client is told."""
 PROGRESS_BYTES = 16 * 1024
 
 _SIGNED_CHUNKS = frozenset({PayloadMode.STREAMING_SIGNED, PayloadMode.STREAMING_SIGNED_TRAILER})
@@ -58,13 +59,16 @@ class BodyLimits(NamedTuple):
     patience_s: float = PATIENCE_S
 
 
+DEFAULT_LIMITS = BodyLimits()
+
+
 def open_body(
     receive: Receive,
     headers: Mapping[bytes, bytes],
     verified: Verified,
     algorithm: ChecksumAlgorithm | None = None,
     *,
-    limits: BodyLimits = BodyLimits(),  # noqa: B008 (an immutable value)
+    limits: BodyLimits = DEFAULT_LIMITS,
     length_required: bool = True,
 ) -> RequestBody:
     """Judge the headers and get ready to read.

@@ -1,0 +1,309 @@
+"""Serves the gateway's application on a listening socket that the process inherited: HTTP/1.1 for the open world.
+
+uvicorn and llhttp speak HTTP, and refuse what llhttp finds ambiguous (Content-Length given twice or beside
+Transfer-Encoding, signs in it, bare line feeds, folded headers). BoundedProtocol bounds the head and aborts stalled
+connections. What is added here is what a public endpoint needs on top:
+
+- the number of headers, of connections and of requests at once is bounded; refusals before a request exists are
+  S3 documents, and never land in the middle of another response;
+- bytes that the parser swallows between pieces of a body (chunk extensions, trailers) are bounded, and HTTP trailers
+  never become headers of a request that was already authenticated;
+- only `chunked` as Transfer-Encoding, exactly one Host, no Transfer-Encoding with HTTP/1.0;
+- a connection whose request body was not read is closed and not read on for ever;
+- a request to upgrade (`h2c`) is served as HTTP/1.1 on a connection that then closes, for the parser stops there; with
+  a body it is refused, because llhttp would drop the body.
+
+`100 Continue` goes out with the first receive() and not before, which is uvicorn's own behaviour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from html import escape
+from typing import Any, NamedTuple
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from s3gw.protocol.errors import S3Error
+from storage.base.internal_server import HEAD_BYTES_MAX, STALL_CHECK_S, STALL_TIMEOUT_S, BoundedProtocol, TlsFiles
+
+BACKLOG = 2048
+TICK_S = 1.0
+"""between updates of the Date header"""
+SWALLOWED_BYTES_MAX = 16 * 1024
+PIPELINED_MAX = 16
+"""requests that wait for an earlier one's response on the same connection"""
+
+
+class HttpLimits(NamedTuple):
+    """What bounds a gateway's HTTP, per worker. Heads and stalls: storage.base.internal_server."""
+
+    headers_max: int = 100
+    connections_max: int = 4096
+    requests_max: int = 1024
+    """at once; the next one is told to slow down"""
+    idle_s: int = 75
+    """of a kept-alive connection"""
+    drain_s: int = 20
+    """for the requests under way when the gateway is told to stop"""
+
+
+DEFAULT_LIMITS = HttpLimits()
+
+
+class GatewayProtocol(BoundedProtocol):
+    """One connection from the open world."""
+
+    def __init__(self, *args: Any, limits: HttpLimits, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = limits
+        self._refusal: S3Error | None = None
+        self._running: RequestResponseCycle | None = None
+        """the request whose response is next on the wire"""
+        self._deaf = False
+        """what still arrives is not read: the connection closes after the response under way"""
+        self._hosts = 0
+        self._has_body = False
+        self._body_arrived = False
+        self._swallowed_bytes = 0
+        self._closing_since_s: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections_max:
+            self._refusal = S3Error("SlowDown")
+            self.send_400_response("")
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._body_arrived = False
+        super().data_received(data)
+        cycle = self.cycle
+        if self._in_head or self.transport.is_closing():
+            return
+        if cycle is None or (cycle.response_complete and not cycle.more_body):
+            # Blank lines before a head have stopped uvicorn's idle timer: from here on a head is due.
+            self._in_head = True
+        elif cycle.more_body and not self._body_arrived:
+            self._swallowed_bytes += len(data)
+            if self._swallowed_bytes > SWALLOWED_BYTES_MAX:
+                self.send_400_response("")
+
+    # ------------------------------------------------------------------ the parser's callbacks
+
+    def on_message_begin(self) -> None:
+        self._hosts = self._swallowed_bytes = 0
+        self._has_body = False
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            # HTTP trailers: counted and dropped. aws-chunked carries its own inside the body.
+            self._count_head(len(name) + len(value))
+            return
+        super().on_header(name, value)
+        if len(self.headers) > self._limits.headers_max:
+            self._refuse("RequestHeaderSectionTooLarge")
+        name, value = self.headers[-1]
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"transfer-encoding":
+            self._has_body = True
+            if value.strip().lower() != b"chunked":
+                self._refuse("NotImplemented", Header="Transfer-Encoding")
+        elif name == b"content-length":
+            self._has_body = value.strip() != b"0"
+
+    def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        if self._hosts > 1 or (self._hosts == 0 and version != "1.0"):
+            self._refuse("BadRequest", "Exactly one Host header is expected.")
+        if self._has_body and version == "1.0" and any(name == b"transfer-encoding" for name, _ in self.headers):
+            self._refuse("BadRequest", "HTTP/1.0 has no Transfer-Encoding.")
+        if self._has_body and self.parser.should_upgrade():
+            self._refuse("BadRequest", "A request with a body cannot upgrade the protocol.")
+        if len(self.pipeline) >= PIPELINED_MAX:
+            self._refuse("SlowDown")
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body_arrived = True
+        self._swallowed_bytes = 0
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        cycle = self.cycle
+        if cycle.response_complete and (cycle.more_body or self._deaf):
+            self.transport.close()
+
+    # ------------------------------------------------------------------ uvicorn's hooks
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app if len(self.tasks) < self._limits.requests_max else _slow_down)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        self.cycle.keep_alive = False
+        self._deaf = True
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request and close; a response under way is left to finish first."""
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.keep_alive = False
+            self._deaf = True
+            self.pipeline.clear()
+            broken = running is self.cycle and running.more_body
+            if running.response_started or not broken:
+                return
+            running.disconnected = True
+            running.message_event.set()
+        refusal = self._refusal
+        if refusal is None:
+            too_long = self._head_bytes > HEAD_BYTES_MAX
+            refusal = S3Error("RequestHeaderSectionTooLarge") if too_long else S3Error("BadRequest", msg or None)
+        self.transport.write(_render_refusal(refusal, self.server_state.default_headers))
+        self.transport.close()
+
+    def abort_if_stalled(self, now_s: float) -> None:
+        """Also a connection whose last bytes the client does not take."""
+        super().abort_if_stalled(now_s)
+        if not self.transport.is_closing():
+            return
+        if self._closing_since_s is None:
+            self._closing_since_s = now_s
+        elif now_s - self._closing_since_s > STALL_TIMEOUT_S:
+            self.transport.abort()
+
+    def _refuse(self, code: str, message: str | None = None, **extra: str) -> None:
+        """Out of a callback: the parser stops, and data_received calls send_400_response."""
+        self._refusal = S3Error(code, message, **extra)
+        raise self._refusal
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server, stopped by an event: its own signal handling ends a drained process by the signal."""
+
+    def __init__(self, config: uvicorn.Config, stop: asyncio.Event, on_started: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._stop = stop
+        self._on_started = on_started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._on_started is not None:
+            self._on_started()
+
+    async def main_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        checked_s = loop.time()
+        while not self._stop.is_set():
+            await self.on_tick(0)
+            if loop.time() - checked_s >= STALL_CHECK_S:
+                checked_s = loop.time()
+                for connection in list(self.server_state.connections):
+                    if isinstance(connection, GatewayProtocol):
+                        connection.abort_if_stalled(checked_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._stop.wait()
+
+
+async def serve_gateway(
+    app: Any,
+    sock: socket.socket,
+    *,
+    tls: TlsFiles | None = None,
+    limits: HttpLimits = DEFAULT_LIMITS,
+    on_started: Callable[[], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Serve on a bound socket until SIGTERM or SIGINT (or, when `stop` is given, until that is set; signals are then
+    left alone). From then on no connection is accepted, requests under way get limits.drain_s to finish, and it
+    returns with the socket closed. OSError (ssl.SSLError is one) when the TLS files cannot be loaded.
+    """
+    config = uvicorn.Config(
+        app,
+        http=functools.partial(GatewayProtocol, limits=limits),  # type: ignore[arg-type]
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=limits.idle_s,
+        timeout_graceful_shutdown=limits.drain_s,
+    )
+    config.load()
+    config.ssl = _load_tls(tls) if tls is not None else None
+    asked = stop or asyncio.Event()
+    async with _stop_on_signals(asked, enabled=stop is None):
+        await GatewayServer(config, asked, on_started).serve(sockets=[sock])
+
+
+def _load_tls(tls: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.cert, tls.key)
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+@contextlib.asynccontextmanager
+async def _stop_on_signals(stop: asyncio.Event, *, enabled: bool) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT) if enabled else ()
+    for number in signals:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+def _render_document(error: S3Error) -> bytes:
+    extra = "".join(f"<{name}>{escape(text)}</{name}>" for name, text in error.extra.items())
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message>{extra}</Error>"
+    ).encode()
+
+
+def _render_refusal(error: S3Error, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    document = _render_document(error)
+    headers = [
+        *default_headers,
+        (b"content-type", b"application/xml"),
+        (b"content-length", b"%d" % len(document)),
+        (b"connection", b"close"),
+    ]
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return STATUS_LINE[error.status] + lines + b"\r\n" + document
+
+
+async def _slow_down(scope: Any, receive: Any, send: Any) -> None:
+    error = S3Error("SlowDown")
+    document = b"" if scope["method"] == "HEAD" else _render_document(error)
+    headers = [
+        (b"content-type", b"application/xml"),
+        (b"content-length", b"%d" % len(document)),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": document})
