@@ -93,7 +93,8 @@ class _Builder:
 def parse_xml(document: bytes, root_name: str) -> Element:
     """A request document → its root element. MalformedXML for anything but one bounded, DTD-free `root_name` document.
 
-    Read as UTF-8 whatever the declaration says: no other encoding occurs, and codecs are not the client's to choose.
+    Read as UTF-8 whatever the declaration says (a byte order mark of UTF-16 is still heeded by expat): codecs are not
+    the client's to choose.
     """
     if len(document) > XML_BYTES_MAX:
         raise S3Error("MaxMessageLengthExceeded")
