@@ -40,8 +40,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 OBJECT_BYTES_MAX = 5 << 30
 """of one PUT or one part, as on AWS"""
 PATIENCE_S = 20.0
-"""how long a client may keep us waiting for PROGRESS_BYTES; the consumer's own time does not count. Below the time after
-which the server aborts a stalled connection, so that the client is told."""
+"""how long a client may keep us waiting for PROGRESS_BYTES; the consumer's own time does not count. Below the time
+after which the server aborts a stalled connection, so that the client is told."""
 PROGRESS_BYTES = 16 * 1024
 
 _SIGNED_CHUNKS = frozenset({PayloadMode.STREAMING_SIGNED, PayloadMode.STREAMING_SIGNED_TRAILER})
