@@ -96,7 +96,10 @@ class ChunkDirectory:
             draft.append(buffers)
 
     def store(self, draft: Draft, buffers: Sequence[Buffer]) -> ChunkReceipt:
-        """Write the last bytes of a draft and make it a durable chunk. ChunkTruncated, ChunkConflict, NodeFull."""
+        """Write the last bytes of a draft and make it a durable chunk. ChunkTruncated, ChunkConflict, NodeFull.
+
+        Where only the last sync fails, the chunk keeps its name though nobody was told of it: another writer of the
+        same bytes may have found it there and been answered."""
         with medium_errors.writing():
             draft.complete(buffers)
             draft.sync()

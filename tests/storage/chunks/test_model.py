@@ -1,0 +1,83 @@
+"""Random operations on the disk store and on its memory twin: what they answer is the same, to the error's type."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage.base.clock import ManualClock
+from storage.base.errors import ChunkError, Corrupt
+from storage.chunks.disk import DiskChunkStore
+from storage.chunks.memory import MemoryChunkStore
+from storage.chunks.store import ChunkStore
+from tests.storage.chunks.conformance import chunk_id, pieces, read
+from tests.storage.crash_files import CrashFiles
+
+Operation = Callable[[ChunkStore], Awaitable[object]]
+
+IDS = st.builds(chunk_id, st.sampled_from([1, 2, 4095, 4096]), st.integers(0, 1))
+CONTENTS = st.sampled_from([b"a", b"bb", b"other", b""])
+TIMES_MS = st.integers(1_699_999_999_990, 1_700_000_000_060)
+OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
+    st.builds(
+        lambda of, data, more: lambda s: s.put(of, len(data) + more, pieces([data])),
+        IDS,
+        CONTENTS,
+        st.sampled_from([0, 0, 0, 1, -1]),
+    ),
+    st.builds(lambda items: lambda s: s.put_many(items), st.lists(st.tuples(IDS, CONTENTS), max_size=4)),
+    st.builds(
+        lambda of, start, size: lambda s: read(s, of, start, size),
+        IDS,
+        st.integers(0, 6),
+        st.none() | st.integers(0, 6),
+    ),
+    st.builds(
+        lambda spans: lambda s: s.get_many(spans),
+        st.lists(st.tuples(IDS, st.integers(0, 3), st.integers(0, 6)), max_size=4),
+    ),
+    st.builds(lambda of: lambda s: s.stat(of), IDS),
+    st.builds(lambda of: lambda s: s.verify(of), IDS),
+    st.builds(lambda ids: lambda s: s.delete_many(ids), st.lists(IDS, max_size=3)),
+    st.builds(lambda ids: lambda s: s.quarantine_many(ids), st.lists(IDS, max_size=3)),
+    st.builds(lambda at: lambda s: s.purge_quarantine(at), TIMES_MS),
+    st.builds(lambda after, limit: lambda s: s.inventory(after, limit), st.none() | IDS, st.integers(0, 9)),
+)
+
+
+def _plain(outcome: object) -> object:
+    """Errors by their type, so that answers can be compared."""
+    if isinstance(outcome, list):
+        return [_plain(item) for item in outcome]
+    return type(outcome) if isinstance(outcome, Exception) else outcome
+
+
+async def _answer(store: ChunkStore, operation: Operation) -> object:
+    try:
+        return _plain(await operation(store))
+    except (ChunkError, Corrupt) as error:
+        return type(error)
+
+
+@settings(max_examples=150, deadline=None)
+@given(operations=st.lists(OPERATIONS, min_size=1, max_size=25))
+def test_disk_and_memory_answer_alike(operations: list[Operation]) -> None:
+    """Time moves a millisecond with every operation; the power goes at the end, and a new disk store knows the rest."""
+
+    async def run() -> None:
+        files, clock = CrashFiles(), ManualClock()
+        disk = DiskChunkStore(files, "/node", reserve_bytes=0, clock=clock, threads=1)
+        memory = MemoryChunkStore(clock=clock)
+        for operation in operations:
+            clock.advance(0.001)
+            assert await _answer(disk, operation) == await _answer(memory, operation)
+        disk.close()
+        again = DiskChunkStore(files.survivors(), "/node", reserve_bytes=0, clock=clock, threads=1)
+        assert await again.inventory(None, 100) == await memory.inventory(None, 100)
+        assert await again.purge_quarantine(1 << 60) == await memory.purge_quarantine(1 << 60)
+        again.close()
+
+    asyncio.run(run())
