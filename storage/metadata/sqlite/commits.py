@@ -27,7 +27,8 @@ def commit_version(tx: Transaction, command: CommitVersion) -> VersionCommitted:
         check_conditions(command.conditions, current_etag(place.head))
     for extent in command.shared:
         require_shareable(tx, extent)
-    require_covered(command.version.size, _spans(command))
+    if command.shared or len(command.blobs) != 1 or command.blobs[0].size != command.version.size:
+        require_covered(command.version.size, _spans(command))
     appended = append_version(tx, place, command.version)
     offset = 0
     for blob in command.blobs:

@@ -18,7 +18,10 @@ _VERSION = (
     " v.part_count"
 )
 _AT = "h.bucket_id = ? AND h.is_marker IN (0, 1) AND h.object_key = ?"
-_SELECT_CURRENT = f"{_VERSION} FROM heads h JOIN versions v ON v.row_id = h.version_row WHERE {_AT}"
+_SELECT_CURRENT = (
+    f"{_VERSION} FROM heads h JOIN versions v ON v.row_id = h.version_row"
+    " WHERE h.bucket_id = ? AND h.is_marker = ? AND h.object_key = ?"
+)
 _SELECT_NULL = f"{_VERSION} FROM heads h JOIN versions v ON v.row_id = h.null_row WHERE {_AT}"
 _SELECT_VERSION = (
     f"{_VERSION} FROM heads h JOIN versions v ON v.bucket_id = h.bucket_id AND v.object_key = h.object_key"
@@ -73,7 +76,8 @@ def read_version(
 def _find_version(execute: Execute, bucket_id: int, object_key: bytes, version_id: str | None) -> tuple[Any, ...]:
     row: tuple[Any, ...] | None
     if version_id is None:
-        row = execute(_SELECT_CURRENT, (bucket_id, object_key)).fetchone()
+        row = execute(_SELECT_CURRENT, (bucket_id, 0, object_key)).fetchone()
+        row = row or execute(_SELECT_CURRENT, (bucket_id, 1, object_key)).fetchone()
         if row is None:
             raise NoSuchKey()
         return row

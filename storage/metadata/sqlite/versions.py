@@ -17,13 +17,16 @@ from storage.metadata.sqlite.records import decode_attributes, encode_record
 from storage.model import Attributes, SessionState, Versioning
 
 _HEAD = "h.is_marker, h.version_row, h.null_row, h.last_sequence, h.etag, h.last_modified_ms"
-_SELECT_HEAD = f"SELECT {_HEAD} FROM heads h WHERE h.bucket_id = ? AND h.is_marker IN (0, 1) AND h.object_key = ?"
-# one seek per table, in one statement: every commit begins with it
+_SELECT_HEAD = (
+    f"SELECT {_HEAD} FROM heads h WHERE h.bucket_id = ?1 AND h.is_marker = 0 AND h.object_key = ?2"
+    f" UNION ALL SELECT {_HEAD} FROM heads h WHERE h.bucket_id = ?1 AND h.is_marker = 1 AND h.object_key = ?2 LIMIT 1"
+)
+# one seek per row, in one statement: every commit begins with it
 _SELECT_PLACE = (
-    f"SELECT b.versioning, b.owner_id, s.state, {_HEAD} FROM (SELECT 1)"
-    " LEFT JOIN buckets b ON b.bucket_id = ?1"
+    f"SELECT b.versioning, b.owner_id, s.state, {_HEAD}, {_HEAD.replace('h.', 'm.')} FROM buckets b"
     " LEFT JOIN write_sessions s ON s.session_id = ?2"
-    " LEFT JOIN heads h ON h.bucket_id = ?1 AND h.is_marker IN (0, 1) AND h.object_key = ?3"
+    " LEFT JOIN heads h ON h.bucket_id = ?1 AND h.is_marker = 0 AND h.object_key = ?3"
+    " LEFT JOIN heads m ON m.bucket_id = ?1 AND m.is_marker = 1 AND m.object_key = ?3 WHERE b.bucket_id = ?1"
 )
 _INSERT_VERSION = (
     "INSERT INTO versions (bucket_id, object_key, sequence, uid, is_null, is_marker, size, etag, last_modified_ms,"
@@ -41,9 +44,10 @@ _UPDATE_HEAD = (
 )
 _DELETE_HEAD = "DELETE FROM heads WHERE bucket_id = ? AND is_marker = ? AND object_key = ?"
 _CLEAR_NULL_ROW = "UPDATE heads SET null_row = NULL WHERE bucket_id = ? AND is_marker = ? AND object_key = ?"
+_NEWEST = "SELECT row_id, is_marker, size, etag, last_modified_ms, owner_id, attributes, sequence FROM versions"
 _SELECT_NEWEST = (
-    "SELECT row_id, is_marker, size, etag, last_modified_ms, owner_id, attributes FROM versions"
-    " WHERE bucket_id = ? AND object_key = ? ORDER BY sequence DESC LIMIT 1"
+    f"{_NEWEST} WHERE bucket_id = ? AND object_key = ? AND is_null = 0 UNION ALL {_NEWEST} WHERE row_id = ?"
+    " ORDER BY sequence DESC LIMIT 1"
 )
 _DELETE_VERSION = "DELETE FROM versions WHERE row_id = ?"
 _SELECT_BLOBS = "SELECT blob_id FROM extents WHERE version_row = ? AND blob_id IS NOT NULL"
@@ -81,12 +85,17 @@ class Appended(NamedTuple):
 
 def find_place(tx: Transaction, session_id: bytes, bucket_id: int, object_key: bytes) -> Place:
     """What a session's write finds. SessionFenced, NoSuchBucket."""
-    versioning, owner_id, state, *head = tx.execute(_SELECT_PLACE, (bucket_id, session_id, object_key)).fetchone()
-    if state != SessionState.OPEN.value:
-        raise SessionFenced()
-    if versioning is None:
+    row = tx.execute(_SELECT_PLACE, (bucket_id, session_id, object_key)).fetchone()
+    if row is None:
         raise NoSuchBucket()
-    return Place(bucket_id, object_key, versioning, owner_id, None if head[0] is None else Head._make(head))
+    if row[2] != SessionState.OPEN.value:
+        raise SessionFenced()
+    head = None
+    if row[3] is not None:
+        head = Head._make(row[3:9])
+    elif row[9] is not None:
+        head = Head._make(row[9:])
+    return Place(bucket_id, object_key, row[0], row[1], head)
 
 
 def find_head(tx: Transaction, bucket_id: int, object_key: bytes) -> Head | None:
@@ -130,8 +139,8 @@ def append_version(
             place.object_key,
             sequence,
             version.uid,
-            is_null,
-            is_marker,
+            int(is_null),
+            int(is_marker),
             version.size,
             version.etag,
             last_modified_ms,
@@ -181,11 +190,11 @@ def remove_version(tx: Transaction, bucket_id: int, object_key: bytes, head: Hea
         if null_row is None and head.null_row is not None:
             tx.execute(_CLEAR_NULL_ROW, place)
         return
-    newest = tx.execute(_SELECT_NEWEST, (bucket_id, object_key)).fetchone()
+    newest = tx.execute(_SELECT_NEWEST, (bucket_id, object_key, null_row)).fetchone()
     if newest is None:
         tx.execute(_DELETE_HEAD, place)
         return
-    newest_row, is_marker, size, etag, last_modified_ms, owner_id, attributes = newest
+    newest_row, is_marker, size, etag, last_modified_ms, owner_id, attributes, _ = newest
     listed = _listing_columns(size, etag, last_modified_ms, owner_id, decode_attributes(attributes))
     _set_head(tx, bucket_id, object_key, head, is_marker, (newest_row, null_row, head.last_sequence, *listed))
 
