@@ -1,0 +1,327 @@
+"""The master's application over a real socket and real metadata: who may ask what, and what is recorded when."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from cluster.registry.app import MasterApp
+from cluster.registry.client import MasterClient
+from cluster.registry.registry import Registry, ReportRefused
+from cluster.registry.state import Timing
+from storage.base.address import Address
+from storage.base.background import LoopStatus
+from storage.base.clock import ManualClock
+from storage.base.errors import Unavailable
+from storage.base.internal_auth import (
+    MASTER_NODE_ID,
+    NODE_HEADER,
+    ROLE_DATANODE,
+    ROLE_MASTER,
+    access_token,
+    derive_node_key,
+    report_token,
+)
+from storage.base.internal_client import Answer, InternalClient
+from storage.datanode import wire
+from storage.metadata.commands import Command
+from storage.metadata.sqlite.open import open_owned_metadata
+from storage.model import ClusterMap, NodeReport, NodeState
+from tests.cluster.nodes import CLUSTER_ID, make_report
+from tests.storage.base.serving import serving
+
+INTERNAL_KEY = bytes(range(32))
+MASTER_TOKEN = access_token(derive_node_key(INTERNAL_KEY, ROLE_MASTER, MASTER_NODE_ID))
+
+
+class SometimesAway:
+    """Real metadata that a test can take away."""
+
+    def __init__(self, metadata: Any) -> None:
+        self._metadata = metadata
+        self.is_away = False
+
+    async def apply(self, command: Command) -> Any:
+        """As Metadata.apply."""
+        if self.is_away:
+            raise Unavailable("the metadata is away")
+        return await self._metadata.apply(command)
+
+    async def cluster_map(self) -> ClusterMap:
+        """As Metadata.cluster_map."""
+        recorded: ClusterMap = await self._metadata.cluster_map()
+        return recorded
+
+
+class Master:
+    """A registry behind its application on a socket, with a clock that moves when told."""
+
+    def __init__(self, metadata: SometimesAway, clock: ManualClock, registry: Registry, address: Address) -> None:
+        self.metadata = metadata
+        self.clock = clock
+        self.registry = registry
+        self.address = address
+
+    async def send(self, method: str, target: str, token: str, body: bytes | None = None, node_id: str = "") -> Answer:
+        """One request on a connection of its own."""
+        client = InternalClient(self.address, token, headers={NODE_HEADER: node_id} if node_id else {})
+        try:
+            return await client.call(method, target, body)
+        finally:
+            await client.close()
+
+    async def report(self, report: NodeReport, token: str = "") -> Answer:
+        """A heartbeat as the datanode sends it."""
+        return await self.send("POST", "/v1/heartbeat", token or token_of(report), wire.encode(report), report.node_id)
+
+    async def silence(self, seconds: float) -> None:
+        """Let time pass, with ticks as often as they come."""
+        for _ in range(round(seconds * 2)):
+            self.clock.advance(0.5)
+            await self.registry.tick()
+
+    async def recorded(self) -> dict[int, NodeState]:
+        """The states in the metadata, by number."""
+        return {node.number: node.state for node in (await self.metadata.cluster_map()).nodes}
+
+
+def token_of(report: NodeReport) -> str:
+    """What this node presents to masters."""
+    return report_token(derive_node_key(INTERNAL_KEY, ROLE_DATANODE, report.node_id))
+
+
+def reason_of(answer: Answer) -> tuple[str, str]:
+    """The name and the message of a failed answer."""
+    return msgspec.msgpack.decode(answer.body, type=tuple[str, str])
+
+
+@pytest.fixture
+async def master(tmp_path: Path) -> AsyncIterator[Master]:
+    """A master that has just begun, over empty metadata."""
+    owned = await open_owned_metadata(tmp_path / "metadata")
+    metadata, clock = SometimesAway(owned), ManualClock()
+    registry = Registry(CLUSTER_ID, metadata, clock, Timing())  # type: ignore[arg-type]
+    await registry.load()
+    jobs = [LoopStatus("a job", 3, 0, 1234, "")]
+    async with serving(MasterApp(registry, INTERNAL_KEY, lambda: jobs), f"unix:{tmp_path}/m.sock") as address:
+        yield Master(metadata, clock, registry, address)
+        registry.close()
+    await owned.close()
+
+
+@pytest.fixture
+async def client(master: Master) -> AsyncIterator[MasterClient]:
+    """A gateway's client."""
+    asking = MasterClient(master.address, INTERNAL_KEY)
+    yield asking
+    await asking.close()
+
+
+async def test_reports_register_and_renew(master: Master) -> None:
+    """Joining is asked to report again soon, up in the usual interval; the metadata numbers the node once."""
+    first = await master.report(make_report(5))
+    assert wire.parse_heartbeat_answer(first.body).heartbeat_interval_s == 0.2
+    assert await master.recorded() == {1: NodeState.JOINING}
+    second = await master.report(make_report(5))
+    assert wire.parse_heartbeat_answer(second.body) == wire.HeartbeatAnswer(master.registry.cluster_map.epoch, 1.0)
+    assert await master.recorded() == {1: NodeState.UP}
+    await master.report(make_report(6))
+    assert await master.recorded() == {1: NodeState.UP, 2: NodeState.JOINING}
+
+
+async def test_usual_reports_write_nothing(master: Master) -> None:
+    """A lease is renewed in memory: with the metadata away heartbeats still succeed."""
+    for _ in range(2):
+        await master.report(make_report(1))
+    master.metadata.is_away = True
+    assert (await master.report(make_report(1, free_bytes=77 << 30))).status == 200
+    assert master.registry.cluster_map.nodes[0].report.free_bytes == 77 << 30
+    assert (await master.report(make_report(2))).status == 503
+    master.metadata.is_away = False
+    assert (await master.report(make_report(2))).status == 200
+
+
+async def test_nobody_reports_for_another(master: Master) -> None:
+    """No token, a stranger's token, the gateways' token, another's report."""
+    report, other = make_report(1), make_report(2)
+    for token in ("0" * 64, token_of(other), MASTER_TOKEN):
+        assert (await master.report(report, token)).status == 401
+    body = wire.encode(report)
+    assert (await master.send("POST", "/v1/heartbeat", token_of(report), body)).status == 401
+    assert (await master.send("POST", "/v1/heartbeat", token_of(report), body, "../../etc")).status == 401
+    forged = await master.send("POST", "/v1/heartbeat", token_of(other), body, other.node_id)
+    assert (forged.status, reason_of(forged)[0]) == (400, "BadRequest")
+    assert master.registry.cluster_map.nodes == ()
+
+
+async def test_gateway_requests_need_the_masters_token(master: Master) -> None:
+    """A datanode's report token opens nothing but its report."""
+    report = make_report(1)
+    for method, target in [
+        ("GET", "/v1/map"),
+        ("GET", "/v1/nodes"),
+        ("GET", "/v1/jobs"),
+        ("POST", f"/v1/nodes/{report.node_id}/drain"),
+        ("GET", "/v1/nothing"),
+    ]:
+        for token in ("", token_of(report), access_token(derive_node_key(INTERNAL_KEY, ROLE_DATANODE, "x"))):
+            assert (await master.send(method, target, token)).status == 401
+    assert (await master.send("GET", "/v1/health", "")).body == b"ok"
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"nonsense", wire.encode(["a"] * 8), wire.encode({"node_id": 1})])
+async def test_bodies_that_are_no_report(master: Master, body: bytes) -> None:
+    """400 with a reason."""
+    report = make_report(1)
+    answer = await master.send("POST", "/v1/heartbeat", token_of(report), body, report.node_id)
+    assert (answer.status, reason_of(answer)[0]) == (400, "BadRequest")
+
+
+async def test_bounds_of_requests(master: Master) -> None:
+    """Too large a report, queries that are no numbers, targets that do not exist."""
+    report = make_report(1)
+    answer = await master.send("POST", "/v1/heartbeat", token_of(report), bytes(20_000), report.node_id)
+    assert answer.status == 413
+    for target in ("/v1/map?epoch=x", "/v1/map?wait_s=-1", "/v1/map?wait_s=nan", "/v1/map?epoch=" + "9" * 40):
+        assert (await master.send("GET", target, MASTER_TOKEN)).status == 400
+    for method, target in [("GET", "/"), ("POST", "/v1/nodes/xyz/drain"), ("GET", f"/v1/nodes/{'a' * 32}/drain")]:
+        assert (await master.send(method, target, MASTER_TOKEN)).status == 404
+
+
+async def test_a_refused_report_says_why(master: Master) -> None:
+    """409, and the reason in one line for the datanode's log."""
+    stranger = msgspec.structs.replace(make_report(1), cluster_id="ee" * 16)
+    answer = await master.report(stranger)
+    assert answer.status == 409
+    assert reason_of(answer) == (ReportRefused.__name__, f"node {stranger.node_id} belongs to another cluster")
+
+
+async def test_silence_is_recorded(master: Master) -> None:
+    """Suspect, dead and up again are in the metadata as well as in the map."""
+    for _ in range(2):
+        await master.report(make_report(1))
+    for seconds, becomes in [(3.0, NodeState.SUSPECT), (12.0, NodeState.DEAD)]:
+        await master.silence(seconds)
+        assert master.registry.cluster_map.nodes[0].state is becomes
+        assert await master.recorded() == {1: becomes}
+    await master.report(make_report(1))
+    assert await master.recorded() == {1: NodeState.UP}
+
+
+async def test_without_metadata_states_wait(master: Master) -> None:
+    """A tick that cannot record fails, changes nothing, and the next one makes up for it."""
+    for _ in range(2):
+        await master.report(make_report(1))
+    master.metadata.is_away = True
+    with pytest.raises(Unavailable):
+        await master.silence(4)
+    assert master.registry.cluster_map.nodes[0].state is NodeState.UP
+    master.metadata.is_away = False
+    await master.silence(3)
+    assert await master.recorded() == {1: NodeState.SUSPECT}
+
+
+async def test_a_new_master_begins_with_what_was_recorded(master: Master) -> None:
+    """The same nodes under the same numbers, and time for all to report."""
+    for _ in range(2):
+        await master.report(make_report(1))
+    again = Registry(CLUSTER_ID, master.metadata, master.clock, Timing())  # type: ignore[arg-type]
+    await again.load()
+    assert [(node.number, node.state) for node in again.cluster_map.nodes] == [(1, NodeState.UP)]
+    assert again.cluster_map.epoch == master.registry.cluster_map.epoch
+    await again.tick()
+    assert again.cluster_map.nodes[0].state is NodeState.UP
+
+
+async def test_drain_resume_and_retire(master: Master) -> None:
+    """Orders over HTTP, answered with the nodes; the last step is the maintenance's."""
+    for _ in range(2):
+        await master.report(make_report(1))
+    node_id = make_report(1).node_id
+    answer = await master.send("POST", f"/v1/nodes/{node_id}/drain", MASTER_TOKEN)
+    assert json.loads(answer.body)["nodes"][0]["state"] == "draining"
+    assert await master.recorded() == {1: NodeState.DRAINING}
+    await master.send("POST", f"/v1/nodes/{node_id}/resume", MASTER_TOKEN)
+    await master.report(make_report(1))
+    assert await master.recorded() == {1: NodeState.UP}
+    with pytest.raises(ReportRefused, match="only a drained node"):
+        await master.registry.retire(node_id)
+    await master.registry.drain(node_id)
+    await master.registry.retire(node_id)
+    assert await master.recorded() == {1: NodeState.GONE}
+    assert (await master.report(make_report(1))).status == 409
+    assert (await master.send("POST", f"/v1/nodes/{'f' * 32}/drain", MASTER_TOKEN)).status == 409
+
+
+async def test_nodes_and_jobs_for_people(master: Master) -> None:
+    """Every field by its name."""
+    await master.report(make_report(1))
+    listed = json.loads((await master.send("GET", "/v1/nodes", MASTER_TOKEN)).body)
+    (node,) = listed["nodes"]
+    assert listed["epoch"] == master.registry.cluster_map.epoch
+    assert (node["number"], node["state"], node["address"]) == (1, "joining", make_report(1).address)
+    assert set(NodeReport.__struct_fields__) < set(node)
+    (job,) = json.loads((await master.send("GET", "/v1/jobs", MASTER_TOKEN)).body)
+    assert (job["name"], job["runs"]) == ("a job", 3)
+
+
+async def test_a_poll_waits_for_a_change(master: Master, client: MasterClient) -> None:
+    """The first is answered at once, the second with the next registration."""
+    first = await client.fetch_map()
+    polling = asyncio.create_task(client.fetch_map())
+    await asyncio.wait({polling}, timeout=0.05)
+    assert not polling.done()
+    await master.report(make_report(1))
+    second = await polling
+    assert second.epoch > first.epoch
+    assert second == master.registry.cluster_map
+
+
+async def test_polls_end_when_the_master_drains(master: Master, client: MasterClient) -> None:
+    """Nobody keeps a master from stopping."""
+    known = await client.fetch_map()
+    polling = asyncio.create_task(client.fetch_map())
+    await asyncio.wait({polling}, timeout=0.05)
+    master.registry.close()
+    assert await polling == known
+
+
+async def test_a_poll_ends_by_itself(master: Master) -> None:
+    """With the same map, after the wait that was asked for."""
+    epoch = master.registry.cluster_map.epoch
+    answer = await master.send("GET", f"/v1/map?epoch={epoch}&wait_s=0.01", MASTER_TOKEN)
+    assert msgspec.msgpack.decode(answer.body, type=ClusterMap) == master.registry.cluster_map
+
+
+async def test_after_a_failure_the_next_poll_does_not_wait(master: Master, tmp_path: Path) -> None:
+    """A master that was started again may be at the same epoch with other nodes."""
+    path = f"unix:{tmp_path}/again.sock"
+    async with serving(MasterApp(master.registry, INTERNAL_KEY), path) as address:
+        client = MasterClient(address, INTERNAL_KEY)
+        before = await client.fetch_map()
+    with pytest.raises(Unavailable):
+        await client.fetch_map()
+    async with serving(MasterApp(master.registry, INTERNAL_KEY), path):
+        assert await client.fetch_map() == before
+        await client.close()
+
+
+async def test_a_wrong_internal_key_is_unavailable(master: Master) -> None:
+    """The reason is in the message."""
+    client = MasterClient(master.address, bytes(32))
+    with pytest.raises(Unavailable, match="401"):
+        await client.fetch_map()
+    await client.close()
+
+
+async def test_concurrent_first_reports_register_once(master: Master) -> None:
+    """Whatever races, a node has one number, and is up with the second report."""
+    answers = await asyncio.gather(*(master.report(make_report(1)) for _ in range(8)))
+    assert {answer.status for answer in answers} == {200}
+    assert await master.recorded() == {1: NodeState.UP}
