@@ -31,6 +31,9 @@ from storage.crypto.keyring import Keyring
 from storage.metadata.interface import Metadata
 from storage.model import ClusterMap
 
+BUDGET_BYTES_MIN = 2 << 20
+"""room for the largest block of a body beside the largest span of a read"""
+
 FollowMap = Callable[[Callable[[ClusterMap], Awaitable[None]]], MapSource]
 """(what is to be called with every new map) → the source"""
 
@@ -79,8 +82,10 @@ class Cluster(NamedTuple):
 @asynccontextmanager
 async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIterator[Cluster]:
     """Everything started on entry (Unavailable when metadata or map cannot be had), and stopped in order on exit:
-    clean-ups end first, then the write session closes. The metadata is the caller's to close."""
+    clean-ups end first, then the write session closes. The metadata is the caller's to close. ValueError: settings."""
     redundancy = require_available(parse_redundancy(settings.redundancy))
+    if settings.budget_bytes < BUDGET_BYTES_MIN:
+        raise ValueError(f"a memory budget has at least {BUDGET_BYTES_MIN} bytes")
     minimum = (
         redundancy.pieces_before_ack_min if settings.copies_before_ack_min is None else settings.copies_before_ack_min
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cluster.domains import parse_levels
 from cluster.nodes import NodePool
 from cluster.placement import Placement, eligible, make_blob_seed
 from storage.base.errors import NotEnoughNodes
@@ -11,7 +12,7 @@ from storage.model import ClusterMap, Node
 
 
 class Placer:
-    """Knows which nodes can take a chunk now. Nodes that just failed are left out while enough others are there."""
+    """Knows which nodes can take a chunk now. Nodes that just failed are left out while the others serve as well."""
 
     def __init__(self, nodes: NodePool, replicas: int) -> None:
         self._nodes = nodes
@@ -19,6 +20,7 @@ class Placer:
         self._map = ClusterMap(0)
         self._placement: Placement | None = None
         self._left_out: frozenset[int] = frozenset()
+        self._last_resort: list[Node] = []
 
     def adopt(self, cluster_map: ClusterMap) -> None:
         """Place over this map from now on."""
@@ -36,11 +38,23 @@ class Placer:
         if placement is None or failed != self._left_out:
             placement = self._placement = self._build(failed)
             self._left_out = failed
-        return placement.candidates(make_blob_seed(blob_id), chunk_index)
+        chosen = placement.candidates(make_blob_seed(blob_id), chunk_index)
+        return chosen + self._last_resort if self._last_resort else chosen
 
     def _build(self, failed: frozenset[int]) -> Placement:
+        everybody = self.eligible()
         try:
-            working = [node for node in self._map.nodes if node.number not in failed]
-            return Placement(eligible(working, self._replicas), self._replicas)
+            working = eligible([node for node in self._map.nodes if node.number not in failed], self._replicas)
         except NotEnoughNodes:
-            return Placement(self.eligible(), self._replicas)
+            working = []
+        # Copies side by side would be worse than asking a node that may fail again.
+        as_far_apart = self._spread(working) == self._spread(everybody)
+        if not as_far_apart:
+            working = everybody
+        self._last_resort = [node for node in everybody if node not in working]
+        return Placement(working, self._replicas)
+
+    def _spread(self, nodes: Sequence[Node]) -> list[int]:
+        """How many different zones, hosts and disks the replicas can have."""
+        levels = [parse_levels(node.report.failure_domain) for node in nodes]
+        return [min(self._replicas, len({names[depth] for names in levels})) for depth in range(3)]
