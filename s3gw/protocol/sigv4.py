@@ -35,12 +35,13 @@ _ADDED_ON_THE_WAY = frozenset({b"x-amz-cf-id"})
 class Verified(NamedTuple):
     """A claim that holds, and the key that signed it (which signs the chunks of a streaming body too).
 
-    path_as_sent: it holds only over the path as it was sent, not over its strict encoding: worth a log line.
+    path_as_sent, query_as_sent: it holds only over what was sent, not over its canonical form: worth a log line.
     """
 
     claim: Claim
     signing_key: bytes
     path_as_sent: bool = False
+    query_as_sent: bool = False
 
     def __repr__(self) -> str:
         return f"Verified({self.claim.access_key_id}, {self.claim.scope})"
@@ -85,16 +86,19 @@ def verify_claim(
     """
     _check_time(claim, now_s)
     _check_signed_headers(request, claim)
+    query = request.query_string
     signing_key = signing_keys.derive(claim.access_key_id, secret_access_key, claim.date, claim.region)
     rest = _canonical_rest(request, claim)
-    strict = encode_path(request.raw_path)
-    canonical = b"%b\n%b\n%b" % (request.method.encode(), strict, rest)
+    canonical = _canonical_request(request.method, encode_path(request.raw_path), encode_query(query), rest)
     if _holds(claim, signing_key, canonical):
         return Verified(claim, signing_key)
-    if request.raw_path != strict:
-        as_sent = b"%b\n%b\n%b" % (request.method.encode(), request.raw_path, rest)
+    # Some clients sign their own spelling: curl before 8 leaves the query unsorted, others leave `!'()*` in the path.
+    # A signature over the very bytes that were sent is as good a proof.
+    for path_as_sent, query_as_sent in ((True, False), (False, True), (True, True)):
+        path = request.raw_path if path_as_sent else encode_path(request.raw_path)
+        as_sent = _canonical_request(request.method, path, query if query_as_sent else encode_query(query), rest)
         if _holds(claim, signing_key, as_sent):
-            return Verified(claim, signing_key, path_as_sent=True)
+            return Verified(claim, signing_key, path_as_sent, query_as_sent)
     text = string_to_sign(claim, canonical)
     raise S3Error(
         "SignatureDoesNotMatch",
@@ -137,9 +141,13 @@ def _encode_query_word(raw: bytes) -> bytes:
     return quote_from_bytes(decode_query_word(raw), safe="~").encode()
 
 
+def _canonical_request(method: str, path: bytes, query: bytes, rest: bytes) -> bytes:
+    return b"%b\n%b\n%b\n%b" % (method.encode(), path, query, rest)
+
+
 def _canonical_rest(request: RawRequest, claim: Claim) -> bytes:
-    """The canonical request from its third line on: query, headers, their names, payload."""
-    lines = [encode_query(request.query_string) if request.query_string else b""]
+    """The canonical request from its fourth line on: headers, their names, payload."""
+    lines = []
     for name in claim.signed_headers:
         encoded = name.encode()
         value = request.host if name == "host" else request.headers.get(encoded, b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import string
 from urllib.parse import quote
 
@@ -11,9 +12,17 @@ from hypothesis import strategies as st
 
 from s3gw.protocol.claims import PayloadMode, RawRequest, join_headers
 from s3gw.protocol.errors import S3Error
-from s3gw.protocol.sigv4 import SigningKeys, encode_path, encode_query, verify_claim
+from s3gw.protocol.sigv4 import (
+    SigningKeys,
+    derive_signing_key,
+    encode_path,
+    encode_query,
+    string_to_sign,
+    verify_claim,
+)
 from tests.s3gw.protocol.signing import (
     ACCESS_KEY_ID,
+    HOST,
     SECRET_ACCESS_KEY,
     claim_of,
     presign,
@@ -139,6 +148,22 @@ def test_path_signed_as_it_was_sent_holds_and_says_so() -> None:
     request = sign_by_header("GET", "/bucket/a(b)!+'c*")
     assert encode_path(request.raw_path) != request.raw_path
     assert verify(request).path_as_sent
+
+
+@pytest.mark.parametrize("query", ["prefix=p&list-type=2", "acl", "prefix=a/b"])
+def test_query_signed_as_it_was_sent_holds_and_says_so(query: str) -> None:
+    """curl before 8 signs the query as it stands, unsorted and without the equals sign of a bare name."""
+    request = sign_by_header("GET", "/b")
+    claim = claim_of(request)
+    rest = f"host:{HOST}\nx-amz-content-sha256:{claim.payload_text}\nx-amz-date:{claim.timestamp}\n"
+    canonical = f"GET\n/b\n{query}\n{rest}\n{';'.join(claim.signed_headers)}\n{claim.payload_text}".encode()
+    key = derive_signing_key(SECRET_ACCESS_KEY, claim.date, claim.region)
+    signature = hmac.new(key, string_to_sign(claim, canonical).encode(), "sha256").hexdigest()
+    signed = request._replace(query_string=query.encode())
+    verified = verify_claim(signed, claim._replace(signature=signature), SECRET_ACCESS_KEY, claim.time_s, SigningKeys())
+    assert verified.query_as_sent
+    with pytest.raises(S3Error, match="SignatureDoesNotMatch"):
+        verify(signed._replace(query_string=query.encode() + b"&x=1"))
 
 
 @pytest.mark.parametrize("sent", ["/b//a/../c/./d//", "/b/%2e%2e/x", "//", "/b/a%20b"])
