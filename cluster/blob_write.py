@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from cluster.body import Body
 from cluster.byte_budget import ByteBudget
@@ -19,6 +18,7 @@ from cluster.cleanup import Cleanup, Place
 from cluster.deadlines import Deadlines
 from cluster.frame_log import FrameLog
 from cluster.nodes import NodePool
+from cluster.placer import Placer
 from cluster.session import WriteSession
 from storage.base.errors import ChunkTruncated
 from storage.base.ids import ChunkId
@@ -27,17 +27,9 @@ from storage.crypto.envelope import DATA_KEY_BYTES, Cipher, Sealer, sealed_lengt
 from storage.crypto.keyring import BucketKey, Keyring
 from storage.crypto.keys import BlobKey
 from storage.metadata.interface import Metadata
-from storage.model import Blob, Chunk, Node
+from storage.model import Blob, Chunk
 
 CHUNKS_AT_ONCE_MAX = 2
-
-
-class Placement(Protocol):
-    """Which datanodes a chunk goes to."""
-
-    def candidates(self, blob_id: bytes, chunk_index: int) -> Sequence[Node]:
-        """Eligible nodes in the order of preference: the first get the replicas. NotEnoughNodes."""
-        ...
 
 
 class WriteSettings(NamedTuple):
@@ -63,7 +55,7 @@ class WriteServices(NamedTuple):
     keyring: Keyring
     session: WriteSession
     metadata: Metadata
-    placement: Placement
+    placer: Placer
     nodes: NodePool
     budget: ByteBudget
     cleanup: Cleanup
@@ -161,12 +153,12 @@ class BlobWrite:
         index = len(self._begun)
         span = chunk_span(self._length, index, settings.chunk_bytes)
         chunk_id = ChunkId(self._blob_id, index)
-        candidates = services.placement.candidates(self._blob_id, index)
+        choice = services.placer.choose(self._blob_id, index)
         data_key = os.urandom(DATA_KEY_BYTES)
         log = FrameLog(services.budget)
         sealer = ChunkSealer(Sealer(settings.cluster_id, chunk_id, data_key, settings.cipher), span.length, log)
         size = sealed_length(span.length)
-        write = ChunkWrite(chunk_id, size, candidates, settings.copies, log, services.nodes, settings.deadlines)
+        write = ChunkWrite(chunk_id, size, choice, settings.copies, log, services.nodes, settings.deadlines)
         row = Chunk(index, span.offset, span.length, self._blob_key.wrap(index, data_key), log.digest)
         chunk = _ChunkUnderWay(row, log, sealer, write)
         self._begun.append(chunk)

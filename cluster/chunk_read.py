@@ -69,11 +69,14 @@ class ChunkReader:
         data_key = BlobKey(bucket_key, self._cluster_id, blob.blob_id).unwrap(chunk.index, chunk.wrapped_key)
         return Opener(self._cluster_id, ChunkId(blob.blob_id, chunk.index), data_key, self._cipher)
 
-    def open_inline(self, blob: Blob) -> bytes | bytearray:
-        """The whole plaintext of an inline blob. Corrupt, SealBroken."""
+    def open_inline(self, blob: Blob, start: int, end: int) -> Buffer:
+        """The plaintext [start, end) of an inline blob, which is opened whole. Corrupt, SealBroken."""
         if blob.inline is None or len(blob.chunks) != 1:
             raise Corrupt("an inline blob has one chunk and its bytes", blob_id=blob.blob_id.hex())
-        return open_whole(self.opener(blob, blob.chunks[0]), blob.inline)
+        plaintext = open_whole(self.opener(blob, blob.chunks[0]), blob.inline)
+        if len(plaintext) != blob.size or end > blob.size:
+            raise Corrupt(f"an inline blob of {len(plaintext)} bytes does not match its record")
+        return plaintext if end - start == blob.size else memoryview(plaintext)[start:end]
 
     async def fetch(self, opener: Opener, piece: ChunkSlice) -> Buffer:
         """The plaintext of a slice. Corrupt when every replica is missing or damaged, Unavailable when one that cannot

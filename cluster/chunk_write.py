@@ -12,13 +12,12 @@ A replica counts only when the datanode's own digest, of the bytes that it wrote
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from cluster.deadlines import Deadlines
 from cluster.frame_log import Cursor, FrameLog
 from cluster.nodes import NodePool
+from cluster.placer import Choice
 from storage.base.errors import ChunkError, Corrupt, FrostbyteError, NodeUnreachable, NotEnoughNodes, Unavailable
 from storage.base.ids import ChunkId
 from storage.chunks.store import ChunkReceipt
@@ -33,7 +32,7 @@ class CopyCount(NamedTuple):
 
 
 class ChunkWrite:
-    """Made with the nodes in the order of preference: the first `wanted` get the chunk, the rest stand in.
+    """Made with the nodes that get the chunk, and those that stand in for them.
 
     `start`, then the producer fills the log and closes it, then `finish`; `abort` at any time instead.
     """
@@ -42,7 +41,7 @@ class ChunkWrite:
         self,
         chunk_id: ChunkId,
         sealed_length: int,
-        candidates: Sequence[Node],
+        choice: Choice,
         copies: CopyCount,
         log: FrameLog,
         nodes: NodePool,
@@ -56,9 +55,10 @@ class ChunkWrite:
         self._log = log
         self._nodes = nodes
         self._deadlines = deadlines
-        self._first = candidates[: copies.wanted]
-        self._stand_ins = deque(candidates[copies.wanted :])
-        self._domains = {node.number: node.report.failure_domain for node in candidates}
+        self._choice = choice
+        self._stand_ins: list[Node] | None = None
+        """ranked when first needed"""
+        self._domains = {node.number: node.report.failure_domain for node in choice.column}
         self._running: set[int] = set()
         self._durable: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -68,7 +68,7 @@ class ChunkWrite:
         """Begin to send to all replicas."""
         loop = asyncio.get_running_loop()
         # All cursors are opened before a byte is appended: none may miss the start.
-        starts = [(node.number, self._log.open_cursor()) for node in self._first]
+        starts = [(node.number, self._log.open_cursor()) for node in self._choice.column]
         self._running.update(number for number, _ in starts)
         for number, cursor in starts:
             assert cursor is not None, "the log is used for one chunk, from its start"
@@ -172,9 +172,13 @@ class ChunkWrite:
 
     def _take_stand_in(self) -> int | None:
         """The next node that was not tried, of a failure domain that holds no copy if there is one."""
+        if self._stand_ins is None:
+            self._stand_ins = self._choice.stand_ins()
+        if not self._stand_ins:
+            return None
         taken = {self._domains[number] for number in (*self._running, *self._durable)}
-        for node in self._stand_ins:
-            if node.report.failure_domain not in taken:
-                self._stand_ins.remove(node)
-                return node.number
-        return self._stand_ins.popleft().number if self._stand_ins else None
+        apart = (node for node in self._stand_ins if node.report.failure_domain not in taken)
+        node = next(apart, self._stand_ins[0])
+        self._stand_ins.remove(node)
+        self._domains[node.number] = node.report.failure_domain
+        return node.number

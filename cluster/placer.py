@@ -11,6 +11,25 @@ from storage.base.errors import NotEnoughNodes
 from storage.model import ClusterMap, Node
 
 
+class Choice:
+    """The nodes of one chunk. Stand-ins are ranked only when they are needed, which they hardly ever are."""
+
+    __slots__ = ("_chunk_index", "_last_resort", "_placement", "_seed", "column")
+
+    def __init__(self, placement: Placement, seed: int, chunk_index: int, last_resort: tuple[Node, ...] = ()) -> None:
+        self.column = placement.column(seed, chunk_index)
+        """who gets the replicas"""
+        self._placement = placement
+        self._seed = seed
+        self._chunk_index = chunk_index
+        self._last_resort = last_resort
+
+    def stand_ins(self) -> list[Node]:
+        """All other nodes that can take the chunk, best first; those that just failed last."""
+        others = self._placement.substitutes(self._seed, self._chunk_index, self.column)
+        return [*others, *self._last_resort]
+
+
 class Placer:
     """Knows which nodes can take a chunk now. Nodes that just failed are left out while the others serve as well."""
 
@@ -20,7 +39,7 @@ class Placer:
         self._map = ClusterMap(0)
         self._placement: Placement | None = None
         self._left_out: frozenset[int] = frozenset()
-        self._last_resort: list[Node] = []
+        self._last_resort: tuple[Node, ...] = ()
 
     def adopt(self, cluster_map: ClusterMap) -> None:
         """Place over this map from now on."""
@@ -31,15 +50,14 @@ class Placer:
         """The nodes that can take a chunk, by the map. NotEnoughNodes when they are fewer than the replicas."""
         return eligible(self._map.nodes, self._replicas)
 
-    def candidates(self, blob_id: bytes, chunk_index: int) -> Sequence[Node]:
-        """Eligible nodes in the order of preference: the first get the replicas, the rest stand in. NotEnoughNodes."""
+    def choose(self, blob_id: bytes, chunk_index: int) -> Choice:
+        """Where a chunk goes. NotEnoughNodes."""
         failed = frozenset(node.number for node in self._map.nodes if self._nodes.has_failed(node.number))
         placement = self._placement
         if placement is None or failed != self._left_out:
             placement = self._placement = self._build(failed)
             self._left_out = failed
-        chosen = placement.candidates(make_blob_seed(blob_id), chunk_index)
-        return chosen + self._last_resort if self._last_resort else chosen
+        return Choice(placement, make_blob_seed(blob_id), chunk_index, self._last_resort)
 
     def _build(self, failed: frozenset[int]) -> Placement:
         everybody = self.eligible()
@@ -51,7 +69,7 @@ class Placer:
         as_far_apart = self._spread(working) == self._spread(everybody)
         if not as_far_apart:
             working = everybody
-        self._last_resort = [node for node in everybody if node not in working]
+        self._last_resort = tuple(node for node in everybody if node not in working)
         return Placement(working, self._replicas)
 
     def _spread(self, nodes: Sequence[Node]) -> list[int]:

@@ -49,6 +49,9 @@ class ReadRuns:
 
     async def blocks(self, read: VersionRead, start: int, end: int) -> AsyncGenerator[Buffer, None]:
         """The plaintext [start, end) of a version, in order. Corrupt when the rows do not add up to it."""
+        if len(read.blobs) == 1 and read.blobs[0].inline is not None:
+            yield self.chunks.open_inline(read.blobs[0], start - read.extents[0].offset, end - read.extents[0].offset)
+            return
         left = end - start
         run = _Run(self, self._slices(read, start, end))
         try:
@@ -150,9 +153,7 @@ class _Run:
 
     async def _take(self, piece: ChunkSlice) -> Buffer:
         if piece.blob.inline is not None:
-            plaintext = self._shared.chunks.open_inline(piece.blob)
-            whole = piece.start == 0 and piece.end == len(plaintext)
-            return plaintext if whole else memoryview(plaintext)[piece.start : piece.end]
+            return self._shared.chunks.open_inline(piece.blob, piece.start, piece.end)
         budget, ahead = self._shared.budget, self._ahead
         if ahead is not None:
             budget.settle(self)

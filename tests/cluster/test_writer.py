@@ -77,7 +77,7 @@ def first_choice(world: World) -> FaultyDatanode:
     session = world.objects._writer._services.session
     counter = session._counter + 1
     blob_id = session.session_id + counter.to_bytes(8, "big")
-    return world.nodes[world.objects._writer._services.placement.candidates(blob_id, 0)[0].number]
+    return world.nodes[world.objects._writer._services.placer.choose(blob_id, 0).column[0].number]
 
 
 # ------------------------------------------------------------------ nodes that do not begin
@@ -176,9 +176,10 @@ async def test_a_pull_that_fails_goes_to_the_next_node(tmp_path: Path) -> None:
     """Every eligible node is asked before the write fails."""
     data = os.urandom(4 << 20)
     async with world_of(tmp_path, node_count=4, large=True) as world:
-        candidates = world.objects._writer._services.placement.candidates(
+        choice = world.objects._writer._services.placer.choose(
             world.objects._writer.session_id + (1).to_bytes(8, "big"), 0
         )
+        candidates = [*choice.column, *choice.stand_ins()]
         world.nodes[candidates[0].number].put_dies_after_bytes = 2 << 20
         world.nodes[candidates[2].number].pull_fails = True
         await world.put(b"key", data, block_bytes=65_536)
