@@ -32,7 +32,7 @@ from storage.base.ids import CLUSTER_ID_BYTES
 from storage.base.internal_auth import INTERNAL_KEY_BYTES
 from storage.crypto.keyring import Keyring
 from storage.crypto.master_key import open_master_keys
-from storage.datanode.identity import WrongDirectory, own_directory
+from storage.datanode.identity import WrongDirectory, find_identity, store_identity
 
 FORMAT_VERSION = 1
 SMALL_FILE_BYTES_MAX = 64 * 1024
@@ -115,7 +115,7 @@ def prepare_home(config: Config, environment: Mapping[str, str]) -> Home:
         keyring = open_keyring(home, cluster_id, environment, make=True)
         credentials, made = _credentials(home / "credentials.json", environment)
         datanodes = tuple(
-            DatanodeHome(number, path, own_datanode(path, cluster_id))
+            DatanodeHome(number, path, identify_datanode(path, cluster_id))
             for number, path in enumerate(config.datanode_directories, 1)
         )
         return Home(config, cluster_id, credentials, made, keyring, datanodes, socket_directory(home), lock)
@@ -166,10 +166,11 @@ def root_canonical_id(cluster_id: str) -> str:
     return hashlib.sha256(b"frostbyte root user " + bytes.fromhex(cluster_id)).hexdigest()
 
 
-def own_datanode(path: Path, cluster_id: str) -> str:
+def identify_datanode(path: Path, cluster_id: str) -> str:
     """The node id of a datanode's directory, made at the first start. WrongDirectory for another cluster's."""
-    with own_directory(FILES, path, cluster_id) as owned:
-        return owned.identity.node_id
+    make_directories(FILES, path)
+    identity = find_identity(FILES, path, cluster_id) or store_identity(FILES, path, cluster_id)
+    return identity.node_id
 
 
 def _cluster_id(path: Path) -> str:

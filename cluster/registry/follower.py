@@ -1,0 +1,79 @@
+"""Keeps a process's cluster map current: long polls of one master, of the next when that one fails, the last map while
+none answers.
+
+At the start the records stand in for a master that is away, so that reads go on and a gateway can start alone.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from cluster.registry.client import MasterClient
+from storage.base.background import BackgroundLoop, LoopStatus
+from storage.base.errors import Unavailable
+from storage.model import ClusterMap
+
+POLL_PAUSE_S = 0.02
+"""between two polls; bounds what a master that answers at once can cost"""
+BACKOFF_MAX_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class MapFollower:
+    """adopt: called with every map that differs from the one before, in order, never twice at once. Maps of one epoch
+    differ in figures only (free space, when a node was heard of). When it raises, the same map comes again."""
+
+    def __init__(
+        self,
+        masters: Sequence[MasterClient],
+        fetch_recorded: Callable[[], Awaitable[ClusterMap]],
+        adopt: Callable[[ClusterMap], Awaitable[None]],
+    ) -> None:
+        if not masters:
+            raise ValueError("at least one master is needed")
+        self._masters = masters
+        self._fetch_recorded = fetch_recorded
+        self._adopt = adopt
+        self._active = 0
+        self._map: ClusterMap | None = None
+        self._loop = BackgroundLoop("cluster map", POLL_PAUSE_S, self._poll, backoff_max_s=BACKOFF_MAX_S)
+
+    @property
+    def cluster_map(self) -> ClusterMap:
+        """The newest one known here; one without nodes before the start."""
+        return self._map or ClusterMap(0)
+
+    @property
+    def status(self) -> LoopStatus:
+        """How the polls go."""
+        return self._loop.status
+
+    async def start(self) -> None:
+        """Have a map, from a master or from the records, and follow from then on. Unavailable when neither answers."""
+        try:
+            await self._poll()
+        except Unavailable as error:
+            _log.warning("%s; starting with the recorded cluster map", error)
+            await self._take(await self._fetch_recorded())
+        self._loop.start()
+
+    async def close(self) -> None:
+        """Stop following and close the connections; the last map stays."""
+        await self._loop.stop()
+        for master in self._masters:
+            await master.close()
+
+    async def _poll(self) -> None:
+        try:
+            found = await self._masters[self._active].fetch_map()
+        except Unavailable:
+            self._active = (self._active + 1) % len(self._masters)
+            raise
+        await self._take(found)
+
+    async def _take(self, found: ClusterMap) -> None:
+        if found != self._map:
+            await self._adopt(found)
+            self._map = found

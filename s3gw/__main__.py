@@ -1,0 +1,40 @@
+"""`python -m s3gw --config FILE --fd N`: one gateway worker, accepting on an inherited listening socket.
+
+SIGTERM drains: requests under way are answered, then it exits 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import socket
+import sys
+from pathlib import Path
+
+import uvloop
+
+from s3gw.worker import load_worker_config, run_worker
+from storage.base.errors import FrostbyteError
+from storage.base.log import configure_logging
+
+_log = logging.getLogger("s3gw")
+
+
+def main() -> int:
+    """Exit status 0 after a drain; 1, with one line in the log, when it cannot start."""
+    parser = argparse.ArgumentParser(prog="python -m s3gw", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="the worker's config.json")
+    parser.add_argument("--fd", type=int, required=True, help="file descriptor of a listening socket")
+    arguments = parser.parse_args()
+    configure_logging("gateway")
+    try:
+        config = load_worker_config(arguments.config)
+        uvloop.run(run_worker(config, socket.socket(fileno=arguments.fd)))
+    except (FrostbyteError, ValueError, OSError) as error:
+        _log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""One gateway worker: its configuration, and how its parts are put together.
+
+{"cluster_id": "<32 hex digits>", "home": "/var/lib/frostbyte", "metadata": {"path": "…", "socket": "…"},
+ "masters": ["unix:/run/frostbyte/master.sock"], "internal_key_file": "/var/lib/frostbyte/internal.key"}
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from cluster.assembly import ClusterSettings, Outside, open_cluster
+from cluster.nodes import Datanode
+from cluster.operations import MapSource
+from cluster.registry.client import MasterClient
+from cluster.registry.config import MetadataLocation, load_internal_key
+from cluster.registry.follower import MapFollower
+from s3gw.app import create_app
+from s3gw.call import Services, Settings
+from s3gw.config import ConfigError
+from s3gw.protocol.checksums import new_hasher
+from s3gw.server import HttpLimits, serve_gateway
+from storage.base.address import parse_address
+from storage.base.clock import SystemClock
+from storage.base.files import DiskFiles
+from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_key
+from storage.base.internal_server import TlsFiles
+from storage.crypto.envelope import parse_cipher
+from storage.crypto.keyring import Keyring
+from storage.crypto.master_key import open_master_keys
+from storage.datanode.client import DatanodeClient
+from storage.metadata.sqlite.open import open_metadata
+from storage.model import ClusterMap, Node
+
+CONFIG_BYTES_MAX = 64 * 1024
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A gateway worker's config.json. Sizes are bytes."""
+
+    cluster_id: str
+    keyring: str
+    """directory"""
+    master_key_file: str
+    """read unless FROSTBYTE_MASTER_KEY is set"""
+    internal_key_file: str
+    metadata: MetadataLocation
+    masters: tuple[str, ...]
+    redundancy: str = "replica:2"
+    region: str = "us-east-1"
+    domains: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    tls_cert: str = ""
+    tls_key: str = ""
+    internal_ca: str = ""
+    chunk_size_bytes: int = 8 << 20
+    inline_size_bytes_max: int = 16 << 10
+    memory_budget_bytes: int = 64 << 20
+    lease_ttl_s: float = 30.0
+    drain_timeout_s: float = 20.0
+    cipher: str = "aes-256-gcm"
+
+
+def load_worker_config(path: Path) -> WorkerConfig:
+    """ConfigError in one line."""
+    try:
+        return msgspec.json.decode(path.read_bytes()[:CONFIG_BYTES_MAX], type=WorkerConfig)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+async def run_worker(config: WorkerConfig, listener: socket.socket) -> None:
+    """Serve on the socket until SIGTERM. Unavailable, ValueError or OSError before it serves."""
+    clock = SystemClock()
+    keyring = _open_keyring(config, clock)
+    internal_key = load_internal_key(Path(config.internal_key_file))
+    metadata = await open_metadata(Path(config.metadata.path), Path(config.metadata.socket))
+    try:
+        outside = Outside(
+            metadata=metadata,
+            keyring=keyring,
+            follow_map=_follow_map(config, internal_key, metadata.cluster_map),
+            connect=_connect(config, internal_key),
+            new_hasher=new_hasher,
+            clock=clock,
+        )
+        async with open_cluster(_cluster_settings(config, internal_key), outside) as cluster:
+            settings = Settings(config.region, tuple(map(str.lower, config.domains)), config.trusted_proxies)
+            app = create_app(Services(cluster.objects, cluster.directory, cluster.operations, settings, clock))
+            # What start-up made lives as long as the process: the collector need never look at it again.
+            gc.collect()
+            gc.freeze()
+            tls = TlsFiles(config.tls_cert, config.tls_key) if config.tls_cert else None
+            await serve_gateway(app, listener, tls=tls, limits=HttpLimits(drain_s=round(config.drain_timeout_s)))
+    finally:
+        await metadata.close()
+
+
+def _open_keyring(config: WorkerConfig, clock: SystemClock) -> Keyring:
+    files = DiskFiles()
+    master_keys = open_master_keys(files, Path(config.master_key_file), os.environ, make=False)
+    keyring = Keyring(files, Path(config.keyring), bytes.fromhex(config.cluster_id), master_keys, clock)
+    keyring.open()
+    return keyring
+
+
+def _cluster_settings(config: WorkerConfig, internal_key: bytes) -> ClusterSettings:
+    return ClusterSettings(
+        cluster_id=bytes.fromhex(config.cluster_id),
+        internal_key=internal_key,
+        redundancy=config.redundancy,
+        chunk_bytes=config.chunk_size_bytes,
+        inline_bytes_max=config.inline_size_bytes_max,
+        budget_bytes=config.memory_budget_bytes,
+        cipher=parse_cipher(config.cipher, os.environ),
+        lease_ttl_s=config.lease_ttl_s,
+    )
+
+
+def _follow_map(
+    config: WorkerConfig, internal_key: bytes, fetch_recorded: Callable[[], Awaitable[ClusterMap]]
+) -> Callable[[Callable[[ClusterMap], Awaitable[None]]], MapSource]:
+    def follow(adopt: Callable[[ClusterMap], Awaitable[None]]) -> MapSource:
+        masters = [
+            MasterClient(parse_address(text), internal_key, tls_ca=config.internal_ca or None)
+            for text in config.masters
+        ]
+        return MapFollower(masters, fetch_recorded, adopt)
+
+    return follow
+
+
+def _connect(config: WorkerConfig, internal_key: bytes) -> Callable[[Node], Datanode]:
+    def connect(node: Node) -> Datanode:
+        token = access_token(derive_node_key(internal_key, ROLE_DATANODE, node.report.node_id))
+        address = parse_address(node.report.address)
+        return DatanodeClient(address, token, tls_ca=config.internal_ca or None)
+
+    return connect
