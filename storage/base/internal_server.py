@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -34,7 +35,10 @@ STALL_TIMEOUT_S = 30.0
 STALL_CHECK_S = 5.0
 IDLE_TIMEOUT_S = 75
 """of a kept-alive connection; clients drop theirs earlier, so that none is reused while it closes"""
-DRAIN_TIMEOUT_S = 20
+DRAIN_TIMEOUT_S = 20.0
+DRAIN_CHECK_S = 0.01
+
+_log = logging.getLogger(__name__)
 
 _HEAD = "head"
 _BODY = "body"
@@ -191,7 +195,24 @@ class InternalServer(uvicorn.Server):
                     await self.stop_asked.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
+        for server in self.servers:
+            server.close()
+        self._remove_socket()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                while state.connections or state.tasks:  # noqa: ASYNC110 - uvicorn keeps sets, which tell nobody
+                    await asyncio.sleep(DRAIN_CHECK_S)
+        except TimeoutError:
+            _log.warning("%d requests were cut off at the end of the drain", len(state.tasks))
+            for task in list(state.tasks):
+                task.cancel()
+            for connection in list(state.connections):
+                connection.transport.abort()
+
+    def _remove_socket(self) -> None:
         path = Path(self._address.path)
         # Another process may own the path by now; only our own socket is removed.
         with contextlib.suppress(OSError):
@@ -262,7 +283,6 @@ def _configure(app: Any) -> uvicorn.Config:
         limit_concurrency=CONNECTIONS_MAX,
         backlog=BACKLOG,
         timeout_keep_alive=IDLE_TIMEOUT_S,
-        timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
     )
     config.load()
     return config

@@ -251,6 +251,25 @@ async def test_a_signal_drains(tmp_path: Path, number: signal.Signals) -> None:
     await asyncio.wait_for(server, 10)
 
 
+async def test_a_drain_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that does not finish is cut off."""
+    monkeypatch.setattr(internal_server, "DRAIN_TIMEOUT_S", 0.05)
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def endless(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async with serving(endless, f"unix:{tmp_path / 's'}") as address:
+        request = asyncio.ensure_future(exchange_bytes(address, b"GET / HTTP/1.1\r\n\r\n"))
+        await entered.wait()
+    assert await request == b""
+    await asyncio.wait_for(cancelled.wait(), 10)
+
+
 async def test_cancelling_serve_drains_too(tmp_path: Path) -> None:
     """No socket stays behind."""
     path = tmp_path / "s"

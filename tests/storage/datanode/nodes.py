@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +66,9 @@ class NodeProcess(NamedTuple):
     """A running `python -m storage.datanode`."""
 
     process: subprocess.Popen[bytes]
+    """the datanode, or the program that it runs under"""
+    pid: int
+    """of the datanode itself"""
     address: Address
     data: Path
     log: Path
@@ -76,12 +79,12 @@ class NodeProcess(NamedTuple):
 
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
-        self.process.kill()
+        os.kill(self.pid, signal.SIGKILL)
         self.process.wait(START_TIMEOUT_S)
 
     def terminate(self) -> int:
         """SIGTERM; the exit code."""
-        self.process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
         return self.process.wait(START_TIMEOUT_S)
 
 
@@ -109,17 +112,19 @@ def node_command(directory: Path) -> list[str]:
 def running_node(directory: Path, *, prefix: Sequence[str] = (), **fields: Any) -> Iterator[NodeProcess]:
     """A datanode process over `directory`/data that accepts; ended when the block is left. prefix: a program to run it
     under."""
-    config = json.loads(write_config(directory, **fields).read_text())
+    write_config(directory, **fields)
     log = directory / "node.log"
     offset = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         process = subprocess.Popen([*prefix, *node_command(directory)], stdout=output, stderr=output, env=os.environ)
+    pid = process.pid
     try:
-        address = _wait_for_start(process, log, offset, config["listen"])
-        yield NodeProcess(process, address, directory / "data", log)
+        pid, address = _wait_for_start(process, log, offset)
+        yield NodeProcess(process, pid, address, directory / "data", log)
     finally:
         if process.poll() is None:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait(START_TIMEOUT_S)
 
 
@@ -129,13 +134,14 @@ def refused_start(directory: Path) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def _wait_for_start(process: subprocess.Popen[bytes], log: Path, offset: int, listen: str) -> Address:
-    """The line that says where it serves comes after the socket accepts."""
+def _wait_for_start(process: subprocess.Popen[bytes], log: Path, offset: int) -> tuple[int, Address]:
+    """The line that says where it serves comes after the socket accepts; it begins with the process's id."""
     end_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end_s:
         for line in log.read_bytes()[offset:].decode().splitlines():
             if " serves " in line:
-                return parse_address(line.rpartition(" at ")[2])
+                pid = int(line.partition("[")[2].partition("]")[0])
+                return pid, parse_address(line.rpartition(" at ")[2])
         assert process.poll() is None, log.read_text()
         time.sleep(0.01)
-    raise AssertionError(f"{listen} never accepted: {log.read_text()}")
+    raise AssertionError(f"never accepted: {log.read_text()}")

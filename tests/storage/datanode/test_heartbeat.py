@@ -1,0 +1,114 @@
+"""Heartbeats: every master is told, one that is away delays no other, and all are tried again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from storage.base import background
+from storage.base.address import Address
+from storage.base.internal_auth import report_token
+from storage.datanode import wire
+from storage.datanode.heartbeat import Heartbeats
+from storage.model import NodeReport
+from tests.storage.base.serving import serving
+from tests.storage.datanode.nodes import CLUSTER_ID, NODE_KEY
+
+NODE_ID = "1" * 32
+REPORT = NodeReport(NODE_ID, CLUSTER_ID, "unix:/n", "z/h/1", 100, 50, 10, 1)
+
+
+class Master:
+    """Answers heartbeats as told, and remembers them."""
+
+    def __init__(self) -> None:
+        self.reports: asyncio.Queue[tuple[dict[bytes, bytes], NodeReport]] = asyncio.Queue()
+        self.status = 200
+        self.answer: bytes = wire.encode(wire.HeartbeatAnswer(7, 0.01))
+
+    async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        body = b""
+        while (message := await receive())["type"] == "http.request":
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        assert (scope["method"], scope["path"]) == ("POST", "/v1/heartbeat")
+        await self.reports.put((dict(scope["headers"]), msgspec.msgpack.decode(body, type=NodeReport)))
+        headers = [(b"content-length", b"%d" % len(self.answer))]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.answer})
+
+    async def hear(self) -> tuple[dict[bytes, bytes], NodeReport]:
+        """The next report."""
+        return await asyncio.wait_for(self.reports.get(), 20)
+
+
+@asynccontextmanager
+async def reporting(*masters: Address) -> AsyncIterator[Heartbeats]:
+    """Heartbeats that are stopped."""
+
+    async def make_report() -> NodeReport:
+        return REPORT
+
+    heartbeats = Heartbeats(masters, NODE_ID, NODE_KEY, make_report)
+    heartbeats.start()
+    try:
+        yield heartbeats
+    finally:
+        await heartbeats.close()
+
+
+async def test_a_master_is_told_again_and_again(tmp_path: Path) -> None:
+    """At the interval it asks for, with the node's own token."""
+    master = Master()
+    async with serving(master, f"unix:{tmp_path / 'm'}") as address, reporting(address) as heartbeats:
+        headers, report = await master.hear()
+        assert report == REPORT
+        assert headers[b"authorization"] == b"Bearer " + report_token(NODE_KEY).encode()
+        assert headers[b"x-frostbyte-node"] == NODE_ID.encode()
+        for _ in range(3):
+            await master.hear()
+        assert heartbeats.links[0].epoch == 7
+        assert heartbeats.links[0].loop.interval_s == 0.01
+        assert heartbeats.statuses[0].last_error == ""
+
+
+async def test_a_master_that_is_away_delays_no_other(tmp_path: Path) -> None:
+    """And is told as soon as it is there."""
+    late, present = Master(), Master()
+    late_path = tmp_path / "late"
+    async with serving(present, f"unix:{tmp_path / 'm'}") as address:
+        async with reporting(Address("unix", path=str(late_path)), address) as heartbeats:
+            for _ in range(3):
+                await present.hear()
+            while not heartbeats.statuses[0].last_error:
+                await present.hear()
+            assert "late" in heartbeats.statuses[0].last_error
+            async with serving(late, f"unix:{late_path}"):
+                await late.hear()
+
+
+async def test_a_master_that_refuses_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """401, and an answer of another shape, are errors that are shown."""
+    monkeypatch.setattr(background, "BACKOFF_FIRST_S", 0.001)
+    master = Master()
+    async with serving(master, f"unix:{tmp_path / 'm'}") as address, reporting(address) as heartbeats:
+        master.status = 401
+        good = master.answer
+        await master.hear()
+        await master.hear()
+        assert "answered 401" in heartbeats.statuses[0].last_error
+        master.status, master.answer = 200, b"\xff"
+        await master.hear()
+        await master.hear()
+        assert "answered strangely" in heartbeats.statuses[0].last_error
+        master.answer = good
+        while heartbeats.statuses[0].last_error:
+            await master.hear()
+    assert heartbeats.links[0].epoch == 7

@@ -1,0 +1,123 @@
+"""The sync before the ack, seen from outside: a real datanode under strace.
+
+kill -9 proves nothing about syncs, since the kernel keeps what was written. Here the system calls themselves are read:
+the bytes of the chunk are synced, then it gets its name, then the directory is synced, and only then is it answered.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from storage.base.ids import ChunkId
+from tests.storage.chunks.conformance import chunk_id, put, some_bytes
+from tests.storage.datanode.nodes import running_node
+
+TRACED = "openat,fdatasync,fsync,rename,renameat,renameat2,write,writev,sendto,sendmsg"
+_UNFINISHED = re.compile(r"(\d+) +(\w+)\((.*) <unfinished \.\.\.>$")
+_RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>(.*)= (-?\d+)")
+_WHOLE = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+)")
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+
+
+class Call(NamedTuple):
+    """A system call. began and ended: places in the order of the trace."""
+
+    name: str
+    arguments: str
+    result: int
+    began: int
+    ended: int
+
+
+def parse_trace(text: str) -> list[Call]:
+    """The calls of all threads, in the order in which they ended."""
+    calls: list[Call] = []
+    open_calls: dict[tuple[str, str], tuple[str, int]] = {}
+    for place, line in enumerate(text.splitlines()):
+        if match := _UNFINISHED.match(line):
+            open_calls[match[1], match[2]] = (match[3], place)
+        elif match := _RESUMED.match(line):
+            arguments, began = open_calls.pop((match[1], match[2]))
+            calls.append(Call(match[2], arguments + match[3], int(match[4]), began, place))
+        elif match := _WHOLE.match(line):
+            calls.append(Call(match[2], match[3], int(match[4]), place, place))
+    return calls
+
+
+def only(calls: list[Call], names: str, pattern: str) -> Call:
+    """The one successful call of these names whose arguments match."""
+    found = [call for call in calls if call.name in names.split() and re.search(pattern, call.arguments)]
+    assert len(found) == 1, (names, pattern, found)
+    assert found[0].result >= 0
+    return found[0]
+
+
+def check_order(calls: list[Call], of: ChunkId, answer: Call) -> None:
+    """fdatasync of the file → rename → fsync of its directory → answer, each ended before the next began."""
+    group = f"/data/chunks/{str(of)[:29]}"
+    synced = only(calls, "fdatasync fsync", rf"/data/tmp/{of}\.[0-9]+>")
+    renamed = only(calls, "rename renameat renameat2", rf"/data/tmp/{of}\..*{group}/{of}\"")
+    directory = [call for call in calls if call.name == "fsync" and f"{group}>" in call.arguments]
+    directory = [call for call in directory if call.began > renamed.ended and call.ended < answer.began]
+    assert synced.ended < renamed.began
+    assert directory, "the directory was not synced between the rename and the answer"
+    assert all(call.result == 0 for call in (synced, renamed, *directory))
+    # The directory that holds the group's own name, made by the first chunk of the group.
+    made = [call for call in calls if call.name == "fsync" and call.arguments.endswith("/data/chunks>")]
+    assert any(call.ended < answer.began for call in made)
+
+
+async def test_the_syncs_end_before_the_answer_begins(tmp_path: Path) -> None:
+    """For a small chunk, a streamed one, and each chunk of a batch."""
+    trace = tmp_path / "trace"
+    prefix = ["strace", "-f", "-y", "-s", "16", "-e", f"trace={TRACED}", "-o", str(trace)]
+    with running_node(tmp_path, prefix=prefix) as node:
+        client = node.client()
+        await put(client, chunk_id(1), some_bytes(1000))
+        await put(client, chunk_id(2), some_bytes(3_000_000))
+        await client.put_many([(chunk_id(n), some_bytes(100)) for n in range(3, 6)])
+        await client.close()
+        assert node.terminate() == 0
+    calls = parse_trace(trace.read_text())
+    created = [call for call in calls if '"HTTP/1.1 201 Cre' in call.arguments]
+    batched = [call for call in calls if '"HTTP/1.1 200 OK' in call.arguments]
+    assert (len(created), len(batched)) == (2, 1)
+    check_order(calls, chunk_id(1), created[0])
+    check_order(calls, chunk_id(2), created[1])
+    for number in range(3, 6):
+        check_order(calls, chunk_id(number), batched[0])
+
+
+async def test_the_identity_is_synced_before_the_socket_accepts(tmp_path: Path) -> None:
+    """A node that registered must not wake up with another name."""
+    trace = tmp_path / "trace"
+    prefix = ["strace", "-f", "-y", "-s", "300", "-e", f"trace={TRACED},link,linkat,listen", "-o", str(trace)]
+    with running_node(tmp_path, prefix=prefix) as node:
+        assert node.terminate() == 0
+    calls = parse_trace(trace.read_text())
+    synced = only(calls, "fsync", r"/data/\.node\.json\.")
+    named = only(calls, "link linkat rename", r"\.node\.json\..*/data/node\.json\"")
+    listening = only(calls, "listen", r"node\.sock|UNIX|socket")
+    directory = [call for call in calls if call.name == "fsync" and call.arguments.endswith("/data>")]
+    assert synced.ended < named.began
+    assert any(named.ended < call.began and call.ended < listening.began for call in directory)
+
+
+async def test_without_durability_nothing_is_synced(tmp_path: Path) -> None:
+    """What the benchmark's other mode means; and that the trace would show a sync."""
+    trace = tmp_path / "trace"
+    prefix = ["strace", "-f", "-y", "-s", "16", "-e", f"trace={TRACED}", "-o", str(trace)]
+    with running_node(tmp_path, prefix=prefix, durability="none") as node:
+        client = node.client()
+        await put(client, chunk_id(1), some_bytes(1000))
+        await client.close()
+        assert node.terminate() == 0
+    calls = parse_trace(trace.read_text())
+    assert not [call for call in calls if call.name in ("fsync", "fdatasync")]
+    assert [call for call in calls if '"HTTP/1.1 201 Cre' in call.arguments]
