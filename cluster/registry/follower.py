@@ -38,6 +38,7 @@ class MapFollower:
         self._adopt = adopt
         self._active = 0
         self._map: ClusterMap | None = None
+        self._refused: ClusterMap | None = None
         self._loop = BackgroundLoop("cluster map", POLL_PAUSE_S, self._poll, backoff_max_s=BACKOFF_MAX_S)
 
     @property
@@ -66,14 +67,17 @@ class MapFollower:
             await master.close()
 
     async def _poll(self) -> None:
-        try:
-            found = await self._masters[self._active].fetch_map()
-        except Unavailable:
-            self._active = (self._active + 1) % len(self._masters)
-            raise
+        found, self._refused = self._refused, None
+        if found is None:
+            try:
+                found = await self._masters[self._active].fetch_map()
+            except Unavailable:
+                self._active = (self._active + 1) % len(self._masters)
+                raise
         await self._take(found)
 
     async def _take(self, found: ClusterMap) -> None:
         if found != self._map:
+            self._refused = found
             await self._adopt(found)
-            self._map = found
+            self._map, self._refused = found, None

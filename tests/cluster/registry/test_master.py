@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import pytest
 
 from cluster.registry.app import MasterApp
 from cluster.registry.client import MasterClient
+from cluster.registry.follower import MapFollower
 from cluster.registry.registry import Registry, ReportRefused
 from cluster.registry.state import Timing
-from storage.base.address import Address
+from storage.base.address import Address, parse_address
 from storage.base.background import LoopStatus
 from storage.base.clock import ManualClock
 from storage.base.errors import Unavailable
@@ -55,6 +56,8 @@ class SometimesAway:
 
     async def cluster_map(self) -> ClusterMap:
         """As Metadata.cluster_map."""
+        if self.is_away:
+            raise Unavailable("the metadata is away")
         recorded: ClusterMap = await self._metadata.cluster_map()
         return recorded
 
@@ -115,12 +118,28 @@ async def master(tmp_path: Path) -> AsyncIterator[Master]:
     await owned.close()
 
 
+class Follower(MapFollower):
+    """A gateway's follower that notes the maps it was told of."""
+
+    def __init__(
+        self, addresses: Sequence[Address], metadata: SometimesAway, internal_key: bytes = INTERNAL_KEY
+    ) -> None:
+        self.maps: asyncio.Queue[ClusterMap] = asyncio.Queue()
+        self.clients = [MasterClient(address, internal_key) for address in addresses]
+        super().__init__(self.clients, metadata.cluster_map, self.maps.put)
+
+    async def next_map(self) -> ClusterMap:
+        """The next one that it is told of."""
+        async with asyncio.timeout(5):
+            return await self.maps.get()
+
+
 @pytest.fixture
-async def client(master: Master) -> AsyncIterator[MasterClient]:
-    """A gateway's client."""
-    asking = MasterClient(master.address, INTERNAL_KEY)
-    yield asking
-    await asking.close()
+async def follower(master: Master) -> AsyncIterator[Follower]:
+    """Not started yet."""
+    following = Follower([master.address], master.metadata)
+    yield following
+    await following.close()
 
 
 async def test_reports_register_and_renew(master: Master) -> None:
@@ -271,25 +290,29 @@ async def test_nodes_and_jobs_for_people(master: Master) -> None:
     assert (job["name"], job["runs"]) == ("a job", 3)
 
 
-async def test_a_poll_waits_for_a_change(master: Master, client: MasterClient) -> None:
-    """The first is answered at once, the second with the next registration."""
-    first = await client.fetch_map()
-    polling = asyncio.create_task(client.fetch_map())
+async def test_a_follower_is_told_of_every_change(master: Master, follower: Follower) -> None:
+    """A map within start, the next one when there is one, and no other in between."""
+    await follower.start()
+    first = await follower.next_map()
+    assert first == follower.cluster_map == master.registry.cluster_map
+    following = asyncio.create_task(follower.next_map())
+    await asyncio.wait({following}, timeout=0.05)
+    assert not following.done()
+    await master.report(make_report(1))
+    second = await following
+    assert second == master.registry.cluster_map
+    assert second.epoch > first.epoch
+
+
+async def test_polls_end_when_the_master_drains(master: Master) -> None:
+    """Nobody keeps a master from stopping."""
+    epoch = master.registry.cluster_map.epoch
+    polling = asyncio.create_task(master.send("GET", f"/v1/map?epoch={epoch}&wait_s=15", MASTER_TOKEN))
     await asyncio.wait({polling}, timeout=0.05)
     assert not polling.done()
-    await master.report(make_report(1))
-    second = await polling
-    assert second.epoch > first.epoch
-    assert second == master.registry.cluster_map
-
-
-async def test_polls_end_when_the_master_drains(master: Master, client: MasterClient) -> None:
-    """Nobody keeps a master from stopping."""
-    known = await client.fetch_map()
-    polling = asyncio.create_task(client.fetch_map())
-    await asyncio.wait({polling}, timeout=0.05)
     master.registry.close()
-    assert await polling == known
+    async with asyncio.timeout(5):
+        assert (await polling).status == 200
 
 
 async def test_a_poll_ends_by_itself(master: Master) -> None:
@@ -299,17 +322,79 @@ async def test_a_poll_ends_by_itself(master: Master) -> None:
     assert msgspec.msgpack.decode(answer.body, type=ClusterMap) == master.registry.cluster_map
 
 
-async def test_after_a_failure_the_next_poll_does_not_wait(master: Master, tmp_path: Path) -> None:
-    """A master that was started again may be at the same epoch with other nodes."""
+async def test_a_follower_outlives_its_master(master: Master, tmp_path: Path) -> None:
+    """The last map stays while the master is away; when it is back the first poll does not wait, since a master that
+    was started again may be at the same epoch with other nodes."""
     path = f"unix:{tmp_path}/again.sock"
-    async with serving(MasterApp(master.registry, INTERNAL_KEY), path) as address:
-        client = MasterClient(address, INTERNAL_KEY)
-        before = await client.fetch_map()
-    with pytest.raises(Unavailable):
-        await client.fetch_map()
+    registry = Registry(CLUSTER_ID, master.metadata, master.clock, Timing())  # type: ignore[arg-type]
+    await registry.load()
+    async with serving(MasterApp(registry, INTERNAL_KEY), path) as address:
+        follower = Follower([address], master.metadata)
+        await follower.start()
+        before = await follower.next_map()
+        registry.close()
+    async with asyncio.timeout(5):
+        while not follower.status.failures_in_a_row:
+            await asyncio.sleep(0)
+    assert follower.cluster_map == before
+    await master.report(make_report(1))
     async with serving(MasterApp(master.registry, INTERNAL_KEY), path):
-        assert await client.fetch_map() == before
-        await client.close()
+        assert await follower.next_map() == master.registry.cluster_map
+        master.registry.close()
+        await follower.close()
+
+
+async def test_a_follower_turns_to_the_next_master(master: Master, tmp_path: Path) -> None:
+    """When the first one does not answer."""
+    follower = Follower([parse_address(f"unix:{tmp_path}/nobody.sock"), master.address], master.metadata)
+    await follower.start()
+    await follower.next_map()
+    await master.report(make_report(1))
+    assert await follower.next_map() == master.registry.cluster_map
+    await follower.close()
+
+
+async def test_a_map_that_could_not_be_adopted_comes_again(master: Master) -> None:
+    """A defect in a listener does not leave it with an old map for good."""
+    failures, adopted = [ValueError("once")], asyncio.Queue[ClusterMap]()
+
+    async def adopt(cluster_map: ClusterMap) -> None:
+        if cluster_map.nodes and failures:
+            raise failures.pop()
+        await adopted.put(cluster_map)
+
+    follower = MapFollower([MasterClient(master.address, INTERNAL_KEY)], master.metadata.cluster_map, adopt)
+    await follower.start()
+    await adopted.get()
+    await master.report(make_report(1))
+    async with asyncio.timeout(5):
+        assert await adopted.get() == master.registry.cluster_map
+    assert not failures
+    await follower.close()
+
+
+async def test_a_follower_begins_without_a_master(master: Master, tmp_path: Path) -> None:
+    """With the recorded map, and unavailable when the metadata is away as well; and it needs a master's address."""
+    for _ in range(2):
+        await master.report(make_report(1))
+    nowhere = [parse_address(f"unix:{tmp_path}/nobody.sock")]
+    follower = Follower(nowhere, master.metadata)
+    await follower.start()
+    assert [node.state for node in (await follower.next_map()).nodes] == [NodeState.UP]
+    await follower.close()
+    master.metadata.is_away = True
+    with pytest.raises(Unavailable):
+        await Follower(nowhere, master.metadata).start()
+    with pytest.raises(ValueError, match="one master"):
+        Follower([], master.metadata)
+
+
+async def test_orders_and_questions_through_the_client(master: Master, follower: Follower) -> None:
+    """A refusal comes with the master's reason."""
+    (client,) = follower.clients
+    assert json.loads(await client.call("GET", "/v1/nodes"))["nodes"] == []
+    with pytest.raises(Unavailable, match=r"409.*there is no node"):
+        await client.call("POST", f"/v1/nodes/{'f' * 32}/drain")
 
 
 async def test_a_wrong_internal_key_is_unavailable(master: Master) -> None:

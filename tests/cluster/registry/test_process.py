@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from cluster.registry.client import MasterClient
+from cluster.registry.follower import MapFollower
 from storage.base.address import parse_address
 from storage.base.errors import Unavailable
 from storage.model import ClusterMap, NodeState
@@ -79,17 +81,33 @@ class Cluster:
         key_file = str(self.home / "internal.key")
         return running_node(directory, masters=[self.socket], node_key=None, internal_key_file=key_file)
 
-    async def wait_for(self, client: MasterClient, condition: Callable[[ClusterMap], bool]) -> ClusterMap:
-        """Poll until the map is so."""
-        end_s = time.monotonic() + TIMEOUT_S
-        while time.monotonic() < end_s:
-            try:
-                cluster_map = await client.fetch_map()
-            except Unavailable:
-                continue
-            if condition(cluster_map):
-                return cluster_map
-        raise AssertionError((self.home / "master.log").read_text())
+    async def ask(self) -> ClusterMap:
+        """The master's map, now. Unavailable while it is away."""
+        client = MasterClient(parse_address(self.socket), INTERNAL_KEY)
+        try:
+            return await client.fetch_map()
+        finally:
+            await client.close()
+
+    async def wait_for(self, condition: Callable[[ClusterMap], bool]) -> ClusterMap:
+        """Follow the map until it is so."""
+        found: asyncio.Future[ClusterMap] = asyncio.get_running_loop().create_future()
+
+        async def look(cluster_map: ClusterMap) -> None:
+            if condition(cluster_map) and not found.done():
+                found.set_result(cluster_map)
+
+        async def nothing_recorded() -> ClusterMap:
+            return ClusterMap(0)
+
+        follower = MapFollower([MasterClient(parse_address(self.socket), INTERNAL_KEY)], nothing_recorded, look)
+        await follower.start()
+        try:
+            return await asyncio.wait_for(found, TIMEOUT_S)
+        except TimeoutError:
+            raise AssertionError((self.home / "master.log").read_text()) from None
+        finally:
+            await follower.close()
 
 
 def states(cluster_map: ClusterMap) -> list[NodeState]:
@@ -115,26 +133,24 @@ async def test_processes_find_each_other_and_deaths_are_seen(cluster: Cluster) -
         running.enter_context(cluster.metadata())
         master = running.enter_context(cluster.master())
         node = running.enter_context(cluster.datanode(1))
-        client = MasterClient(parse_address(cluster.socket), INTERNAL_KEY)
-        first = await cluster.wait_for(client, all_up(1))
+        first = await cluster.wait_for(all_up(1))
         running.enter_context(cluster.datanode(2))
-        both = await cluster.wait_for(client, all_up(2))
+        both = await cluster.wait_for(all_up(2))
         assert both.nodes[0].report.node_id == first.nodes[0].report.node_id
         node.kill()
-        await cluster.wait_for(client, lambda it: states(it) == [NodeState.SUSPECT, NodeState.UP])
-        await cluster.wait_for(client, lambda it: states(it) == [NodeState.DEAD, NodeState.UP])
+        await cluster.wait_for(lambda it: states(it) == [NodeState.SUSPECT, NodeState.UP])
+        await cluster.wait_for(lambda it: states(it) == [NodeState.DEAD, NodeState.UP])
         running.enter_context(cluster.datanode(1))
-        await cluster.wait_for(client, all_up(2))
+        await cluster.wait_for(all_up(2))
         master.kill()
         master.wait(TIMEOUT_S)
         with pytest.raises(Unavailable):
-            await client.fetch_map()
+            await cluster.ask()
         again = running.enter_context(cluster.master())
-        back = await cluster.wait_for(client, all_up(2))
+        back = await cluster.wait_for(all_up(2))
         assert [it.report.node_id for it in back.nodes] == [it.report.node_id for it in both.nodes]
         again.send_signal(signal.SIGTERM)
         assert again.wait(TIMEOUT_S) == 0
-        await client.close()
 
 
 async def test_the_metadata_may_die_and_come_back(cluster: Cluster) -> None:
@@ -143,16 +159,13 @@ async def test_the_metadata_may_die_and_come_back(cluster: Cluster) -> None:
         metadata = running.enter_context(cluster.metadata())
         running.enter_context(cluster.master())
         running.enter_context(cluster.datanode(1))
-        client, other = (MasterClient(parse_address(cluster.socket), INTERNAL_KEY) for _ in range(2))
-        await cluster.wait_for(client, all_up(1))
+        await cluster.wait_for(all_up(1))
         metadata.kill()
         metadata.wait(TIMEOUT_S)
         running.enter_context(cluster.datanode(2))
-        assert states(await other.fetch_map()) == [NodeState.UP]
+        assert states(await cluster.ask()) == [NodeState.UP]
         running.enter_context(cluster.metadata())
-        await cluster.wait_for(client, all_up(2))
-        await client.close()
-        await other.close()
+        await cluster.wait_for(all_up(2))
 
 
 @pytest.mark.parametrize(
