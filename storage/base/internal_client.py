@@ -42,7 +42,7 @@ class Deadlines(NamedTuple):
 
     connect_s: float = 3.0
     progress_s: float = 10.0
-    answer_s: float = 30.0
+    answer_s: float = 20.0
 
 
 class Answer(NamedTuple):
@@ -163,10 +163,10 @@ class InternalClient:
         timeout_s: float | None = None,
         answer_bytes_max: int = ANSWER_BYTES_MAX,
     ) -> Answer:
-        """One request and its whole answer within timeout_s (default: all deadlines together). target: path and query,
-        already escaped."""
+        """One request and its whole answer within timeout_s (default: connect_s and answer_s together, as both bodies
+        are short). target: path and query, already escaped."""
         limits = self.deadlines
-        whole_s = timeout_s if timeout_s is not None else limits.connect_s + limits.progress_s + limits.answer_s
+        whole_s = timeout_s if timeout_s is not None else limits.connect_s + limits.answer_s
         async with self._errors(method, target):
             async with asyncio.timeout(whole_s):
                 async with self._request(method, target, data=body, headers=headers) as response:

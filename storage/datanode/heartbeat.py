@@ -54,7 +54,8 @@ class MasterLink:
         body = wire.encode(await self._make_report())
         answer = await self._client.call("POST", wire.HEARTBEAT, body, answer_bytes_max=ANSWER_BYTES_MAX)
         if answer.status != 200:
-            raise Unavailable(f"the master at {self._client.address} answered {answer.status}")
+            said = wire.parse_failure_text(answer.body)
+            raise Unavailable(f"the master at {self._client.address} answered {answer.status} {said}".rstrip())
         try:
             heard = wire.parse_heartbeat_answer(answer.body)
         except ValueError as error:

@@ -214,11 +214,15 @@ def error_of(name: str, message: str) -> FrostbyteError | None:
 
 def parse_failure(name: str, body: Buffer) -> FrostbyteError | None:
     """A failed answer as the error to raise; the header's name counts, the body only explains."""
+    return error_of(name, parse_failure_text(body))
+
+
+def parse_failure_text(body: Buffer) -> str:
+    """What a failed answer says for people; empty when it says nothing of this protocol."""
     try:
-        message = _decode(_failure, body)[1]
+        return _decode(_failure, body)[1][:MESSAGE_CHARACTERS_MAX]
     except ValueError:
-        message = ""
-    return error_of(name, message)
+        return ""
 
 
 # --- single bodies

@@ -95,15 +95,15 @@ async def test_a_master_that_is_away_delays_no_other(tmp_path: Path) -> None:
 
 
 async def test_a_master_that_refuses_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """401, and an answer of another shape, are errors that are shown."""
+    """409 with its reason, and an answer of another shape, are errors that are shown."""
     monkeypatch.setattr(background, "BACKOFF_FIRST_S", 0.001)
     master = Master()
     async with serving(master, f"unix:{tmp_path / 'm'}") as address, reporting(address) as heartbeats:
-        master.status = 401
         good = master.answer
+        master.status, master.answer = 409, wire.encode_failure("Refused", "of another cluster")
         await master.hear()
         await master.hear()
-        assert "answered 401" in heartbeats.statuses[0].last_error
+        assert "answered 409 of another cluster" in heartbeats.statuses[0].last_error
         master.status, master.answer = 200, b"\xff"
         await master.hear()
         await master.hear()
