@@ -100,7 +100,7 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
 
     maps = outside.follow_map(adopt)
     reads = ReadTracker(clock)
-    session = WriteSession(metadata, reads, clock, lease_ttl_s=settings.lease_ttl_s)
+    session = WriteSession(metadata, reads, clock, settings.lease_ttl_s)
     cleanup = Cleanup(nodes, metadata, settings.deadlines)
     hints = RepairHints()
     write_settings = WriteSettings(

@@ -21,6 +21,8 @@ from storage.model import Blob
 
 RELEASE_ATTEMPTS_MAX = 4
 RELEASE_RETRY_S = 1.0
+STRAY_ATTEMPTS_MAX = 5
+STRAY_RETRY_S = 1.0
 JOBS_MAX = 4096
 """clean-ups at once; above, chunks are left to the sweeper"""
 
@@ -38,6 +40,7 @@ class Cleanup:
         self._metadata = metadata
         self._deadlines = deadlines
         self._jobs: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
 
     def start(self, job: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run a clean-up in a task of its own; await the task through asyncio.shield or not at all."""
@@ -58,8 +61,14 @@ class Cleanup:
         return {place for places in failed for place in places}
 
     async def delete_quietly(self, places: Iterable[Place]) -> None:
-        """Delete what may be left over beside chunks that are recorded elsewhere; what fails is an orphan some day."""
-        await self.delete(places)
+        """Delete what may be left over beside chunks that are recorded elsewhere, on nodes that just failed: so try for
+        a while. What stays is an orphan when the write session is over."""
+        left = set(places)
+        for attempt in range(STRAY_ATTEMPTS_MAX):
+            left = await self.delete(left)
+            if not left or self._closing.is_set():
+                return
+            await self._pause(STRAY_RETRY_S * 2**attempt)
 
     async def take_back(self, blob: Blob, places: Iterable[Place]) -> None:
         """A write that certainly was not committed: delete its chunks, record what could not be deleted."""
@@ -86,13 +95,22 @@ class Cleanup:
                 _log.info("blob %s is left to the sweeper: %s", blob.blob_id.hex(), error)
                 return
             except (FrostbyteError, TimeoutError):
-                await asyncio.sleep(RELEASE_RETRY_S * 2**attempt)
+                await self._pause(RELEASE_RETRY_S * 2**attempt)
         _log.warning("blob %s could not be recorded as released; the sweeper finds its chunks", blob.blob_id.hex())
 
     async def close(self) -> None:
-        """Wait until every job is done."""
+        """Wait until every job is done; none of them pauses any more."""
+        self._closing.set()
         while self._jobs:
             await asyncio.gather(*self._jobs, return_exceptions=True)
+
+    async def _pause(self, seconds: float) -> None:
+        """Before another try; over at once when everything is being closed."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
+        except TimeoutError:
+            return
 
     async def _delete_on(self, number: int, chunk_ids: list[ChunkId]) -> list[Place]:
         try:

@@ -10,7 +10,7 @@ from cluster.placement import is_full
 from cluster.placer import Placer
 from cluster.redundancy import Redundancy, evaluate_cluster
 from cluster.repair_hints import RepairHint, RepairHints
-from cluster.session import RENEW_INTERVAL_S, WriteSession
+from cluster.session import WriteSession
 from storage.base.errors import FrostbyteError, NotEnoughNodes
 from storage.metadata.interface import Metadata
 from storage.model import ClusterMap, NodeState
@@ -32,8 +32,8 @@ class MapSource(Protocol):
 
 
 READY_DEADLINE_S = 2.0
-RENEWED_AGE_S_MAX = 2.5 * RENEW_INTERVAL_S
-"""older, and the metadata has not taken a command for two renewals: a commit would hardly succeed"""
+RENEWALS_MISSED_MAX = 2.5
+"""more, and the metadata has not taken a command for two renewals: a commit would hardly succeed"""
 
 
 class NodeHealth(NamedTuple):
@@ -87,7 +87,8 @@ class Operations:
 
     async def ready(self) -> bool:
         """Whether a write would succeed now: the metadata answers and takes commands, enough nodes take chunks."""
-        if not self._session.is_open or self._session.renewed_age_s > RENEWED_AGE_S_MAX:
+        session = self._session
+        if not session.is_open or session.renewed_age_s > RENEWALS_MISSED_MAX * session.renew_interval_s:
             return False
         try:
             async with asyncio.timeout(READY_DEADLINE_S):

@@ -24,9 +24,9 @@ from storage.metadata.commands import CloseSession, OpenSession, RenewSession
 from storage.metadata.interface import Metadata
 
 LEASE_TTL_S = 30.0
-RENEW_INTERVAL_S = 5.0
-CALL_DEADLINE_S = 10.0
-"""of one call to the metadata; below the margin that the sweeper keeps for a renewal under way"""
+RENEWALS_PER_LEASE = 6
+CALLS_PER_LEASE = 3
+"""a call to the metadata may take a third of a lease; the sweeper keeps half of one as its margin for reads"""
 
 _log = logging.getLogger(__name__)
 
@@ -63,28 +63,26 @@ class ReadTracker:
 
 
 class WriteSession:
-    """Opened by `start`, renewed every RENEW_INTERVAL_S, closed by `stop`."""
+    """Opened by `start`, renewed every sixth of the lease (5 s), closed by `stop`."""
 
     def __init__(
         self,
         metadata: Metadata,
         reads: ReadTracker,
         clock: Clock,
-        *,
         lease_ttl_s: float = LEASE_TTL_S,
-        renew_interval_s: float = RENEW_INTERVAL_S,
-        call_deadline_s: float = CALL_DEADLINE_S,
     ) -> None:
+        self.renew_interval_s = lease_ttl_s / RENEWALS_PER_LEASE
         self._metadata = metadata
         self._reads = reads
         self._clock = clock
         self._lease_ttl_s = lease_ttl_s
-        self._call_deadline_s = call_deadline_s
+        self._call_deadline_s = lease_ttl_s / CALLS_PER_LEASE
         self._session_id: bytes | None = None
         self._counter = 0
         self._renewed_s = 0.0
         self._loop = BackgroundLoop(
-            "write-session", renew_interval_s, self.renew, backoff_max_s=renew_interval_s, clock=clock
+            "write-session", self.renew_interval_s, self.renew, backoff_max_s=self.renew_interval_s, clock=clock
         )
 
     @property
