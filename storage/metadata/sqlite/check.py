@@ -10,7 +10,8 @@ _RULES: tuple[tuple[str, str], ...] = (
     (
         "a head that is not its version",
         """SELECT h.bucket_id, h.object_key FROM heads h LEFT JOIN versions v ON v.row_id = h.version_row
-        WHERE v.row_id IS NULL OR (v.bucket_id, v.object_key, v.is_marker, v.size, v.etag, v.last_modified_ms, v.owner_id)
+        WHERE v.row_id IS NULL
+        OR (v.bucket_id, v.object_key, v.is_marker, v.size, v.etag, v.last_modified_ms, v.owner_id)
         IS NOT (h.bucket_id, h.object_key, h.is_marker, h.size, h.etag, h.last_modified_ms, h.owner_id)""",
     ),
     (
@@ -88,13 +89,14 @@ _RULES: tuple[tuple[str, str], ...] = (
         AND blob_id NOT IN (SELECT blob_id FROM parts WHERE blob_id IS NOT NULL)""",
     ),
     (
-        "a blob whose chunks are not its whole body in order",
+        "a referenced blob whose chunks are not its whole body in order",
         """SELECT hex(b.blob_id) FROM blobs b LEFT JOIN
         (SELECT blob_id, sum(length) AS total, max(abs(offset - before)) AS gap, max(chunk_index) + 1 - count(*) AS hole
         FROM (SELECT blob_id, chunk_index, offset, length, coalesce(sum(length) OVER
             (PARTITION BY blob_id ORDER BY chunk_index ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
           FROM chunks) GROUP BY blob_id) c ON c.blob_id = b.blob_id
-        WHERE b.redundancy <> 'inline' AND (coalesce(c.total, 0) <> b.size OR c.gap <> 0 OR c.hole <> 0)""",
+        WHERE b.redundancy <> 'inline' AND b.released_ms IS NULL
+        AND (coalesce(c.total, 0) <> b.size OR c.gap <> 0 OR c.hole <> 0)""",
     ),
     (
         "an inline blob without a body, released, or with chunks",

@@ -44,9 +44,9 @@ DELETE_TARGETS_PER_STEP = 64
 
 LINGER_S = 0.0003
 LINGER_BELOW = 0.75
-"""A group with a smaller share than this of the one before waits a moment for its companions: clients that were answered
-together come back together, and two alternating half groups would cost two syncs where one does. A lone client never
-waits, and a load that ends waits once."""
+"""A group with a smaller share than this of the one before waits a moment for its companions: clients that were
+answered together come back together, and two alternating half groups would cost two syncs where one does. A lone client
+never waits, and a load that ends waits once."""
 
 _log = logging.getLogger(__name__)
 
