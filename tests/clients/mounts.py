@@ -36,7 +36,7 @@ def _wait_for_mount(process: subprocess.Popen[bytes], where: Path, log_path: Pat
     deadline = time.monotonic() + MOUNT_DEADLINE_S
     while not os.path.ismount(where):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise ProgramFailed(f"no mount by {process.args}:\n{log_path.read_text(errors='replace')[-4000:]}")
+            raise ProgramFailed(f"no mount by {process.args!r}:\n{log_path.read_text(errors='replace')[-4000:]}")
         time.sleep(POLL_INTERVAL_S)
 
 
@@ -53,4 +53,4 @@ def _unmount(process: subprocess.Popen[bytes], where: Path) -> None:
         process.kill()
         process.wait()
         subprocess.run([program, "-uz", str(where)], check=False, capture_output=True)
-        raise ProgramFailed(f"{process.args} did not end after unmounting") from None
+        raise ProgramFailed(f"{process.args!r} did not end after unmounting") from None
