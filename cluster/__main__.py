@@ -16,15 +16,29 @@ from pathlib import Path
 
 import uvloop
 
+from cluster.maintenance.sweeper import Sweeper
+from cluster.nodes import Connect, Datanode, NodePool
 from cluster.registry.app import MasterApp
-from cluster.registry.config import ConfigError, MasterConfig, load_config, load_internal_key, make_timing
+from cluster.registry.config import (
+    ConfigError,
+    MasterConfig,
+    load_config,
+    load_internal_key,
+    make_sweep_settings,
+    make_timing,
+)
 from cluster.registry.registry import Registry
+from storage.base.address import parse_address
 from storage.base.background import BackgroundLoop
-from storage.base.clock import SystemClock
+from storage.base.clock import Clock, SystemClock
 from storage.base.errors import FrostbyteError
+from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_key
 from storage.base.internal_server import CannotListen, serve
 from storage.base.log import configure_logging
+from storage.datanode.client import DatanodeClient
+from storage.metadata.interface import Metadata
 from storage.metadata.sqlite.open import open_metadata
+from storage.model import Node
 
 _log = logging.getLogger("cluster.master")
 
@@ -33,13 +47,14 @@ async def run_master(config: MasterConfig, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. ConfigError, CannotListen, Unavailable (no metadata owner) before it serves."""
     internal_key = load_internal_key(Path(config.internal_key_file))
     clock = SystemClock()
-    timing = make_timing(config.timing)
     async with AsyncExitStack() as opened:
         metadata = await open_metadata(Path(config.metadata.path), Path(config.metadata.socket))
         opened.push_async_callback(metadata.close)
-        registry = Registry(config.cluster_id, metadata, clock, timing)
+        registry = Registry(config.cluster_id, metadata, clock, make_timing(config.timing))
         await registry.load()
-        jobs = [BackgroundLoop("registry tick", timing.tick_interval_s, registry.tick)]
+        nodes = NodePool(internal_key, clock, _connector(internal_key, config.tls_ca or None))
+        opened.push_async_callback(nodes.close)
+        jobs = build_jobs(config, registry, metadata, nodes, clock)
         app = MasterApp(registry, internal_key, lambda: [job.status for job in jobs])
         for job in jobs:
             job.start()
@@ -54,6 +69,25 @@ async def run_master(config: MasterConfig, stop: asyncio.Event) -> None:
             stop=stop,
         )
     _log.info("master stopped")
+
+
+def build_jobs(
+    config: MasterConfig, registry: Registry, metadata: Metadata, nodes: NodePool, clock: Clock
+) -> list[BackgroundLoop]:
+    """Everything that the master does by itself; status shows them in this order."""
+    sweeper = Sweeper(metadata, nodes, lambda: registry.cluster_map, clock, make_sweep_settings(config.maintenance))
+    return [
+        BackgroundLoop("registry tick", config.timing.tick_interval_s, registry.tick),
+        BackgroundLoop("sweep", config.maintenance.sweep_interval_s, sweeper.run),
+    ]
+
+
+def _connector(internal_key: bytes, tls_ca: str | None) -> Connect:
+    def connect(node: Node) -> Datanode:
+        token = access_token(derive_node_key(internal_key, ROLE_DATANODE, node.report.node_id))
+        return DatanodeClient(parse_address(node.report.address), token, tls_ca=tls_ca)
+
+    return connect
 
 
 async def _release_polls(registry: Registry, stop: asyncio.Event) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.maintenance.sweep import SweepSettings
 from cluster.redundancy import Redundancy, parse_redundancy, require_available
 from cluster.registry.state import Timing
 from storage.base.address import Address, parse_address
@@ -124,6 +125,19 @@ def load_internal_key(path: Path) -> bytes:
 def make_timing(settings: TimingSettings) -> Timing:
     """For the registry."""
     return Timing(**{name: getattr(settings, name) for name in Timing._fields})
+
+
+def make_sweep_settings(settings: MaintenanceSettings) -> SweepSettings:
+    """For the sweeper. Two passes that see an orphan are at least half an interval apart, so that they are two."""
+    defaults = SweepSettings()
+    orphan_age_ms = round(settings.orphan_age_s * 1000)
+    return defaults._replace(
+        lease_ttl_ms=round(settings.lease_ttl_s * 1000),
+        orphan_age_ms=orphan_age_ms,
+        unknown_age_ms=max(defaults.unknown_age_ms, orphan_age_ms),
+        passes_apart_ms=min(defaults.passes_apart_ms, round(settings.sweep_interval_s * 500)),
+        quarantine_ms=round(settings.quarantine_s * 1000),
+    )
 
 
 def _check(config: MasterConfig) -> None:

@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.maintenance.sweep import SweepSettings
 from cluster.redundancy import replicated
 from cluster.registry.config import (
     ConfigError,
+    MaintenanceSettings,
     load_config,
     load_internal_key,
+    make_sweep_settings,
     make_timing,
     parse_config,
 )
@@ -52,6 +55,19 @@ def test_everything_can_be_said() -> None:
     assert config.tls == TlsFiles("/c.pem", "/k.pem")
     assert config.placed == replicated(3)
     assert make_timing(config.timing).dead_after_s == 2
+
+
+def test_the_sweeper_gets_milliseconds() -> None:
+    """The defaults of both sides agree, and short times for tests stay in proportion."""
+    assert make_sweep_settings(MaintenanceSettings()) == SweepSettings()
+    short = make_sweep_settings(MaintenanceSettings(2, 1, 0.5, 3))
+    assert (short.lease_ttl_ms, short.orphan_age_ms, short.quarantine_ms, short.passes_apart_ms) == (
+        2000,
+        500,
+        3000,
+        500,
+    )
+    assert make_sweep_settings(MaintenanceSettings(orphan_age_s=1e6)).unknown_age_ms == 1e9
 
 
 BAD: dict[str, dict[str, Any]] = {

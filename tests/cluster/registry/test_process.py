@@ -89,6 +89,16 @@ class Cluster:
         finally:
             await client.close()
 
+    async def jobs(self) -> list[str]:
+        """The names of the master's jobs; none of them may have failed."""
+        client = MasterClient(parse_address(self.socket), INTERNAL_KEY)
+        try:
+            listed = json.loads(await client.call("GET", "/v1/jobs"))
+        finally:
+            await client.close()
+        assert {job["last_error"] for job in listed} == {""}
+        return [job["name"] for job in listed]
+
     async def wait_for(self, condition: Callable[[ClusterMap], bool]) -> ClusterMap:
         """Follow the map until it is so."""
         found: asyncio.Future[ClusterMap] = asyncio.get_running_loop().create_future()
@@ -136,6 +146,7 @@ async def test_processes_find_each_other_and_deaths_are_seen(cluster: Cluster) -
         first = await cluster.wait_for(all_up(1))
         running.enter_context(cluster.datanode(2))
         both = await cluster.wait_for(all_up(2))
+        assert await cluster.jobs() == ["registry tick", "sweep"]
         assert both.nodes[0].report.node_id == first.nodes[0].report.node_id
         node.kill()
         await cluster.wait_for(lambda it: states(it) == [NodeState.SUSPECT, NodeState.UP])
