@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from storage.base.errors import FrostbyteError
+from storage.crypto.envelope import parse_cipher
 
 DATANODES_MAX = 64
 WORKERS_MAX = 64
@@ -111,7 +112,7 @@ def load_config(file: Path | None, flags: Mapping[str, Any], environment: Mappin
         config = msgspec.convert(settings, Config, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigError(f"configuration: {error}") from None
-    _check(config)
+    _check(config, environment)
     return config
 
 
@@ -130,7 +131,7 @@ def _read_file(file: Path) -> dict[str, Any]:
     return loaded
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, environment: Mapping[str, str]) -> None:
     if not config.data:
         raise ConfigError("no data directory: give --data DIR")
     if len({Path(directory).resolve() for directory in config.data}) != len(config.data):
@@ -155,3 +156,7 @@ def _check(config: Config) -> None:
     if not 0 <= config.inline_size_bytes_max <= 64 << 10:
         raise ConfigError("inline_size_bytes_max is at most 64 KiB")
     parse_listen(config.listen)
+    try:
+        parse_cipher(config.cipher, environment)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

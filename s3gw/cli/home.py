@@ -15,6 +15,7 @@ Every secret file is 0600 and stored whole and durable before it is used.
 from __future__ import annotations
 
 import base64
+import enum
 import hashlib
 import os
 import secrets
@@ -54,6 +55,14 @@ class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"Credentials({self.access_key_id})"
 
 
+class Origin(enum.Enum):
+    """Where the root credentials come from."""
+
+    ENVIRONMENT = "environment"
+    FILE = "file"
+    MADE = "made"
+
+
 class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """cluster.json"""
 
@@ -75,8 +84,7 @@ class Home(NamedTuple):
     config: Config
     cluster_id: str
     credentials: Credentials
-    credentials_made: bool
-    """at this start"""
+    credentials_origin: Origin
     keyring: Keyring
     datanodes: tuple[DatanodeHome, ...]
     sockets: Path
@@ -113,12 +121,12 @@ def prepare_home(config: Config, environment: Mapping[str, str]) -> Home:
         cluster_id = _cluster_id(home / "cluster.json")
         _make_internal_key(home / "internal.key")
         keyring = open_keyring(home, cluster_id, environment, make=True)
-        credentials, made = _credentials(home / "credentials.json", environment)
+        credentials, origin = _credentials(home / "credentials.json", environment)
         datanodes = tuple(
             DatanodeHome(number, path, identify_datanode(path, cluster_id))
             for number, path in enumerate(config.datanode_directories, 1)
         )
-        return Home(config, cluster_id, credentials, made, keyring, datanodes, socket_directory(home), lock)
+        return Home(config, cluster_id, credentials, origin, keyring, datanodes, socket_directory(home), lock)
     except (OSError, ValueError, WrongDirectory) as error:
         raise ConfigError(str(error)) from error
 
@@ -189,19 +197,19 @@ def _make_internal_key(path: Path) -> None:
         store_file(FILES, path, base64.b64encode(secrets.token_bytes(INTERNAL_KEY_BYTES)) + b"\n")
 
 
-def _credentials(path: Path, environment: Mapping[str, str]) -> tuple[Credentials, bool]:
+def _credentials(path: Path, environment: Mapping[str, str]) -> tuple[Credentials, Origin]:
     access_key_id = environment.get(ACCESS_KEY_VARIABLE, "")
     secret = environment.get(SECRET_KEY_VARIABLE, "")
     if bool(access_key_id) != bool(secret):
         raise ConfigError(f"{ACCESS_KEY_VARIABLE} and {SECRET_KEY_VARIABLE} go together")
     if access_key_id:
-        return Credentials(access_key_id, secret), False
+        return Credentials(access_key_id, secret), Origin.ENVIRONMENT
     try:
-        return msgspec.json.decode(fetch_file(FILES, path, SMALL_FILE_BYTES_MAX), type=Credentials), False
+        return msgspec.json.decode(fetch_file(FILES, path, SMALL_FILE_BYTES_MAX), type=Credentials), Origin.FILE
     except FileNotFoundError:
         made = Credentials(make_access_key_id(), make_secret_access_key())
         store_file(FILES, path, msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")
-        return made, True
+        return made, Origin.MADE
 
 
 def make_access_key_id() -> str:

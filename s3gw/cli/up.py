@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping
 
-from s3gw.cli.home import Home, prepare_home
+from s3gw.cli.home import SECRET_KEY_VARIABLE, Home, Origin, prepare_home
 from s3gw.cli.offline import put_root_user
 from s3gw.cli.roles import plan_stages
 from s3gw.cli.supervisor import Supervisor
@@ -68,13 +68,11 @@ def open_listener(listen: str) -> socket.socket:
 def describe_start(home: Home) -> list[str]:
     """What a person needs first. The secret is shown at the start that made it, and never again."""
     config, credentials = home.config, home.credentials
-    kept = config.home / "credentials.json"
-    if home.credentials_made:
-        shown = credentials.secret_access_key
-        origin = f"made now and kept in {kept}"
-    else:
-        shown = "…"
-        origin = f"the secret is in {kept}" if kept.exists() else "from the environment"
+    shown, origin = {
+        Origin.MADE: (credentials.secret_access_key, f"made now and kept in {config.home / 'credentials.json'}"),
+        Origin.FILE: ("…", f"in {config.home / 'credentials.json'}"),
+        Origin.ENVIRONMENT: (f"${SECRET_KEY_VARIABLE}", "from the environment"),
+    }[home.credentials_origin]
     insecure = " --no-verify-ssl" if config.tls_cert else ""
     return [
         f"Frostbyte is ready at {config.endpoint}",

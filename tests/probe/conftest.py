@@ -12,8 +12,8 @@ from tests.probe.server import Server
 FAST_SWEEP = {
     "sweep_interval_s": 0.5,
     "lease_ttl_s": 3,
-    "orphan_age_s": 0,
-    "quarantine_s": 0,
+    "orphan_age_s": 0.1,
+    "quarantine_s": 0.1,
 }
 """so that a test sees the whole life of an orphan in seconds"""
 

@@ -13,11 +13,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tests.probe.server import Server
 
 IN_FLIGHT_WAIT_S = 30.0
+BLOCK_BYTES = 1 << 20
 
 
 def body_of(object_key: str, size: int) -> bytes:
     """The one body that may ever be read under this key."""
-    return random.Random(object_key).randbytes(size)
+    source = random.Random(object_key)
+    return b"".join(source.randbytes(min(BLOCK_BYTES, size - start)) for start in range(0, size, BLOCK_BYTES))
 
 
 class Writers:
