@@ -24,7 +24,8 @@ from storage.base.address import Address
 from storage.base.errors import ChunkTruncated, FrostbyteError, NodeUnreachable
 from storage.base.internal_auth import bearer
 
-CONNECTIONS_MAX = 128
+CONNECTIONS_MAX = 1024
+"""to one peer; a slow upload holds one for each replica as long as it lasts"""
 IDLE_TIMEOUT_S = 30.0
 """well below the server's, so that a connection is not reused while the server closes it"""
 READ_BUFFER_BYTES = 512 * 1024

@@ -28,7 +28,8 @@ HEAD_BYTES_MAX = 32 * 1024
 """request line and headers together"""
 BODY_HELD_BYTES_MAX = 512 * 1024
 """of a body that the application has not taken yet; reading pauses above"""
-CONNECTIONS_MAX = 1024
+CONNECTIONS_MAX = 4096
+"""beyond, requests are answered with 503"""
 BACKLOG = 512
 STALL_TIMEOUT_S = 30.0
 """for a whole head, and for any progress of a body in either direction"""

@@ -21,6 +21,7 @@ from storage.base.errors import Unavailable
 from storage.base.files import DiskFiles, FileSystem, make_directories
 from storage.base.internal_server import CannotListen, load_server_tls, serve
 from storage.base.log import configure_logging
+from storage.base.open_files import raise_open_files_limit
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.store import ChunkStore
 from storage.datanode.app import DatanodeApp
@@ -105,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, required=True, help="config.json of this node")
     options = parser.parse_args(arguments)
     configure_logging("datanode")
+    raise_open_files_limit()
     try:
         config = load_config(options.config)
         load_server_tls(config.listen_address, config.tls)

@@ -12,6 +12,7 @@ import pytest
 
 from storage.base.errors import NodeUnreachable
 from storage.base.internal_auth import access_token, derive_node_key, report_token
+from storage.base.internal_client import Deadlines
 from tests.storage.base.serving import exchange_bytes
 from tests.storage.chunks.conformance import chunk_id, cut, put, read, some_bytes
 from tests.storage.datanode.nodes import NODE_KEY, refused_start, running_node, write_config
@@ -39,6 +40,40 @@ async def test_what_was_answered_survives_kill_9(tmp_path: Path) -> None:
         assert len(await client.inventory(None, 100)) == 9
         assert (node.data / "node.json").read_bytes() == identity
         await client.close()
+
+
+async def test_a_client_outlives_its_node(tmp_path: Path) -> None:
+    """Pooled connections to the dead process are not taken for the new one's."""
+    with running_node(tmp_path) as node:
+        client = node.client()
+        await put(client, chunk_id(1), b"before")
+        node.kill()
+    with running_node(tmp_path) as node:
+        assert await read(client, chunk_id(1)) == b"before"
+        await put(client, chunk_id(2), some_bytes(1_000_000))
+        await client.put_many([(chunk_id(3), b"batch")])
+        await client.close()
+
+
+async def test_a_node_that_stands_still_misses_the_deadline(tmp_path: Path) -> None:
+    """It accepts and takes bytes into its socket, but never answers; when it goes on, so does the client."""
+    with running_node(tmp_path) as node:
+        patient, hasty = node.client(), node.client(deadlines=Deadlines(connect_s=0.2, progress_s=0.2, answer_s=0.2))
+        await put(patient, chunk_id(1), some_bytes(1_000_000))
+        os.kill(node.pid, signal.SIGSTOP)
+        for attempt in (
+            put(hasty, chunk_id(2), b"small"),
+            put(hasty, chunk_id(2), some_bytes(1_000_000)),
+            read(hasty, chunk_id(1)),
+            read(hasty, chunk_id(1), 0, 10),
+            hasty.stat(chunk_id(1)),
+        ):
+            with pytest.raises(NodeUnreachable, match="deadline"):
+                await attempt
+        os.kill(node.pid, signal.SIGCONT)
+        assert await read(patient, chunk_id(1)) == some_bytes(1_000_000)
+        await patient.close()
+        await hasty.close()
 
 
 async def test_kill_9_in_a_put_leaves_nothing(tmp_path: Path) -> None:
