@@ -12,6 +12,7 @@ from pathlib import Path
 from cluster.assembly import Cluster, ClusterSettings, Outside, open_cluster
 from cluster.body import BodyDigests
 from cluster.deadlines import Deadlines
+from cluster.nodes import Datanode
 from cluster.objectstore import PutRequest, PutResult
 from s3gw.protocol.checksums import new_hasher
 from storage.base.clock import Clock, SystemClock
@@ -105,6 +106,7 @@ class World:
         self.metadata = metadata
         self.keyring = keyring
         self.nodes = nodes
+        self.stores: dict[int, Datanode] = dict(nodes)
         self.owner = owner
         self.bucket: Bucket
         self.map: StaticMap
