@@ -1,0 +1,223 @@
+"""Running ceph/s3-tests from a checkout outside this project against an endpoint.
+
+    python -m tests.conformance.s3tests run --checkout DIR --python DIR/.venv/bin/python --tests LIST \\
+        --endpoint http://127.0.0.1:9000 --users USERS.json --output RESULTS.json
+    python -m tests.conformance.s3tests users --data ./data --output USERS.json
+
+`users` makes the accounts that the suite needs with `frostbyte user create` and keeps their credentials in a file;
+`run` runs each test of the list in a process of its own, with 30 seconds and a bucket prefix of its own, and writes a
+tally as JSON and, beside it, as Markdown. None of the suite's code is in this project. See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from tests.clients.server import frostbyte_program
+
+TEST_TIMEOUT_S = 30
+USER_COMMAND_TIMEOUT_S = 60
+MESSAGE_LENGTH_MAX = 300
+SECTIONS = {"main": "s3 main", "alt": "s3 alt", "tenant": "s3 tenant", "iam": "iam"}
+"""Accounts of ours and the suite's sections that they fill; the IAM roots are given the main account."""
+OUTCOMES = ("passed", "failed", "timeout", "skipped", "missing")
+
+
+class Account(NamedTuple):
+    """One account as the suite wants to know it."""
+
+    access_key_id: str
+    secret_access_key: str
+    canonical_id: str
+    display_name: str
+    email: str
+
+
+class Result(NamedTuple):
+    """How one test ended; `message` is the first line of its failure."""
+
+    test: str
+    outcome: str
+    seconds: float
+    message: str = ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and do one of the two commands."""
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance.s3tests", description="ceph/s3-tests, outside")
+    commands = parser.add_subparsers(dest="command", required=True)
+    users = commands.add_parser("users", help="make the accounts with frostbyte user create")
+    users.add_argument("--data", required=True, help="the data directory of the server")
+    users.add_argument("--output", type=Path, required=True)
+    run = commands.add_parser("run", help="run a list of tests")
+    run.add_argument("--checkout", type=Path, required=True, help="a checkout of ceph/s3-tests")
+    run.add_argument("--python", type=Path, required=True, help="an interpreter with the suite's requirements")
+    run.add_argument("--tests", type=Path, required=True, help="a file of test ids, FILE.py::test_name, one a line")
+    run.add_argument("--match", default="", help="only ids that hold this text")
+    run.add_argument("--endpoint", required=True)
+    run.add_argument("--users", type=Path, required=True)
+    run.add_argument("--region", default="us-east-1", help="what the suite calls the zonegroup's api name")
+    run.add_argument("--jobs", type=int, default=2)
+    run.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    if options.command == "users":
+        accounts = make_accounts(options.data)
+        options.output.write_text(json.dumps({name: account._asdict() for name, account in accounts.items()}, indent=1))
+        options.output.chmod(0o600)
+        return 0
+    return _run_list(options)
+
+
+def make_accounts(data: str) -> dict[str, Account]:
+    """Create one user per account; a user that is there already is an error that `frostbyte` explains."""
+    accounts = {}
+    for name in SECTIONS:
+        account = Account(
+            access_key_id=f"S3TESTS{name.upper()}{secrets.token_hex(4).upper()}",
+            secret_access_key=secrets.token_hex(20),
+            canonical_id=secrets.token_hex(32),
+            display_name=f"s3tests-{name}",
+            email=f"{name}@s3tests.example",
+        )
+        command = [str(frostbyte_program()), "user", "create", account.display_name, "--data", data, "--json"]
+        command += ["--canonical-id", account.canonical_id, "--display-name", account.display_name]
+        command += ["--email", account.email, "--access-key-id", account.access_key_id]
+        command += ["--secret-access-key", account.secret_access_key]
+        subprocess.run(command, check=True, timeout=USER_COMMAND_TIMEOUT_S, stdout=subprocess.DEVNULL)
+        accounts[name] = account
+    return accounts
+
+
+def write_config(path: Path, endpoint: str, region: str, prefix: str, accounts: dict[str, Account]) -> None:
+    """Write the suite's configuration file. `prefix` begins the name of every bucket the test makes."""
+    parts = urlsplit(endpoint)
+    secure = parts.scheme == "https"
+    config = configparser.RawConfigParser()
+    config["DEFAULT"] = {
+        "host": str(parts.hostname),
+        "port": str(parts.port or (443 if secure else 80)),
+        "is_secure": str(secure),
+        "ssl_verify": "False",
+    }
+    config["fixtures"] = {"bucket prefix": f"{prefix}-{{random}}-", "iam name prefix": f"{prefix}-"}
+    for name, section in SECTIONS.items():
+        config[section] = _section(accounts[name])
+    config["s3 main"]["api_name"] = region
+    config["s3 tenant"]["tenant"] = "tenant"
+    config["iam root"] = _section(accounts["main"])
+    config["iam alt root"] = _section(accounts["alt"])
+    with path.open("w") as file:
+        config.write(file)
+    path.chmod(0o600)
+
+
+def run_test(test: str, checkout: Path, python: Path, config: Path) -> Result:
+    """Run one test id in its own process and session; everything it started is killed at the time limit."""
+    with tempfile.TemporaryDirectory(prefix="s3tests-") as directory:
+        report = Path(directory) / "report.xml"
+        command = [str(python), "-m", "pytest", f"s3tests/functional/{test}", "-q", "-p", "no:cacheprovider"]
+        command += [f"--junitxml={report}"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        environment |= {"S3TEST_CONF": str(config), "PYTHONDONTWRITEBYTECODE": "1"}
+        began = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=checkout,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            process.wait(TEST_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the session that was made for this test alone
+            process.wait()
+            return Result(test, "timeout", time.monotonic() - began)
+        outcome, message = parse_report(report.read_text()) if report.exists() else ("missing", "no report")
+        return Result(test, outcome, time.monotonic() - began, message)
+
+
+def parse_report(text: str) -> tuple[str, str]:
+    """Outcome and message of a JUnit report of one test; teardown errors are failures."""
+    cases = list(ElementTree.fromstring(text).iter("testcase"))
+    if not cases:
+        return "missing", "no such test"
+    for case in cases:
+        for kind in ("failure", "error"):
+            found = case.find(kind)
+            if found is not None:
+                return "failed", (found.get("message") or "").strip().partition("\n")[0][:MESSAGE_LENGTH_MAX]
+        skipped = case.find("skipped")
+        if skipped is not None:
+            return "skipped", (skipped.get("message") or "")[:MESSAGE_LENGTH_MAX]
+    return "passed", ""
+
+
+def render_tally(results: Sequence[Result], endpoint: str) -> str:
+    """Markdown: counts, and every test that did not pass with the first line of its failure."""
+    counts = Counter(result.outcome for result in results)
+    shown = ", ".join(f"{counts[outcome]} {outcome}" for outcome in OUTCOMES if counts[outcome])
+    lines = [f"# ceph/s3-tests against {endpoint}", "", f"{len(results)} tests: {shown}.", ""]
+    for outcome in OUTCOMES[1:]:
+        chosen = [result for result in results if result.outcome == outcome]
+        if chosen:
+            lines += [f"## {outcome}", ""]
+            lines += [f"- `{result.test}` {result.message.replace('|', '¦')}".rstrip() for result in chosen] + [""]
+    return "\n".join(lines)
+
+
+def read_tests(path: Path, match: str = "") -> list[str]:
+    """The test ids of a list, without blank lines and comments."""
+    lines = (line.strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#") and match in line]
+
+
+def _run_list(options: argparse.Namespace) -> int:
+    accounts = {name: Account(**fields) for name, fields in json.loads(options.users.read_text()).items()}
+    tests = read_tests(options.tests, options.match)
+    results: list[Result] = []
+    with tempfile.TemporaryDirectory(prefix="s3tests-config-") as directory, ThreadPoolExecutor(options.jobs) as pool:
+
+        def run_numbered(number: int) -> Result:
+            config = Path(directory) / f"{number}.conf"
+            write_config(config, options.endpoint, options.region, f"s3t{number}", accounts)
+            return run_test(tests[number], options.checkout, options.python, config)
+
+        for result in pool.map(run_numbered, range(len(tests))):
+            results.append(result)
+            print(f"{len(results)}/{len(tests)} {result.outcome} {result.test}", flush=True)
+    options.output.write_text(json.dumps([result._asdict() for result in results], indent=1))
+    options.output.with_suffix(".md").write_text(render_tally(results, options.endpoint))
+    return 0 if all(result.outcome in ("passed", "skipped") for result in results) else 1
+
+
+def _section(account: Account) -> dict[str, str]:
+    return {
+        "display_name": account.display_name,
+        "user_id": account.canonical_id,
+        "email": account.email,
+        "access_key": account.access_key_id,
+        "secret_key": account.secret_access_key,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
