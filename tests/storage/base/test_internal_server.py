@@ -169,6 +169,22 @@ async def test_a_stalled_connection_is_cut(tmp_path: Path, monkeypatch: pytest.M
             assert await asyncio.wait_for(exchange_bytes(address, start), 10) == b""
 
 
+async def test_a_head_that_trickles_in_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single bytes are no progress: a head has to be whole in time."""
+    monkeypatch.setattr(internal_server, "STALL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(internal_server, "STALL_CHECK_S", 0.01)
+    async with serving(count_body, f"unix:{tmp_path / 's'}") as address:
+        reader, writer = await asyncio.open_unix_connection(address.path)
+        writer.write(b"GET / HTTP/1.1\r\nh: ")
+        for _ in range(10_000):
+            if reader.at_eof():
+                break
+            writer.write(b"x")
+            await asyncio.sleep(0.002)
+        assert reader.at_eof()
+        writer.close()
+
+
 async def test_a_reader_that_stalls_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that nobody takes does not stay in memory."""
     monkeypatch.setattr(internal_server, "STALL_TIMEOUT_S", 0.05)
