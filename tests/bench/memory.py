@@ -43,7 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size = int(options.gibibytes * GIB)
     with tempfile.TemporaryDirectory(prefix="frostbyte-memory-", dir=options.directory) as name:
         side = frostbyte(Path(name) / "frostbyte", options.copies)
-        side.log.parent.mkdir(parents=True)
         source = Path(name) / "source"
         with source.open("wb") as file:
             file.truncate(size)  # a sparse file: the sealed bytes are as random as any

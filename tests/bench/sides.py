@@ -52,6 +52,7 @@ class Side:
     def start(self) -> None:
         """Start and wait until an object can be written; `start_up_s` counts from the first process."""
         began = time.monotonic()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             for command in self.commands:
                 environment = os.environ | command.environment
@@ -157,14 +158,12 @@ def rclone_serve(home: Path) -> Side:
 def moto_server(home: Path) -> Side:
     """`moto_server`, which keeps everything in memory and checks no signature."""
     program, port = _program("moto_server"), choose_port()
-    home.mkdir(parents=True, exist_ok=True)
     words = [program, "-H", "127.0.0.1", "-p", str(port)]
     return Side("moto_server", _endpoint(port), "in memory", "", [Command(words)], home / "moto.log")
 
 
 def running_endpoint(url: str, home: Path) -> Side:
     """Any endpoint that runs already; credentials from the AWS variables. No memory or start-up figures."""
-    home.mkdir(parents=True, exist_ok=True)
     endpoint = Endpoint(url.rstrip("/"), os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
     return Side(url, endpoint, "unknown", "", [], home / "none.log")
 
