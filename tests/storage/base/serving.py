@@ -28,13 +28,19 @@ async def serving(app: Any, address: str, tls: TlsFiles | None = None) -> AsyncI
 
 
 async def exchange_bytes(address: Address, data: bytes) -> bytes:
-    """Send raw bytes on a connection of its own and return all that comes until the server closes it."""
+    """Send raw bytes on a connection of its own and return all that comes until the server closes it. A reset is an
+    end like any other: it means that the server had not read all of the bytes."""
     if address.is_unix:
         reader, writer = await asyncio.open_unix_connection(address.path)
     else:
         reader, writer = await asyncio.open_connection(address.host, address.port)
+    answer = bytearray()
     try:
         writer.write(data)
-        return await reader.read()
+        while block := await reader.read(65536):
+            answer += block
+    except ConnectionError:
+        pass
     finally:
         writer.close()
+    return bytes(answer)
