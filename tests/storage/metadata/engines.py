@@ -24,6 +24,10 @@ class Engine(Protocol):
         """A worker's own access to it."""
         ...
 
+    def client_arguments(self) -> list[str]:
+        """What a client process needs to connect (see history_client)."""
+        ...
+
     async def check(self) -> list[str]:
         """What is not whole; empty when all is well."""
         ...
@@ -64,6 +68,9 @@ class SqliteEngine:
         worker = await open_metadata(self.directory, self.socket_path)
         self._workers.append(worker)
         return worker
+
+    def client_arguments(self) -> list[str]:
+        return [str(self.directory), str(self.socket_path)]
 
     async def check(self) -> list[str]:
         return check_database(self.directory)
