@@ -89,6 +89,8 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
     minimum = (
         redundancy.pieces_before_ack_min if settings.copies_before_ack_min is None else settings.copies_before_ack_min
     )
+    if not 1 <= minimum <= redundancy.width:
+        raise ValueError(f"between 1 and {redundancy.width} copies before the answer, not {minimum}")
     metadata, keyring, clock = outside.metadata, outside.keyring, outside.clock
     budget = ByteBudget(settings.budget_bytes)
     nodes = NodePool(settings.internal_key, clock, outside.connect)

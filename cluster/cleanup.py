@@ -23,8 +23,8 @@ RELEASE_ATTEMPTS_MAX = 4
 RELEASE_RETRY_S = 1.0
 STRAY_ATTEMPTS_MAX = 5
 STRAY_RETRY_S = 1.0
-JOBS_MAX = 4096
-"""clean-ups at once; above, chunks are left to the sweeper"""
+STRAY_JOBS_MAX = 256
+"""at once; above, strays are left to the sweeper. Other jobs are as many as there are requests that wait for them"""
 
 _log = logging.getLogger(__name__)
 
@@ -43,10 +43,7 @@ class Cleanup:
         self._closing = asyncio.Event()
 
     def start(self, job: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        """Run a clean-up in a task of its own; await the task through asyncio.shield or not at all."""
-        if len(self._jobs) >= JOBS_MAX:
-            job.close()
-            job = _nothing()
+        """Run a clean-up in a task of its own; the request awaits it through asyncio.shield."""
         task = asyncio.get_running_loop().create_task(job)
         self._jobs.add(task)
         task.add_done_callback(self._jobs.discard)
@@ -60,10 +57,13 @@ class Cleanup:
         failed = await asyncio.gather(*(self._delete_on(number, ids) for number, ids in by_node.items()))
         return {place for places in failed for place in places}
 
-    async def delete_quietly(self, places: Iterable[Place]) -> None:
-        """Delete what may be left over beside chunks that are recorded elsewhere, on nodes that just failed: so try for
-        a while. What stays is an orphan when the write session is over."""
-        left = set(places)
+    def start_deleting_strays(self, places: Iterable[Place]) -> None:
+        """Delete, beside everything else, what may be left over of chunks that are recorded elsewhere. Their nodes just
+        failed, so try for a while; what stays is an orphan when the write session is over."""
+        if len(self._jobs) < STRAY_JOBS_MAX:
+            self.start(self._delete_strays(set(places)))
+
+    async def _delete_strays(self, left: set[Place]) -> None:
         for attempt in range(STRAY_ATTEMPTS_MAX):
             left = await self.delete(left)
             if not left or self._closing.is_set():
@@ -120,7 +120,3 @@ class Cleanup:
             _log.info("%d chunks of a failed write stay on node %d for now: %s", len(chunk_ids), number, error)
             return [(number, chunk_id) for chunk_id in chunk_ids]
         return []
-
-
-async def _nothing() -> None:
-    pass

@@ -104,6 +104,12 @@ class NodePool:
             return False
         return True
 
+    def failed_numbers(self) -> frozenset[int]:
+        """All nodes that failed a moment ago."""
+        if not self._failed_until_s:
+            return frozenset()
+        return frozenset(number for number in list(self._failed_until_s) if self.has_failed(number))
+
     def order_for_read(self, numbers: Sequence[int]) -> Sequence[int]:
         """All of them, in turn so that readers spread, those that just failed last."""
         if len(numbers) < 2:

@@ -52,7 +52,7 @@ class Placer:
 
     def choose(self, blob_id: bytes, chunk_index: int) -> Choice:
         """Where a chunk goes. NotEnoughNodes."""
-        failed = frozenset(node.number for node in self._map.nodes if self._nodes.has_failed(node.number))
+        failed = self._nodes.failed_numbers()
         placement = self._placement
         if placement is None or failed != self._left_out:
             placement = self._placement = self._build(failed)

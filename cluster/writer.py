@@ -119,7 +119,7 @@ class Writer:
                 await asyncio.shield(services.cleanup.start(undo))
             raise
         if blob_write.strays:
-            services.cleanup.start(services.cleanup.delete_quietly(blob_write.strays))
+            services.cleanup.start_deleting_strays(blob_write.strays)
 
     async def _write_inline(self, key: BucketKey, body: Body) -> Written:
         services = self._services
