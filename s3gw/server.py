@@ -207,6 +207,14 @@ class GatewayServer(uvicorn.Server):
         if self._on_started is not None:
             self._on_started()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # A TLS client that never says goodbye would keep its transport half closed, and uvloop from ever closing.
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, GatewayProtocol):
+                connection.transport.abort()
+        await asyncio.sleep(0)
+
     async def main_loop(self) -> None:
         loop = asyncio.get_running_loop()
         checked_s = loop.time()
