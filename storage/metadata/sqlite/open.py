@@ -64,7 +64,8 @@ class MetadataOwner:
         journal: Journal,
     ) -> None:
         self._lock_fd = lock_fd
-        self._connections = (writing, checkpointing)
+        self.writing = writing
+        self._checkpointing = checkpointing
         self._checkpointer = Checkpointer(checkpointing, writing)
         self.committer = GroupCommitter(writing, clock, journal, self._checkpointer)
 
@@ -96,8 +97,8 @@ class MetadataOwner:
         """Answer everything, leave a short log, let go of the lock."""
         await self.committer.close()
         await asyncio.to_thread(self._checkpointer.close)
-        for connection in self._connections:
-            connection.close()
+        self._checkpointing.close()
+        self.writing.close()
         os.close(self._lock_fd)
 
 
