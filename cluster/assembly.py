@@ -15,6 +15,7 @@ from cluster.cleanup import Cleanup
 from cluster.copied_body import NewHasher
 from cluster.deadlines import Deadlines
 from cluster.directory import Directory
+from cluster.maintenance.repairer import REPAIR_INTERVAL_S, Repairer
 from cluster.nodes import Connect, NodePool
 from cluster.objectstore import ObjectStore
 from cluster.operations import MapSource, Operations
@@ -25,6 +26,7 @@ from cluster.redundancy import parse_redundancy, require_available
 from cluster.repair_hints import RepairHints
 from cluster.session import LEASE_TTL_S, ReadTracker, WriteSession
 from cluster.writer import Writer
+from storage.base.background import BackgroundLoop
 from storage.base.clock import Clock
 from storage.crypto.envelope import Cipher
 from storage.crypto.keyring import Keyring
@@ -52,6 +54,7 @@ class ClusterSettings:
     budget_bytes: int = CAPACITY_BYTES_DEFAULT
     cipher: Cipher = Cipher.AES_256_GCM
     lease_ttl_s: float = LEASE_TTL_S
+    repair_interval_s: float = REPAIR_INTERVAL_S
     deadlines: Deadlines = field(default_factory=Deadlines)
 
     def __repr__(self) -> str:
@@ -113,7 +116,7 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         settings.cipher,
         settings.deadlines,
     )
-    writer = Writer(WriteServices(write_settings, keyring, session, metadata, placer, nodes, budget, cleanup))
+    writer = Writer(WriteServices(write_settings, keyring, session, metadata, placer, nodes, budget, cleanup, hints))
     chunks = ChunkReader(settings.cluster_id, settings.cipher, keyring, metadata, nodes, hints, settings.deadlines)
     reader = Reader(settings.cluster_id, keyring, metadata, ReadRuns(metadata, chunks, budget, clock), reads)
     async with AsyncExitStack() as running:
@@ -123,6 +126,10 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         await session.start()
         running.push_async_callback(session.stop)
         running.push_async_callback(cleanup.close)
+        repairer = Repairer(metadata, nodes, placer, hints, redundancy.width, settings.deadlines)
+        repairs = BackgroundLoop("repair", settings.repair_interval_s, repairer.run, clock=clock)
+        repairs.start()
+        running.push_async_callback(repairs.stop)
         yield Cluster(
             ObjectStore(settings.cluster_id, keyring, metadata, writer, reader, outside.new_hasher),
             Directory(metadata, keyring, clock),

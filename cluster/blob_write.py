@@ -19,8 +19,9 @@ from cluster.deadlines import Deadlines
 from cluster.frame_log import FrameLog
 from cluster.nodes import NodePool
 from cluster.placer import Placer
+from cluster.repair_hints import RepairHints
 from cluster.session import WriteSession
-from storage.base.errors import ChunkTruncated
+from storage.base.errors import ChunkTruncated, NotEnoughNodes
 from storage.base.ids import ChunkId
 from storage.chunks.chunker import chunk_span
 from storage.crypto.envelope import DATA_KEY_BYTES, Cipher, Sealer, sealed_length
@@ -59,6 +60,7 @@ class WriteServices(NamedTuple):
     nodes: NodePool
     budget: ByteBudget
     cleanup: Cleanup
+    hints: RepairHints
 
 
 class _ChunkUnderWay:
@@ -71,9 +73,11 @@ class _ChunkUnderWay:
         self.sealer = sealer
         self.write = write
 
-    async def finish(self) -> None:
+    async def finish(self, hints: RepairHints, chunk_id: ChunkId) -> None:
         """After the last byte was sealed."""
         nodes = await self.write.finish()
+        if len(nodes) < self.write.copies.wanted:
+            hints.note(chunk_id, 0, NotEnoughNodes())
         digest = self.log.digest
         self.log.discard()
         row = self.row
@@ -103,9 +107,9 @@ class BlobWrite:
 
     @property
     def strays(self) -> list[Place]:
-        """Of a blob that was sent: where something may be that its rows do not name."""
+        """Of a blob that was sent: where a whole chunk may be that its row does not name."""
         return [
-            (number, ChunkId(self._blob_id, chunk.row.index)) for chunk in self._begun for number in chunk.write.dropped
+            (number, ChunkId(self._blob_id, chunk.row.index)) for chunk in self._begun for number in chunk.write.strays
         ]
 
     def describe(self) -> Blob:
@@ -128,13 +132,20 @@ class BlobWrite:
                     chunk = await self._begin_chunk()
                 rest = rest[await chunk.sealer.take(rest) :]
                 if chunk.sealer.complete:
-                    self._finishing.append(asyncio.get_running_loop().create_task(chunk.finish()))
+                    self._finishing.append(
+                        asyncio.get_running_loop().create_task(
+                            chunk.finish(self._services.hints, ChunkId(self._blob_id, chunk.row.index))
+                        )
+                    )
                     chunk = None
         if sent != self._length:
             await body.finish()
             raise ChunkTruncated(f"{sent} bytes came where {self._length} were announced")
         while self._finishing:
             await self._finishing.popleft()
+        if strays := self.strays:
+            # Now or never: once the blob is committed, a repair may put a good copy where the stray is.
+            await self._services.cleanup.delete(strays)
         return self.describe()
 
     async def abort(self) -> None:

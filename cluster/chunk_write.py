@@ -18,7 +18,15 @@ from cluster.deadlines import Deadlines
 from cluster.frame_log import Cursor, FrameLog
 from cluster.nodes import NodePool
 from cluster.placer import Choice
-from storage.base.errors import ChunkError, Corrupt, FrostbyteError, NodeUnreachable, NotEnoughNodes, Unavailable
+from storage.base.errors import (
+    ChunkError,
+    Corrupt,
+    FrostbyteError,
+    NodeFull,
+    NodeUnreachable,
+    NotEnoughNodes,
+    Unavailable,
+)
 from storage.base.ids import ChunkId
 from storage.chunks.store import ChunkReceipt
 from storage.model import Node
@@ -49,9 +57,11 @@ class ChunkWrite:
     ) -> None:
         self.attempted: list[int] = []
         """every node that may hold bytes of the chunk"""
+        self.strays: list[int] = []
+        """nodes that had the whole chunk and do not count: they may have kept it all the same"""
         self._chunk_id = chunk_id
         self._sealed_length = sealed_length
-        self._copies = copies
+        self.copies = copies
         self._log = log
         self._nodes = nodes
         self._deadlines = deadlines
@@ -78,21 +88,16 @@ class ChunkWrite:
         """After the log was closed: the nodes that hold the chunk, verified. NotEnoughNodes, Unavailable."""
         for task in self._tasks:
             await task
-        while self._durable and len(self._durable) < self._copies.wanted:
+        while self._durable and len(self._durable) < self.copies.wanted:
             target = self._take_stand_in()
             if target is None:
                 break
             await self._copy_to(target)
-        if len(self._durable) < self._copies.minimum:
+        if len(self._durable) < self.copies.minimum:
             raise NotEnoughNodes(
-                f"{len(self._durable)} of at least {self._copies.minimum} copies could be made durable"
+                f"{len(self._durable)} of at least {self.copies.minimum} copies could be made durable"
             ) from self._last_error
         return tuple(self._durable)
-
-    @property
-    def dropped(self) -> list[int]:
-        """Nodes that were tried and do not count; they may have kept something all the same."""
-        return [number for number in self.attempted if number not in self._durable]
 
     @property
     def _expected(self) -> ChunkReceipt:
@@ -130,6 +135,8 @@ class ChunkWrite:
             await self._send(number, cursor)
         except (ChunkError, Corrupt, Unavailable) as error:
             self._fail(number, error)
+            if cursor.has_taken_all and not isinstance(error, NodeFull):
+                self.strays.append(number)
             return False
         self._running.discard(number)
         self._durable.append(number)
@@ -156,8 +163,10 @@ class ChunkWrite:
             self._check(target, receipt)
         except TimeoutError:
             self._fail(target, NodeUnreachable(f"node {target} did not pull the chunk in time"))
+            self.strays.append(target)
         except (ChunkError, Corrupt, Unavailable) as error:
             self._fail(target, error)
+            self.strays.append(target)
         else:
             self._durable.append(target)
 

@@ -21,10 +21,6 @@ from storage.model import Blob
 
 RELEASE_ATTEMPTS_MAX = 4
 RELEASE_RETRY_S = 1.0
-STRAY_ATTEMPTS_MAX = 5
-STRAY_RETRY_S = 1.0
-STRAY_JOBS_MAX = 256
-"""at once; above, strays are left to the sweeper. Other jobs are as many as there are requests that wait for them"""
 
 _log = logging.getLogger(__name__)
 
@@ -56,19 +52,6 @@ class Cleanup:
             by_node[number].append(chunk_id)
         failed = await asyncio.gather(*(self._delete_on(number, ids) for number, ids in by_node.items()))
         return {place for places in failed for place in places}
-
-    def start_deleting_strays(self, places: Iterable[Place]) -> None:
-        """Delete, beside everything else, what may be left over of chunks that are recorded elsewhere. Their nodes just
-        failed, so try for a while; what stays is an orphan when the write session is over."""
-        if len(self._jobs) < STRAY_JOBS_MAX:
-            self.start(self._delete_strays(set(places)))
-
-    async def _delete_strays(self, left: set[Place]) -> None:
-        for attempt in range(STRAY_ATTEMPTS_MAX):
-            left = await self.delete(left)
-            if not left or self._closing.is_set():
-                return
-            await self._pause(STRAY_RETRY_S * 2**attempt)
 
     async def take_back(self, blob: Blob, places: Iterable[Place]) -> None:
         """A write that certainly was not committed: delete its chunks, record what could not be deleted."""

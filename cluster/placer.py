@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cluster.domains import parse_levels
 from cluster.nodes import NodePool
@@ -58,6 +58,13 @@ class Placer:
             placement = self._placement = self._build(failed)
             self._left_out = failed
         return Choice(placement, make_blob_seed(blob_id), chunk_index, self._last_resort)
+
+    def rank(self, blob_id: bytes, chunk_index: int, holders: Iterable[int]) -> list[Node]:
+        """All nodes that can take a copy of a chunk that is on `holders`, those far from them first, holders last."""
+        able = eligible(self._map.nodes, 1)
+        held = [node for node in self._map.nodes if node.number in set(holders)]
+        others = Placement(able, 1).substitutes(make_blob_seed(blob_id), chunk_index, held)
+        return [*others, *(node for node in able if node not in others)]
 
     def _build(self, failed: frozenset[int]) -> Placement:
         everybody = self.eligible()

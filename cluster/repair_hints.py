@@ -10,7 +10,7 @@ HINTS_MAX = 10_000
 
 
 class RepairHint(NamedTuple):
-    """One replica of one chunk. error: the class name of what was wrong with it."""
+    """One replica of one chunk. error: the class name of what was wrong with it. node 0: a copy that was never made."""
 
     chunk_id: ChunkId
     node: int
@@ -29,11 +29,15 @@ class RepairHints:
 
     def note(self, chunk_id: ChunkId, node: int, error: Exception) -> None:
         """Remember that this node's replica could not be used."""
-        place = (chunk_id, node)
+        self.restore(RepairHint(chunk_id, node, type(error).__name__))
+
+    def restore(self, hint: RepairHint) -> None:
+        """Remember a hint (again), as the newest."""
+        place = (hint.chunk_id, hint.node)
         self._hints.pop(place, None)
         while len(self._hints) >= self._hints_max:
             del self._hints[next(iter(self._hints))]
-        self._hints[place] = type(error).__name__
+        self._hints[place] = hint.error
 
     def listed(self) -> list[RepairHint]:
         """The oldest first."""

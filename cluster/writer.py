@@ -118,8 +118,6 @@ class Writer:
                 undo = self._undo(blob_write, Outcome.NOT_TRIED if written is None else written.outcome)
                 await asyncio.shield(services.cleanup.start(undo))
             raise
-        if blob_write.strays:
-            services.cleanup.start_deleting_strays(blob_write.strays)
 
     async def _write_inline(self, key: BucketKey, body: Body) -> Written:
         services = self._services

@@ -155,7 +155,6 @@ async def test_a_node_that_is_never_durable_is_dropped(tmp_path: Path) -> None:
         await world.put(b"key", data)
         (chunk,) = await require_copies(world, data)
         assert node.number not in chunk.nodes
-        await world.objects._writer._services.cleanup.close()
         assert not node.chunks
 
 
@@ -168,7 +167,6 @@ async def test_a_node_that_stores_other_bytes_does_not_count(tmp_path: Path) -> 
         await world.put(b"key", data)
         (chunk,) = await require_copies(world, data)
         assert node.number not in chunk.nodes
-        await world.objects._writer._services.cleanup.close()
         assert not node.chunks
 
 

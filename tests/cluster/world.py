@@ -30,7 +30,7 @@ QUICK = Deadlines(
     begin_s=0.3, stall_s=0.3, durable_s=0.3, pull_s=0.5, first_byte_s=0.3, read_stall_s=0.3, clean_up_s=0.5
 )
 """for tests in which something must be late"""
-SETTINGS = ClusterSettings(CLUSTER_ID, INTERNAL_KEY, chunk_bytes=256 << 10)
+SETTINGS = ClusterSettings(CLUSTER_ID, INTERNAL_KEY, chunk_bytes=256 << 10, repair_interval_s=3600)
 
 
 class FixedMasterKey:
