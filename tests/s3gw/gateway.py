@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import boto3
-import uvicorn
 import uvloop
 from botocore.config import Config
 
 from s3gw.app import create_app
 from s3gw.call import Services, Settings
+from s3gw.server import HttpLimits, serve_gateway
 from storage.base.clock import SystemClock
-from storage.model import User
+from storage.base.internal_server import TlsFiles
+from storage.model import User, Versioning
 from tests.clients.certificates import CertificateFiles
 from tests.s3gw.memory_store import MemoryDirectory, MemoryObjectStore
 
@@ -62,6 +65,14 @@ class Gateway(NamedTuple):
             verify=self.ca_file,
         )
 
+    def set_versioning(self, bucket: str, versioning: Versioning) -> None:
+        """What no S3 request can do yet. The memory doors never wait, so one step is the whole coroutine."""
+        with suppress(StopIteration):
+            self._set_versioning(bucket, versioning).send(None)
+
+    async def _set_versioning(self, bucket: str, versioning: Versioning) -> None:
+        await self.directory.set_versioning(await self.directory.bucket(bucket), versioning)
+
 
 @contextmanager
 def running_gateway(
@@ -75,52 +86,32 @@ def running_gateway(
     objects = objects_type(directory, clock)
     switch = Switch()
     services = Services(objects, directory, switch, settings, clock)
-    tls = (
-        {}
-        if certificates is None
-        else {
-            "ssl_certfile": str(certificates.certificate),
-            "ssl_keyfile": str(certificates.private_key),
-        }
-    )
-    config = uvicorn.Config(
-        create_app(services),
-        host="127.0.0.1",
-        port=0,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_level="critical",
-        lifespan="off",
-        server_header=False,
-        proxy_headers=False,
-        **tls,
-    )
-    server = uvicorn.Server(config)
+    tls = None if certificates is None else TlsFiles(str(certificates.certificate), str(certificates.private_key))
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    stop: asyncio.Event | None = None
     started = threading.Event()
+    loop = uvloop.new_event_loop()
 
     async def serve() -> None:
+        nonlocal stop
+        stop = asyncio.Event()
         for user in (ROOT, ALICE, BOB):
             await directory.create_user(user, user.name, f"secret-of-{user.name}")
-        startup = server.startup
+        await serve_gateway(
+            create_app(services), sock, tls=tls, limits=HttpLimits(drain_s=2), on_started=started.set, stop=stop
+        )
 
-        async def announced(sockets: Any = None) -> None:
-            await startup(sockets)
-            started.set()
-
-        server.startup = announced  # type: ignore[method-assign]
-        await server.serve()
-
-    thread = threading.Thread(target=lambda: uvloop.run(serve()), daemon=True)
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
     try:
         if not started.wait(START_TIMEOUT_S):
             raise RuntimeError("the gateway did not start")
-        port = server.servers[0].sockets[0].getsockname()[1]
-        scheme = "https" if certificates else "http"
+        url = f"{'https' if certificates else 'http'}://127.0.0.1:{port}"
         ca_file = str(certificates.ca) if certificates else None
-        yield Gateway(f"{scheme}://127.0.0.1:{port}", "127.0.0.1", port, services, directory, objects, switch, ca_file)
+        yield Gateway(url, "127.0.0.1", port, services, directory, objects, switch, ca_file)
     finally:
-        server.should_exit = True
-        server.force_exit = True
+        if stop is not None:
+            loop.call_soon_threadsafe(stop.set)
         thread.join(STOP_TIMEOUT_S)
+        loop.close()
