@@ -69,7 +69,7 @@ class Repairer:
                 _log.info("chunk %s is left to others: %s", taken[0].chunk_id, error)
 
     async def repair(self, chunk_id: ChunkId) -> bool:
-        """Whether the chunk's row was changed. Corrupt when no good copy is left, Unavailable when none can be reached,
+        """Whether something was repaired. Corrupt when no good copy is left, Unavailable when none can be reached,
         NotEnoughNodes when copies are still missing. A replica whose node does not answer is left as it is: whether it
         is lost is the master's decision."""
         row = await self._read_row(chunk_id)
@@ -83,7 +83,9 @@ class Repairer:
 
     async def _carry_out(self, chunk_id: ChunkId, row: Chunk, plan: RepairPlan) -> bool:
         for number in plan.set_aside:
-            await self._nodes.store(number).quarantine_many([chunk_id])
+            # Once more, right before: another worker may have put a good copy there since.
+            if await self._look(number, chunk_id, row) is ReplicaState.BAD:
+                await self._nodes.store(number).quarantine_many([chunk_id])
         made: list[int] = []
         for target in plan.targets:
             if len(made) == plan.missing:
@@ -91,11 +93,11 @@ class Repairer:
             if await self._copy(plan.source, target, chunk_id, row):
                 made.append(target)
         nodes = (*plan.kept, *made)
-        if nodes == row.nodes:
-            raise NotEnoughNodes("no node takes the missing copy")
-        if not await self._metadata.apply(SetReplicas(chunk_id.blob_id, chunk_id.chunk_index, row.nodes, nodes)):
-            await self._withdraw(chunk_id, made)
-            return False
+        if set(nodes) != set(row.nodes):
+            change = SetReplicas(chunk_id.blob_id, chunk_id.chunk_index, row.nodes, nodes)
+            if not await self._metadata.apply(change):
+                await self._withdraw(chunk_id, made)
+                return False
         _log.info("chunk %s is on nodes %s now, it was on %s", chunk_id, nodes, row.nodes)
         if len(nodes) < self._wanted:
             raise NotEnoughNodes(f"{len(nodes)} of {self._wanted} copies")

@@ -124,12 +124,13 @@ async def test_a_read_heals_what_it_found(scene: Scene, how: str) -> None:
     assert scene.world.copies == 2, "what was damaged is set aside"
 
 
-async def test_the_node_that_lost_it_takes_it_back_when_no_other_can(scene: Scene) -> None:
+@pytest.mark.parametrize("doubtful", [0, 1])
+async def test_the_node_that_lost_it_takes_it_back_when_no_other_can(scene: Scene, doubtful: int) -> None:
     """One more copy on a doubtful disk is better than none."""
     first = await scene.row()
     for number, other in scene.world.nodes.items():
         other.full = number not in first.nodes
-    await scene.damage(first.nodes[0])
+    await scene.damage(first.nodes[doubtful])
     assert await scene.repairer.repair(await scene.chunk_id())
     assert set((await scene.require_two_good()).nodes) == set(first.nodes)
 
