@@ -1,23 +1,28 @@
 """The settings of a Frostbyte start: config.json, then the environment, then the command line, each over the last.
 
 Secrets are hidden in `repr`. Unknown fields in config.json are refused by name, so that a typing mistake never
-passes as a default.
+passes as a default. Paths are relative to the working directory, and absolute from here on.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cluster.redundancy import REPLICAS_MAX
+from storage.base.address import Address, parse_address
 from storage.base.errors import FrostbyteError
 from storage.crypto.envelope import parse_cipher
 
 DATANODES_MAX = 64
 WORKERS_MAX = 64
+PORT_MAX = 65535
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound
 ENVIRONMENT_PREFIX = "FROSTBYTE_"
 
 
@@ -31,6 +36,21 @@ class MetadataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engine: str = "sqlite"
 
 
+class InternalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the processes of the cluster reach each other. Without `listen`: by Unix sockets, on this machine only.
+
+    With it, datanodes on other machines can join: the master listens there, and datanode N of this machine at the same
+    host on the port above by N. Files are PEM.
+    """
+
+    listen: str = ""
+    """`https://HOST:PORT`; HOST is the name or address that the other machines use"""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
+    """what is trusted when calling another process; empty: what the system trusts"""
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that `frostbyte up` can be told. Sizes are bytes, times seconds."""
 
@@ -40,6 +60,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tls_cert: str = ""
     tls_key: str = ""
     datanodes: int | None = None
+    """3 unless said otherwise; 0 where all datanodes are on other machines"""
     replicas: int = 2
     workers: int | None = None
     region: str = "us-east-1"
@@ -51,11 +72,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     chunk_size_bytes: int = 8 << 20
     inline_size_bytes_max: int = 16 << 10
     memory_budget_bytes: int = 64 << 20
-    reserve_bytes: int = 1 << 30
+    reserve_bytes: int | None = None
+    """free space that a datanode leaves alone; 1 GiB or 5 % of its disk, whichever is less, unless said otherwise"""
     durability: str = "fsync"
     """`fsync`, or `none`: nothing acknowledged survives a power cut then, and status says so"""
     cipher: str = "aes-256-gcm"
     metadata: MetadataSettings = MetadataSettings()
+    internal: InternalSettings = InternalSettings()
     drain_timeout_s: float = 20.0
     lease_ttl_s: float = 30.0
     """how long a silent worker keeps its write session, and a reader its chunks"""
@@ -86,18 +109,22 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def endpoint(self) -> str:
         """The URL that clients are told."""
-        host, port = parse_listen(self.listen)
-        shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
-        return f"{'https' if self.tls_cert else 'http'}://{shown}:{port}"
+        return format_endpoint(self.listen, is_tls=bool(self.tls_cert))
 
 
 def parse_listen(text: str) -> tuple[str, int]:
     """`HOST:PORT` (an IPv6 host in brackets) → (host, port); ConfigError otherwise."""
-    host, separator, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not separator or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    match = _LISTEN.match(text)
+    if match is None or int(match["port"]) > PORT_MAX:
         raise ConfigError(f"--listen wants HOST:PORT, not {text!r}")
-    return host, int(port)
+    return match["bracketed"] or match["host"], int(match["port"])
+
+
+def format_endpoint(listen: str, *, is_tls: bool) -> str:
+    """The URL of a listening address, as clients on this machine are told it. ConfigError."""
+    host, port = parse_listen(listen)
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - recognised, not bound
+    return f"{'https' if is_tls else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{port}"
 
 
 def load_config(file: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
@@ -113,9 +140,10 @@ def load_config(file: Path | None, flags: Mapping[str, Any], environment: Mappin
     except msgspec.ValidationError as error:
         raise ConfigError(f"configuration: {error}") from None
     _check(config, environment)
-    return config
+    return _with_absolute_paths(config)
 
 
+_LISTEN = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s\[\]:]+)):(?P<port>[0-9]{1,5})\Z")
 _ENVIRONMENT_FIELDS = frozenset({"data", "listen", "region", "replicas", "datanodes", "workers", "zone"})
 
 
@@ -131,18 +159,27 @@ def _read_file(file: Path) -> dict[str, Any]:
     return loaded
 
 
+def _with_absolute_paths(config: Config) -> Config:
+    """So that every process can be given them, and commands find them again from another directory."""
+    internal = config.internal
+    return msgspec.structs.replace(
+        config,
+        data=tuple(map(_absolute, config.data)),
+        tls_cert=_absolute(config.tls_cert),
+        tls_key=_absolute(config.tls_key),
+        internal=InternalSettings(
+            internal.listen, _absolute(internal.tls_cert), _absolute(internal.tls_key), _absolute(internal.tls_ca)
+        ),
+    )
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if path else ""
+
+
 def _check(config: Config, environment: Mapping[str, str]) -> None:
-    if not config.data:
-        raise ConfigError("no data directory: give --data DIR")
-    if len({Path(directory).resolve() for directory in config.data}) != len(config.data):
-        raise ConfigError("the same --data directory is given twice")
-    if len(config.data) > 1 and config.datanodes is not None:
-        raise ConfigError("--datanodes goes with a single --data; with several there is one datanode each")
-    count = len(config.datanode_directories)
-    if not 1 <= count <= DATANODES_MAX:
-        raise ConfigError(f"between 1 and {DATANODES_MAX} datanodes, not {count}")
-    if not 1 <= config.replicas <= count:
-        raise ConfigError(f"--replicas {config.replicas} needs as many datanodes; there are {count}")
+    _check_data(config)
+    _check_internal(config.internal)
     if not 1 <= config.worker_count <= WORKERS_MAX:
         raise ConfigError(f"between 1 and {WORKERS_MAX} workers, not {config.worker_count}")
     if bool(config.tls_cert) != bool(config.tls_key):
@@ -155,8 +192,52 @@ def _check(config: Config, environment: Mapping[str, str]) -> None:
         raise ConfigError("chunk_size_bytes is between 64 KiB and 64 MiB")
     if not 0 <= config.inline_size_bytes_max <= 64 << 10:
         raise ConfigError("inline_size_bytes_max is at most 64 KiB")
+    if config.reserve_bytes is not None and config.reserve_bytes < 0:
+        raise ConfigError("reserve_bytes is not negative")
     parse_listen(config.listen)
     try:
         parse_cipher(config.cipher, environment)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _check_data(config: Config) -> None:
+    if not all(config.data) or not config.data:
+        raise ConfigError("no data directory: give --data DIR")
+    if len({Path(directory).resolve() for directory in config.data}) != len(config.data):
+        raise ConfigError("the same --data directory is given twice")
+    if len(config.data) > 1 and config.datanodes is not None:
+        raise ConfigError("--datanodes goes with a single --data; with several there is one datanode each")
+    count = len(config.datanode_directories)
+    least = 0 if config.internal.listen else 1
+    if not least <= count <= DATANODES_MAX:
+        raise ConfigError(f"between {least} and {DATANODES_MAX} datanodes, not {count}")
+    if not 1 <= config.replicas <= REPLICAS_MAX:
+        raise ConfigError(f"between 1 and {REPLICAS_MAX} replicas, not {config.replicas}")
+    if config.replicas > count and not config.internal.listen:
+        raise ConfigError(f"--replicas {config.replicas} needs as many datanodes; there are {count}")
+
+
+def _check_internal(internal: InternalSettings) -> None:
+    if not internal.listen:
+        if internal.tls_cert or internal.tls_key or internal.tls_ca:
+            raise ConfigError("internal.tls_cert, tls_key and tls_ca go with internal.listen")
+        return
+    address = parse_internal_listen(internal)
+    if not internal.tls_cert or not internal.tls_key:
+        raise ConfigError("internal.listen needs internal.tls_cert and internal.tls_key")
+    if address.host in _WILDCARDS:
+        raise ConfigError("internal.listen names the address that other machines use, not every address of this one")
+    if not 1 <= address.port <= PORT_MAX - DATANODES_MAX:
+        raise ConfigError(f"the port of internal.listen is between 1 and {PORT_MAX - DATANODES_MAX}")
+
+
+def parse_internal_listen(internal: InternalSettings) -> Address:
+    """Where the master listens for other machines. ConfigError unless it is https://HOST:PORT."""
+    try:
+        address = parse_address(internal.listen)
+    except ValueError as error:
+        raise ConfigError(f"internal.listen: {error}") from None
+    if not address.is_tls:
+        raise ConfigError("internal.listen is https://HOST:PORT")
+    return address

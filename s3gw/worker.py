@@ -1,7 +1,9 @@
 """One gateway worker: its configuration, and how its parts are put together.
 
-{"cluster_id": "<32 hex digits>", "home": "/var/lib/frostbyte", "metadata": {"path": "…", "socket": "…"},
- "masters": ["unix:/run/frostbyte/master.sock"], "internal_key_file": "/var/lib/frostbyte/internal.key"}
+{"listen": "127.0.0.1:9000", "cluster_id": "<32 hex digits>", "keyring": "/var/lib/frostbyte/keyring",
+ "master_key_file": "/var/lib/frostbyte/master.key", "internal_key_file": "/var/lib/frostbyte/internal.key",
+ "metadata": {"path": "/var/lib/frostbyte/metadata", "socket": "/run/frostbyte/metadata.sock"},
+ "masters": ["unix:/run/frostbyte/master.sock"]}
 """
 
 from __future__ import annotations
@@ -41,9 +43,13 @@ CONFIG_BYTES_MAX = 64 * 1024
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A gateway worker's config.json. Sizes are bytes."""
+    """A gateway's config.json, which all of its workers read. Sizes are bytes."""
 
     cluster_id: str
+    listen: str = "127.0.0.1:9000"
+    """HOST:PORT of the S3 endpoint, bound by who starts the workers"""
+    workers: int | None = None
+    """as many as there are processors unless said otherwise"""
     keyring: str
     """directory"""
     master_key_file: str

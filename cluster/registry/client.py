@@ -12,6 +12,7 @@ from storage.base.address import Address
 from storage.base.errors import Unavailable
 from storage.base.internal_auth import MASTER_NODE_ID, ROLE_MASTER, access_token, derive_node_key
 from storage.base.internal_client import Deadlines, InternalClient
+from storage.datanode import wire
 from storage.model import ClusterMap
 
 POLL_WAIT_S = 10.0
@@ -55,7 +56,7 @@ class MasterClient:
         """Any request of app.py; the answer's body. Unavailable with the master's reason when it is not 200."""
         answer = await self._client.call(method, target, timeout_s=timeout_s, answer_bytes_max=ANSWER_BYTES_MAX)
         if answer.status != 200:
-            reason = answer.body[:300].decode("utf-8", "replace")
+            reason = wire.parse_failure_text(answer.body) or answer.body[:300].decode("utf-8", "replace")
             raise Unavailable(f"the master answered {answer.status}: {reason}", status=str(answer.status))
         return answer.body
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from s3gw.cli.application import app
+from s3gw.cli.home import describe_os_error
 from storage.base.errors import FrostbyteError
 
 
@@ -12,6 +14,13 @@ def main() -> None:
     """The console script. What goes wrong is one line on stderr and exit status 1."""
     try:
         app()
-    except (FrostbyteError, ValueError, OSError) as error:
-        print(f"frostbyte: {error}", file=sys.stderr)
-        sys.exit(1)
+    except OSError as error:
+        fail(describe_os_error(error))
+    except (FrostbyteError, ValueError) as error:
+        fail(str(error))
+
+
+def fail(reason: str) -> NoReturn:
+    """One line, whatever is in it."""
+    print("frostbyte:", " ".join(reason.split()), file=sys.stderr)
+    sys.exit(1)

@@ -1,4 +1,4 @@
-"""The commands, and the flags of `frostbyte up`."""
+"""The commands that stand alone, and the flags of `frostbyte up`; the groups are in modules of their own."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
-from s3gw.cli import key, user
-from s3gw.cli.options import ConfigOption
-from s3gw.cli.up import run_up
+from s3gw.cli import bucket, key, node, user
+from s3gw.cli.alone import become_role, run_gateway
+from s3gw.cli.master import find_master
+from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
+from s3gw.cli.status import fetch_status, print_status
+from s3gw.cli.up import run_init, run_up
 from s3gw.config import load_config
 
 app = typer.Typer(
@@ -21,7 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(user.app, name="user")
+app.add_typer(bucket.app, name="bucket")
+app.add_typer(node.app, name="node")
 app.add_typer(key.app, name="key")
+
+RoleConfigOption = Annotated[Path, typer.Option("--config", help="The role's own config.json.")]
 
 
 @app.command()
@@ -45,4 +52,60 @@ def up(
         "replicas": replicas,
         "workers": workers,
     }
-    run_up(load_config(config, flags, os.environ), os.environ, lambda line: print(line, flush=True))
+    run_up(load_config(config, flags, os.environ), os.environ, _say)
+
+
+@app.command()
+def init(
+    data: Annotated[list[Path] | None, typer.Option(help="Data directory, as for up.")] = None,
+    cluster_id: Annotated[str, typer.Option(help="32 hex digits; made at random when none is given.")] = "",
+    config: ConfigOption = None,
+) -> None:
+    """Make everything that a first `up` makes, and each role's config.json in DIR/run, without starting anything."""
+    flags = {"data": [str(directory) for directory in data or ()]}
+    run_init(load_config(config, flags, os.environ), os.environ, cluster_id, _say)
+
+
+@app.command()
+def gateway(
+    config: RoleConfigOption,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT, instead of the file's.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes, instead of the file's number.")] = None,
+) -> None:
+    """Run the S3 gateways of this machine alone."""
+    run_gateway(config, listen, workers, _say)
+
+
+@app.command()
+def master(config: RoleConfigOption) -> None:
+    """Run the master alone: the registry of datanodes and the maintenance jobs."""
+    become_role("cluster", "--config", str(config))
+
+
+@app.command()
+def metadata(
+    data: Annotated[Path, typer.Option(help="Directory of the records.")],
+    socket: Annotated[Path, typer.Option(help="Path of the Unix socket to listen on.")],
+) -> None:
+    """Run the owner of the records alone."""
+    become_role("storage.metadata", "--data", str(data), "--socket", str(socket))
+
+
+@app.command()
+def datanode(
+    data: Annotated[Path, typer.Option(help="Directory of this datanode alone.")], config: RoleConfigOption
+) -> None:
+    """Run one datanode alone."""
+    become_role("storage.datanode", "--data", str(data), "--config", str(config))
+
+
+@app.command()
+def status(
+    as_json: JsonOption = False, data: DataOption = None, config: ConfigOption = None, master: MasterOption = None
+) -> None:
+    """Show nodes, what losses are survived, jobs, and what an operator should know."""
+    print_status(run(fetch_status(*find_master(data, config, master))), as_json=as_json)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -18,11 +18,12 @@ import base64
 import enum
 import hashlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -31,18 +32,21 @@ from storage.base.clock import SystemClock
 from storage.base.files import DiskFiles, OpenFile, fetch_file, make_directories, store_file
 from storage.base.ids import CLUSTER_ID_BYTES
 from storage.base.internal_auth import INTERNAL_KEY_BYTES
-from storage.crypto.keyring import Keyring
-from storage.crypto.master_key import open_master_keys
+from storage.crypto.keyring import SYSTEM_KEY_ID, Keyring
+from storage.crypto.master_key import open_master_keys, require_private
 from storage.datanode.identity import WrongDirectory, find_identity, store_identity
 
 FORMAT_VERSION = 1
 SMALL_FILE_BYTES_MAX = 64 * 1024
 SOCKET_PATH_BYTES_MAX = 100
 """the system's bound is 108 with the closing zero; some are shorter"""
+LONGEST_SOCKET_NAME = "datanode-64.sock"
 ACCESS_KEY_VARIABLE = "FROSTBYTE_ROOT_ACCESS_KEY_ID"
 SECRET_KEY_VARIABLE = "FROSTBYTE_ROOT_SECRET_ACCESS_KEY"  # noqa: S105 - a variable's name
 
 FILES = DiskFiles()
+_CLUSTER_ID = re.compile(r"[0-9a-f]{32}\Z")
+_Document = TypeVar("_Document")
 
 
 class Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -111,24 +115,48 @@ class Home(NamedTuple):
         return self.config.home / "internal.key"
 
 
-def prepare_home(config: Config, environment: Mapping[str, str]) -> Home:
-    """Make what is missing, check what is there, and lock it. ConfigError in one line."""
+def prepare_home(config: Config, environment: Mapping[str, str], cluster_id: str = "") -> Home:
+    """Make what is missing, check what is there, and lock it. FrostbyteError in one line.
+
+    cluster_id: for a directory that has none yet; empty: made at random.
+    """
     home = config.home
     try:
         make_directories(FILES, home / "run")
         make_directories(FILES, home / "metadata")
         lock = lock_home(home)
-        cluster_id = _cluster_id(home / "cluster.json")
-        _make_internal_key(home / "internal.key")
-        keyring = open_keyring(home, cluster_id, environment, make=True)
-        credentials, origin = _credentials(home / "credentials.json", environment)
-        datanodes = tuple(
-            DatanodeHome(number, path, identify_datanode(path, cluster_id))
-            for number, path in enumerate(config.datanode_directories, 1)
-        )
-        return Home(config, cluster_id, credentials, origin, keyring, datanodes, socket_directory(home), lock)
-    except (OSError, ValueError, WrongDirectory) as error:
-        raise ConfigError(str(error)) from error
+    except OSError as error:
+        raise ConfigError(describe_os_error(error)) from error
+    try:
+        return _prepare_locked(config, environment, cluster_id, lock)
+    except BaseException as error:
+        lock.close()
+        if isinstance(error, OSError):
+            raise ConfigError(describe_os_error(error)) from error
+        if isinstance(error, ValueError | WrongDirectory):
+            raise ConfigError(str(error)) from error
+        raise
+
+
+def _prepare_locked(config: Config, environment: Mapping[str, str], cluster_id: str, lock: OpenFile) -> Home:
+    """In this order: what cannot be made again, then what it opens, then what is bound to it."""
+    home = config.home
+    sockets = socket_directory(home)
+    cluster_id = _cluster_id(home / "cluster.json", cluster_id)
+    _make_internal_key(home / "internal.key")
+    keyring = open_keyring(home, cluster_id, environment, make=True)
+    credentials, origin = _credentials(home / "credentials.json", environment)
+    datanodes = tuple(
+        DatanodeHome(number, path, identify_datanode(path, cluster_id))
+        for number, path in enumerate(config.datanode_directories, 1)
+    )
+    return Home(config, cluster_id, credentials, origin, keyring, datanodes, sockets, lock)
+
+
+def describe_os_error(error: OSError) -> str:
+    """One line, with the path where there is one."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def lock_home(home: Path) -> OpenFile:
@@ -140,8 +168,13 @@ def lock_home(home: Path) -> OpenFile:
 
 
 def open_keyring(home: Path, cluster_id: str, environment: Mapping[str, str], *, make: bool) -> Keyring:
-    """The keyring, proven to be opened by the master key at hand. FrostbyteError or ValueError in one line."""
-    master_keys = open_master_keys(FILES, home / "master.key", environment, make=make)
+    """The keyring, proven to be opened by the master key at hand. FrostbyteError or ValueError in one line.
+
+    make: a master key where there is no keyring yet. Beside a keyring a new one would only hide that the right one is
+    missing.
+    """
+    is_new = make and not (home / "keyring" / f"{SYSTEM_KEY_ID}.json").exists()
+    master_keys = open_master_keys(FILES, home / "master.key", environment, make=is_new)
     keyring = Keyring(FILES, home / "keyring", bytes.fromhex(cluster_id), master_keys, SystemClock())
     keyring.open()
     return keyring
@@ -158,15 +191,21 @@ def read_cluster_id(home: Path) -> str:
 def socket_directory(home: Path) -> Path:
     """DIR/run, or a private directory of this user under the temporary one where a socket's path would be too long."""
     run = (home / "run").resolve()
-    if len(os.fsencode(run / "datanode-64.sock")) <= SOCKET_PATH_BYTES_MAX:
+    if _fits(run):
         return run
     name = hashlib.sha256(os.fsencode(run)).hexdigest()[:16]
     directory = Path(tempfile.gettempdir()) / f"frostbyte-{os.getuid()}-{name}"
+    if not _fits(directory):
+        raise ConfigError(f"the paths of sockets in {run} and in {directory} are too long; choose a shorter directory")
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.stat(follow_symlinks=False)
     if directory.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise ConfigError(f"{directory} is not a private directory of this user")
     return directory
+
+
+def _fits(directory: Path) -> bool:
+    return len(os.fsencode(directory / LONGEST_SOCKET_NAME)) <= SOCKET_PATH_BYTES_MAX
 
 
 def root_canonical_id(cluster_id: str) -> str:
@@ -181,12 +220,18 @@ def identify_datanode(path: Path, cluster_id: str) -> str:
     return identity.node_id
 
 
-def _cluster_id(path: Path) -> str:
+def _cluster_id(path: Path, asked: str = "") -> str:
+    if asked and not _CLUSTER_ID.match(asked):
+        raise ConfigError(f"a cluster id has {CLUSTER_ID_BYTES * 2} lower-case hex digits")
     try:
-        stored = msgspec.json.decode(fetch_file(FILES, path, SMALL_FILE_BYTES_MAX), type=ClusterFile)
+        stored = _decode_file(path, ClusterFile)
     except FileNotFoundError:
-        stored = ClusterFile(secrets.token_hex(CLUSTER_ID_BYTES))
+        stored = ClusterFile(asked or secrets.token_hex(CLUSTER_ID_BYTES))
         store_file(FILES, path, msgspec.json.encode(stored) + b"\n")
+    if asked and stored.cluster_id != asked:
+        raise ConfigError(f"{path.parent} belongs to cluster {stored.cluster_id}, not to {asked}")
+    if not _CLUSTER_ID.match(stored.cluster_id):
+        raise ConfigError(f"{path} is damaged: a cluster id has {CLUSTER_ID_BYTES * 2} lower-case hex digits")
     if stored.format_version != FORMAT_VERSION:
         raise ConfigError(f"{path} has format {stored.format_version}; this program reads format {FORMAT_VERSION}")
     return stored.cluster_id
@@ -205,11 +250,20 @@ def _credentials(path: Path, environment: Mapping[str, str]) -> tuple[Credential
     if access_key_id:
         return Credentials(access_key_id, secret), Origin.ENVIRONMENT
     try:
-        return msgspec.json.decode(fetch_file(FILES, path, SMALL_FILE_BYTES_MAX), type=Credentials), Origin.FILE
+        require_private(path)
+        return _decode_file(path, Credentials), Origin.FILE
     except FileNotFoundError:
         made = Credentials(make_access_key_id(), make_secret_access_key())
         store_file(FILES, path, msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")
         return made, Origin.MADE
+
+
+def _decode_file(path: Path, kind: type[_Document]) -> _Document:
+    """FileNotFoundError; ConfigError that names the file."""
+    try:
+        return msgspec.json.decode(fetch_file(FILES, path, SMALL_FILE_BYTES_MAX), type=kind)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from None
 
 
 def make_access_key_id() -> str:

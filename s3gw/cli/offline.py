@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from s3gw.cli.home import Credentials, Home, lock_home, root_canonical_id, socket_directory
 from s3gw.config import ConfigError
 from storage.base.clock import SystemClock
+from storage.base.errors import Unavailable
 from storage.crypto.keyring import Keyring
 from storage.metadata.commands import PutRootUser
 from storage.metadata.interface import Metadata
 from storage.metadata.sqlite.open import open_metadata, open_owned_metadata
+from storage.metadata.sqlite.reader import SqliteMetadata
 from storage.model import AccessKey, User
 
 CONNECT_DEADLINE_S = 5.0
@@ -22,22 +24,21 @@ CONNECT_DEADLINE_S = 5.0
 @asynccontextmanager
 async def open_records(home: Path) -> AsyncIterator[Metadata]:
     """Unavailable when a running owner does not answer."""
-    directory = home / "metadata"
+    async with AsyncExitStack() as opened:
+        metadata = await _open_stopped(home, opened) or await open_metadata(
+            home / "metadata", socket_directory(home) / "metadata.sock", CONNECT_DEADLINE_S
+        )
+        opened.push_async_callback(metadata.close)
+        yield metadata
+
+
+async def _open_stopped(home: Path, opened: AsyncExitStack) -> SqliteMetadata | None:
+    """As the owner; None while a server or a metadata process of its own is."""
     try:
-        lock = lock_home(home)
-    except ConfigError:
-        metadata = await open_metadata(directory, socket_directory(home) / "metadata.sock", CONNECT_DEADLINE_S)
-        try:
-            yield metadata
-        finally:
-            await metadata.close()
-        return
-    with lock:
-        metadata = await open_owned_metadata(directory)
-        try:
-            yield metadata
-        finally:
-            await metadata.close()
+        opened.enter_context(lock_home(home))
+        return await open_owned_metadata(home / "metadata")
+    except (ConfigError, Unavailable):
+        return None
 
 
 def put_root_user(home: Home) -> None:

@@ -18,6 +18,10 @@ Outcome = TypeVar("Outcome")
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="The data directory of `frostbyte up`.")]
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Its config.json, instead of --data.")]
+MasterOption = Annotated[
+    Path | None, typer.Option("--master", help="config.json of a master that runs alone, instead of --data.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def find_home(data: Path | None, config: Path | None) -> Path:

@@ -1,7 +1,8 @@
 """Which processes a data directory needs, and the configuration file that each is started with.
 
-Everything on one machine talks over Unix sockets in a private directory. A datanode is given its own key only, and
-the gateways and the master the file of the internal key that all of them are derived from.
+Everything on one machine talks over Unix sockets in a private directory, unless `internal.listen` opens the master and
+the datanodes to other machines. A datanode is given its own key only, and the gateways and the master the file of the
+internal key that all of them are derived from.
 """
 
 from __future__ import annotations
@@ -9,44 +10,72 @@ from __future__ import annotations
 import asyncio
 import base64
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from cluster.registry.config import load_config as load_master_config
 from cluster.registry.config import load_internal_key
 from s3gw.cli.home import FILES, DatanodeHome, Home
 from s3gw.cli.supervisor import ChildSpec, Stage
+from s3gw.config import parse_internal_listen
+from s3gw.worker import load_worker_config
+from storage.base.errors import Unavailable
 from storage.base.files import store_file
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key
+from storage.datanode.config import load_config as load_datanode_config
 
 METADATA_READY_TIMEOUT_S = 60.0
 METADATA_POLL_S = 0.005
+MASTER_FILE = "master.json"
+GATEWAY_FILE = "gateway.json"
 
 
-def plan_stages(home: Home, listener_fd: int) -> tuple[Stage, ...]:
-    """Metadata first, as everybody needs it; then master and datanodes; the gateways join when those can be found."""
+def plan_stages(home: Home, listener_fd: int, ready: Callable[[], Awaitable[None]]) -> tuple[Stage, ...]:
+    """Metadata first, as everybody needs it; then master and datanodes; the gateways join when those can be found.
+
+    `ready` returns once the gateways would take a write. ConfigError or ValueError when a role would refuse its file.
+    """
 
     async def metadata_answers() -> None:
         await wait_for_socket(home.metadata_socket)
 
-    metadata = ChildSpec(
-        "metadata",
-        _python("storage.metadata", "--data", str(home.metadata), "--socket", str(home.metadata_socket)),
-    )
-    master = ChildSpec("master", _python("cluster", "--config", str(_write(home, "master", describe_master(home)))))
-    gateway_file = str(_write(home, "gateway", describe_gateway(home)))
-    gateways = [
+    store_role_files(home)
+    metadata = ChildSpec("metadata", role_command("storage.metadata", *_metadata_arguments(home)))
+    master = ChildSpec("master", role_command("cluster", "--config", str(home.run / MASTER_FILE)))
+    datanodes = [
         ChildSpec(
-            f"gateway-{number}", _python("s3gw", "--config", gateway_file, "--fd", str(listener_fd)), (listener_fd,)
+            f"datanode-{datanode.number}",
+            role_command(
+                "storage.datanode", "--data", str(datanode.path), "--config", str(_datanode_file(home, datanode))
+            ),
         )
-        for number in range(1, home.config.worker_count + 1)
+        for datanode in home.datanodes
     ]
-    return (
-        Stage((metadata,), metadata_answers),
-        Stage((master, *(_datanode(home, datanode) for datanode in home.datanodes))),
-        Stage(tuple(gateways)),
-    )
+    gateways = plan_gateways(home.run / GATEWAY_FILE, home.config.worker_count, listener_fd)
+    return Stage((metadata,), metadata_answers), Stage((master, *datanodes)), Stage(gateways, ready)
+
+
+def plan_gateways(config: Path, count: int, listener_fd: int) -> tuple[ChildSpec, ...]:
+    """Workers that share a listening socket."""
+    command = role_command("s3gw", "--config", str(config), "--fd", str(listener_fd))
+    return tuple(ChildSpec(f"gateway-{number}", command, (listener_fd,)) for number in range(1, count + 1))
+
+
+def store_role_files(home: Home) -> list[Path]:
+    """Each role's config.json in DIR/run, proven to be accepted by the role."""
+    master, gateway = home.run / MASTER_FILE, home.run / GATEWAY_FILE
+    _store(master, describe_master(home))
+    load_master_config(master)
+    _store(gateway, describe_gateway(home))
+    load_worker_config(gateway)
+    for datanode in home.datanodes:
+        file = _datanode_file(home, datanode)
+        _store(file, describe_datanode(home, datanode))
+        load_datanode_config(file)
+    return [master, gateway, *(_datanode_file(home, datanode) for datanode in home.datanodes)]
 
 
 def describe_master(home: Home) -> dict[str, Any]:
@@ -58,6 +87,9 @@ def describe_master(home: Home) -> dict[str, Any]:
         "internal_key_file": str(home.internal_key_file),
         "metadata": _metadata(home),
         "redundancy": f"replica:{config.replicas}",
+        "tls_cert": config.internal.tls_cert,
+        "tls_key": config.internal.tls_key,
+        "tls_ca": config.internal.tls_ca,
         "maintenance": {
             "lease_ttl_s": config.lease_ttl_s,
             "sweep_interval_s": config.sweep_interval_s,
@@ -69,24 +101,32 @@ def describe_master(home: Home) -> dict[str, Any]:
 
 def describe_datanode(home: Home, datanode: DatanodeHome) -> dict[str, Any]:
     """config.json of one datanode."""
+    config = home.config
     internal_key = load_internal_key(home.internal_key_file)
     node_key = derive_node_key(internal_key, ROLE_DATANODE, datanode.node_id)
-    return {
-        "listen": f"unix:{home.sockets / f'datanode-{datanode.number}.sock'}",
+    document: dict[str, Any] = {
+        "listen": datanode_address(home, datanode.number),
         "cluster_id": home.cluster_id,
         "masters": [master_address(home)],
         "node_id": datanode.node_id,
         "node_key": base64.b64encode(node_key).decode(),
-        "zone": home.config.zone or "default",
-        "reserve_bytes": home.config.reserve_bytes,
-        "durability": home.config.durability,
+        "zone": config.zone or "default",
+        "tls_cert": config.internal.tls_cert,
+        "tls_key": config.internal.tls_key,
+        "tls_ca": config.internal.tls_ca,
+        "durability": config.durability,
     }
+    if config.reserve_bytes is not None:
+        document["reserve_bytes"] = config.reserve_bytes
+    return document
 
 
 def describe_gateway(home: Home) -> dict[str, Any]:
     """config.json of the gateway workers."""
     config = home.config
     return {
+        "listen": config.listen,
+        "workers": config.worker_count,
         "cluster_id": home.cluster_id,
         "keyring": str(config.home / "keyring"),
         "master_key_file": str(config.home / "master.key"),
@@ -99,6 +139,7 @@ def describe_gateway(home: Home) -> dict[str, Any]:
         "trusted_proxies": config.trusted_proxies,
         "tls_cert": config.tls_cert,
         "tls_key": config.tls_key,
+        "internal_ca": config.internal.tls_ca,
         "chunk_size_bytes": config.chunk_size_bytes,
         "inline_size_bytes_max": config.inline_size_bytes_max,
         "memory_budget_bytes": config.memory_budget_bytes,
@@ -110,37 +151,53 @@ def describe_gateway(home: Home) -> dict[str, Any]:
 
 def master_address(home: Home) -> str:
     """Where the master listens."""
-    return f"unix:{home.sockets / 'master.sock'}"
+    return home.config.internal.listen or f"unix:{home.sockets / 'master.sock'}"
+
+
+def datanode_address(home: Home, number: int) -> str:
+    """Where a datanode of this machine listens: a socket, or a port near the master's."""
+    internal = home.config.internal
+    if not internal.listen:
+        return f"unix:{home.sockets / f'datanode-{number}.sock'}"
+    address = parse_internal_listen(internal)
+    return str(address._replace(port=address.port + number))
+
+
+def role_command(module: str, *arguments: str) -> tuple[str, ...]:
+    """How a role is started. A directory `storage` or `cluster` where the command is given, a data directory for
+    example, must not be taken for the package of that name; in the source tree that is where the package is."""
+    source_tree = Path(__file__).resolve().parents[2]
+    safe_path = () if source_tree == Path.cwd() else ("-P",)
+    return (sys.executable, *safe_path, "-m", module, *arguments)
 
 
 async def wait_for_socket(path: Path) -> None:
-    """Until somebody accepts connections there. TimeoutError past METADATA_READY_TIMEOUT_S."""
-    async with asyncio.timeout(METADATA_READY_TIMEOUT_S):
-        while True:
-            try:
-                _, writer = await asyncio.open_unix_connection(path)
-            except (FileNotFoundError, ConnectionRefusedError):
-                await asyncio.sleep(METADATA_POLL_S)
-            else:
-                writer.close()
-                return
-
-
-def _datanode(home: Home, datanode: DatanodeHome) -> ChildSpec:
-    name = f"datanode-{datanode.number}"
-    file = _write(home, name, describe_datanode(home, datanode))
-    return ChildSpec(name, _python("storage.datanode", "--data", str(datanode.path), "--config", str(file)))
+    """Until somebody accepts connections there. Unavailable past METADATA_READY_TIMEOUT_S."""
+    try:
+        async with asyncio.timeout(METADATA_READY_TIMEOUT_S):
+            while True:
+                try:
+                    _, writer = await asyncio.open_unix_connection(path)
+                except (FileNotFoundError, ConnectionRefusedError):
+                    await asyncio.sleep(METADATA_POLL_S)
+                else:
+                    writer.close()
+                    return
+    except TimeoutError:
+        raise Unavailable(f"nothing accepts at {path} after {METADATA_READY_TIMEOUT_S:g} s") from None
 
 
 def _metadata(home: Home) -> dict[str, str]:
     return {"path": str(home.metadata), "socket": str(home.metadata_socket)}
 
 
-def _python(module: str, *arguments: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", module, *arguments)
+def _metadata_arguments(home: Home) -> tuple[str, ...]:
+    return ("--data", str(home.metadata), "--socket", str(home.metadata_socket))
 
 
-def _write(home: Home, name: str, document: dict[str, Any]) -> Path:
-    path = home.run / f"{name}.json"
+def _datanode_file(home: Home, datanode: DatanodeHome) -> Path:
+    return home.run / f"datanode-{datanode.number}.json"
+
+
+def _store(path: Path, document: dict[str, Any]) -> None:
     store_file(FILES, path, msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
-    return path

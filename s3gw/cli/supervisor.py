@@ -1,8 +1,10 @@
 """One parent for all processes of a machine: starts them in stages, restarts what crashes, stops them in reverse.
 
 A child that dies is started again after a pause that doubles with every early death, so that a broken role cannot
-spin. Children are told by the kernel when the parent is gone (prctl PR_SET_PDEATHSIG on Linux), so that a killed
-supervisor leaves no orphan holding the port, the sockets or the metadata lock.
+spin. A child that has never lived for LIVED_S and dies START_FAILURES_MAX times cannot work as it is configured: the
+supervisor gives up then, and says which one. Children are told by the kernel when the parent is gone (prctl
+PR_SET_PDEATHSIG on Linux), so that a killed supervisor leaves no orphan holding the port, the sockets or the metadata
+lock.
 """
 
 from __future__ import annotations
@@ -16,11 +18,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from storage.base.errors import FrostbyteError
+
 log = logging.getLogger(__name__)
 
 RESTART_PAUSE_MIN_S = 0.2
 RESTART_PAUSE_MAX_S = 10.0
 HEALTHY_AFTER_S = 30.0
+LIVED_S = 5.0
+"""a child that ran for this long has started"""
+START_FAILURES_MAX = 5
 KILL_WAIT_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
@@ -33,6 +40,10 @@ else:  # pragma: no cover - other systems have no such call; there a killed pare
 
     def _die_with_parent() -> None:
         return None
+
+
+class StartFailed(FrostbyteError):
+    """A child cannot be started, however often it is tried; the text is one line for a person."""
 
 
 class ChildSpec(NamedTuple):
@@ -51,34 +62,86 @@ class Stage(NamedTuple):
 
 
 class Supervisor:
-    """Runs stages of children until stopped."""
+    """Runs stages of children until stopped. Made and used on one event loop."""
 
     def __init__(self, stages: Sequence[Stage], drain_timeout_s: float) -> None:
         self._stages = stages
         self._drain_timeout_s = drain_timeout_s
         self._keepers: list[list[_Keeper]] = []
+        self._gave_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
         """Start every stage in turn."""
         for stage in self._stages:
-            keepers = [_Keeper(spec) for spec in stage.children]
+            keepers = [_Keeper(spec, self._give_up) for spec in stage.children]
             self._keepers.append(keepers)
             for keeper in keepers:
                 await keeper.start()
             if stage.ready is not None:
                 await stage.ready()
 
+    async def failed(self) -> None:
+        """Wait until a child cannot be started: StartFailed. Never returns otherwise."""
+        raise StartFailed(await asyncio.shield(self._gave_up))
+
     async def stop(self) -> None:
         """SIGTERM stage by stage, last stage first; SIGKILL for what has not drained in time."""
         for keepers in reversed(self._keepers):
             await asyncio.gather(*(keeper.stop(self._drain_timeout_s) for keeper in keepers))
 
+    def kill(self) -> None:
+        """SIGKILL everything now: for who cannot wait for `stop`, which then returns soon."""
+        for keepers in self._keepers:
+            for keeper in keepers:
+                keeper.kill()
+
+    def _give_up(self, reason: str) -> None:
+        if not self._gave_up.done():
+            self._gave_up.set_result(reason)
+
+
+def run_supervised(stages: Sequence[Stage], drain_timeout_s: float, on_ready: Callable[[], None]) -> None:
+    """Start, call on_ready, and run until SIGTERM or SIGINT; a second one kills at once. StartFailed."""
+    asyncio.run(_run_supervised(stages, drain_timeout_s, on_ready))
+
+
+async def _run_supervised(stages: Sequence[Stage], drain_timeout_s: float, on_ready: Callable[[], None]) -> None:
+    supervisor = Supervisor(stages, drain_timeout_s)
+    asked = asyncio.Event()
+
+    def on_signal() -> None:
+        if asked.is_set():
+            log.warning("asked to stop twice: killing what has not ended")
+            supervisor.kill()
+        asked.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    starting = asyncio.create_task(supervisor.start())
+    stopping = asyncio.create_task(asked.wait())
+    failing = asyncio.create_task(supervisor.failed())
+    try:
+        await asyncio.wait((starting, stopping, failing), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and not stopping.done():
+            starting.result()
+            on_ready()
+            await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            failing.result()
+    finally:
+        for task in (starting, stopping, failing):
+            task.cancel()
+        await asyncio.wait((starting, stopping, failing))
+        await supervisor.stop()
+
 
 class _Keeper:
     """Keeps one child alive."""
 
-    def __init__(self, spec: ChildSpec) -> None:
+    def __init__(self, spec: ChildSpec, give_up: Callable[[str], None]) -> None:
         self._spec = spec
+        self._give_up = give_up
         self._stopping = False
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
@@ -97,14 +160,19 @@ class _Keeper:
                 await asyncio.wait_for(process.wait(), drain_timeout_s)
             except TimeoutError:
                 log.warning("%s did not drain in %g s and is killed", self._spec.name, drain_timeout_s)
-                with suppress(ProcessLookupError):
-                    process.kill()
+                self.kill()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(process.wait(), KILL_WAIT_S)
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+
+    def kill(self) -> None:
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -118,13 +186,22 @@ class _Keeper:
     async def _keep(self, process: asyncio.subprocess.Process) -> None:
         loop = asyncio.get_running_loop()
         pause_s = RESTART_PAUSE_MIN_S
+        deaths_at_start: int | None = 0
         while True:
             began_s = loop.time()
             code = await process.wait()
             if self._stopping:
                 return
-            if loop.time() - began_s > HEALTHY_AFTER_S:
+            lived_s = loop.time() - began_s
+            if lived_s > HEALTHY_AFTER_S:
                 pause_s = RESTART_PAUSE_MIN_S
+            deaths_at_start = None if deaths_at_start is None or lived_s > LIVED_S else deaths_at_start + 1
+            if deaths_at_start == START_FAILURES_MAX:
+                self._give_up(
+                    f"{self._spec.name} cannot start: it ended {START_FAILURES_MAX} times at once, the last time with"
+                    f" status {code}; what it logged says why"
+                )
+                return
             log.warning("%s ended with status %s; starting it again in %g s", self._spec.name, code, pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RESTART_PAUSE_MAX_S)

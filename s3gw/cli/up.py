@@ -2,85 +2,101 @@
 
 from __future__ import annotations
 
-import asyncio
+import shlex
 import signal
-import socket
+import sys
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from s3gw.cli.home import SECRET_KEY_VARIABLE, Home, Origin, prepare_home
+from s3gw.cli.listener import make_readiness, open_listener, require_tls_files
 from s3gw.cli.offline import put_root_user
-from s3gw.cli.roles import plan_stages
-from s3gw.cli.supervisor import Supervisor
-from s3gw.config import Config, ConfigError, parse_listen
+from s3gw.cli.roles import plan_stages, store_role_files
+from s3gw.cli.supervisor import run_supervised
+from s3gw.config import Config
 from storage.base.log import configure_logging
-
-LISTEN_BACKLOG = 4096
+from storage.crypto.master_key import MASTER_KEY_VARIABLE
 
 
 def run_up(config: Config, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
-    """Until SIGTERM or SIGINT. ConfigError in one line for whatever keeps it from starting."""
+    """Until SIGTERM or SIGINT. FrostbyteError, ValueError or OSError, in one line, for what keeps it from starting.
+
+    The port comes first: credentials are made, and shown, by a start that can succeed.
+    """
     configure_logging("up")
-    home = prepare_home(config, environment)
-    try:
-        put_root_user(home)
-        with open_listener(config.listen) as listener:
-            asyncio.run(_supervise(home, listener, say))
-    finally:
-        home.lock.close()
+    signal.signal(signal.SIGTERM, _stop_before_start)
+    require_tls_files(config.tls_cert, config.tls_key)
+    require_tls_files(config.internal.tls_cert, config.internal.tls_key)
+    with open_listener(config.listen) as listener:
+        home = prepare_home(config, environment)
 
-
-async def _supervise(home: Home, listener: socket.socket, say: Callable[[str], None]) -> None:
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stopped.set)
-    supervisor = Supervisor(plan_stages(home, listener.fileno()), home.config.drain_timeout_s)
-    starting = asyncio.create_task(supervisor.start())
-    stopping = asyncio.create_task(stopped.wait())
-    try:
-        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            for line in describe_start(home):
+        def tell() -> None:
+            for line in describe_start(home, environment):
                 say(line)
-            await stopped.wait()
-    finally:
-        starting.cancel()
-        stopping.cancel()
-        await supervisor.stop()
+
+        with home.lock:
+            put_root_user(home)
+            readiness = make_readiness(listener, is_tls=bool(config.tls_cert))
+            stages = plan_stages(home, listener.fileno(), readiness)
+            run_supervised(stages, config.drain_timeout_s, tell)
 
 
-def open_listener(listen: str) -> socket.socket:
-    """The socket that all gateway workers accept on. ConfigError when it cannot be had."""
-    host, port = parse_listen(listen)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(LISTEN_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"cannot listen on {listen}: {error.strerror or error}") from error
-    return listener
+def run_init(config: Config, environment: Mapping[str, str], cluster_id: str, say: Callable[[str], None]) -> None:
+    """Everything that a first start makes, and each role's config.json, without starting anything. Errors as run_up."""
+    home = prepare_home(config, environment, cluster_id)
+    with home.lock:
+        put_root_user(home)
+        files = store_role_files(home)
+    say(f"{config.home} is prepared for cluster {home.cluster_id}")
+    for line in describe_credentials(home):
+        say(line)
+    for file in files:
+        say(f"  {file}")
 
 
-def describe_start(home: Home) -> list[str]:
-    """What a person needs first. The secret is shown at the start that made it, and never again."""
-    config, credentials = home.config, home.credentials
+def _stop_before_start(number: int, frame: object) -> NoReturn:
+    """SIGTERM while nothing runs yet: whatever was being made is whole or absent."""
+    sys.exit(0)
+
+
+def describe_credentials(home: Home) -> list[str]:
+    """The secret is shown at the start that made it, and never again."""
+    file = home.config.home / "credentials.json"
     shown, origin = {
-        Origin.MADE: (credentials.secret_access_key, f"made now and kept in {config.home / 'credentials.json'}"),
-        Origin.FILE: ("…", f"in {config.home / 'credentials.json'}"),
+        Origin.MADE: (home.credentials.secret_access_key, f"made now and kept in {file}"),
+        Origin.FILE: ("…", f"in {file}"),
         Origin.ENVIRONMENT: (f"${SECRET_KEY_VARIABLE}", "from the environment"),
     }[home.credentials_origin]
-    insecure = " --no-verify-ssl" if config.tls_cert else ""
     return [
-        f"Frostbyte is ready at {config.endpoint}",
-        f"  access key id      {credentials.access_key_id}",
+        f"  access key id      {home.credentials.access_key_id}",
         f"  secret access key  {shown}   ({origin})",
-        f"  try it:  AWS_ACCESS_KEY_ID={credentials.access_key_id} AWS_SECRET_ACCESS_KEY={shown}"
+    ]
+
+
+def describe_start(home: Home, environment: Mapping[str, str]) -> list[str]:
+    """What a person needs first."""
+    config = home.config
+    insecure = " --no-verify-ssl" if config.tls_cert else ""
+    lines = [
+        f"Frostbyte is ready at {config.endpoint}",
+        *describe_credentials(home),
+        f"  try it:  AWS_ACCESS_KEY_ID={home.credentials.access_key_id} AWS_SECRET_ACCESS_KEY={_secret_for_shell(home)}"
         f" AWS_DEFAULT_REGION={config.region} aws --endpoint-url {config.endpoint}{insecure} s3 mb s3://my-bucket",
         f"  {len(home.datanodes)} datanodes, {config.replicas} replicas, {config.worker_count} workers, "
-        f"durability {config.durability}; everything is in {config.home}",
-        f"  keep a copy of {config.home / 'master.key'} elsewhere: without it nothing can be read",
+        f"durability {config.durability}; everything is in {', '.join(config.data)}",
     ]
+    if not environment.get(MASTER_KEY_VARIABLE):
+        lines.append(f"  keep a copy of {config.home / 'master.key'} elsewhere: without it nothing can be read")
+    if config.durability == "none":
+        lines.append("  durability none: what was acknowledged last does not survive a power cut")
+    return lines
+
+
+def _secret_for_shell(home: Home) -> str:
+    """An expression that can be pasted into a shell, without showing a secret that was shown before."""
+    if home.credentials_origin is Origin.MADE:
+        return home.credentials.secret_access_key
+    if home.credentials_origin is Origin.ENVIRONMENT:
+        return f"${SECRET_KEY_VARIABLE}"
+    file = shlex.quote(str(home.config.home / "credentials.json"))
+    return f'$(sed -n \'s/.*"secret_access_key": "\\(.*\\)".*/\\1/p\' {file})'

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from s3gw.cli.home import make_access_key_id, make_secret_access_key, read_cluster_id
 from s3gw.cli.offline import open_records
 from s3gw.cli.options import ConfigOption, DataOption, find_home, open_keyring_of, run
+from s3gw.cli.screen import add_row, make_table, show
 from s3gw.config import ConfigError
 from storage.base.clock import SystemClock
 from storage.metadata.commands import CreateUser, DeleteUser
@@ -68,10 +67,10 @@ def list_users(
     if as_json:
         print(json.dumps([{**_describe(user), "access_key_ids": ids} for user, ids in users], indent=2))
         return
-    table = Table("name", "canonical id", "display name", "email", "access key ids")
+    table = make_table("name", "canonical id", "display name", "email", "access key ids")
     for user, ids in users:
-        table.add_row(user.name, user.canonical_id, user.display_name, user.email, "\n".join(ids))
-    Console().print(table)
+        add_row(table, user.name, user.canonical_id, user.display_name, user.email, "\n".join(ids))
+    show(table)
 
 
 @app.command("delete")

@@ -1,4 +1,4 @@
-"""The keyring: bucket keys and the `system` key, one file each, wrapped by the master key.
+"""The keyring: bucket keys, named keys and the `system` key, one file each, wrapped by the master key.
 
 It lives apart from the metadata and from its backups, so that destroying a file erases the bucket wherever its bytes
 are, as far as no old copy of the file is left for the same master key. Every file is stored whole and durable before
@@ -48,7 +48,9 @@ CACHE_TTL_S = 60.0
 KEY_VERSIONS_MAX = 256
 FORMAT = 1
 _FILE_BYTES_MAX = 65_536
-_KEY_ID = re.compile(r"(?:bk-[0-9a-f]{32}|system)\Z")
+NAMED_PREFIX = "named-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_KEY_ID = re.compile(r"(?:bk-[0-9a-f]{32}|named-[A-Za-z0-9][A-Za-z0-9._-]{0,63}|system)\Z")
 _SUFFIX = ".json"
 
 
@@ -123,6 +125,14 @@ class Keyring:
         """A new random key; its file is durable when the id is returned."""
         key_id = f"bk-{secrets.token_hex(16)}"
         self._make(key_id)
+        return key_id
+
+    def create_named_key(self, name: str) -> str:
+        """A new random key that an operator refers to by name; durable when its id is returned. ValueError for a name
+        that is no file name or is taken."""
+        key_id = named_key_id(name)
+        if not self._make(key_id):
+            raise ValueError(f"there is a key named {name} already")
         return key_id
 
     def bucket_key(self, key_id: str, version: int) -> bytes:
@@ -223,7 +233,8 @@ class Keyring:
 
     # ------------------------------------------------------------------ files
 
-    def _make(self, key_id: str) -> None:
+    def _make(self, key_id: str) -> bool:
+        """Durable when it returns; False when the key was there already."""
         first = self._load_master_keys()
         wrapped = self._wrap(key_id, 1, secrets.token_bytes(KEY_BYTES), first)
         made = KeyFile(key_id, self._clock.now_ms(), (wrapped,))
@@ -231,9 +242,10 @@ class Keyring:
             store_file(self._files, self._path(key_id), _encode(made), exclusive=True)
         except FileExistsError:  # another process was first, and may die before its name is durable
             self._files.fsync_directory(self._directory)
-            return
+            return False
         if self._load_master_keys() != first:
             self._rewrap(key_id)
+        return True
 
     def _open_key(self, key_id: str) -> _Opened:
         cached = self._cache.get(key_id)
@@ -299,6 +311,14 @@ class Keyring:
         if not _KEY_ID.match(key_id):
             raise UnknownKeyId(f"{key_id[:64]!r} is no key id")
         return self._directory / (key_id + _SUFFIX)
+
+
+def named_key_id(name: str) -> str:
+    """The id of a named key. ValueError unless the name is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or
+    digit: it becomes part of a file's name, so there is no slash."""
+    if not _NAME.match(name):
+        raise ValueError("a key's name has 1 to 64 letters, digits and any of . _ - with a letter or digit first")
+    return NAMED_PREFIX + name
 
 
 def _encode(stored: KeyFile) -> bytes:

@@ -15,7 +15,7 @@ from storage.base.clock import ManualClock
 from storage.base.errors import Corrupt, SealBroken, Unavailable, UnknownKeyId
 from storage.base.files import DiskFiles, FileSystem, make_directories
 from storage.crypto import keyring as keyring_module
-from storage.crypto.keyring import CACHE_TTL_S, Keyring
+from storage.crypto.keyring import CACHE_TTL_S, Keyring, named_key_id
 from storage.crypto.master_key import MasterKeyFile, MasterKeyVariable
 from tests.storage.crash_files import CrashFiles, PowerCut
 
@@ -118,6 +118,32 @@ def test_damaged_files_are_corrupt_and_strangers_do_not_open(tmp_path: Path) -> 
         path.write_text(content)
         with pytest.raises(Corrupt):
             keyring.bucket_key(key_id, 1)
+
+
+def test_a_named_key_is_made_once_and_listed(tmp_path: Path) -> None:
+    """Its id says its name; a second one of that name is refused and the first stays as it is."""
+    keyring = keyring_at(DiskFiles(), tmp_path)
+    key_id = keyring.create_named_key("payroll.2026")
+    assert key_id == named_key_id("payroll.2026") == "named-payroll.2026"
+    secret = keyring.bucket_key(key_id, 1)
+    with pytest.raises(ValueError, match="already"):
+        keyring.create_named_key("payroll.2026")
+    assert keyring.add_version(key_id) == 2
+    other = keyring_at(DiskFiles(), tmp_path)
+    assert other.bucket_key(key_id, 1) == secret
+    assert other.current_bucket_key(key_id).version == 2
+    bucket_key_id = keyring.create_bucket_key()
+    assert {file.key_id for file in keyring.list_key_files()} == {key_id, bucket_key_id}
+    assert keyring.rotate_master() == 3
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "-a", "_a", "a/b", "a\\b", "a\n", "a b", "ä", "x" * 65, "a\0"])
+def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> None:
+    """Nothing but a plain file of the keyring can come of a name."""
+    keyring = keyring_at(DiskFiles(), tmp_path)
+    with pytest.raises(ValueError, match="a key's name"):
+        keyring.create_named_key(name)
+    assert [path.name for path in (tmp_path / "keyring").iterdir()] == ["system.json"]
 
 
 def test_a_new_version_seals_and_the_old_one_still_opens(tmp_path: Path) -> None:

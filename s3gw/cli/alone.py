@@ -1,0 +1,45 @@
+"""One role on its own, from its own config.json: `frostbyte gateway|master|metadata|datanode`.
+
+Master, metadata and datanode become the role's process. The gateway binds its socket and supervises its workers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from s3gw.cli.listener import make_readiness, open_listener, require_tls_files
+from s3gw.cli.roles import plan_gateways, role_command
+from s3gw.cli.supervisor import Stage, run_supervised
+from s3gw.config import WORKERS_MAX, ConfigError, format_endpoint
+from s3gw.worker import load_worker_config
+from storage.base.log import configure_logging
+
+
+def become_role(module: str, *arguments: str) -> NoReturn:
+    """Nothing of the command line stays in memory, and signals reach the role itself."""
+    command = role_command(module, *arguments)
+    sys.stdout.flush()
+    os.execv(command[0], command)  # noqa: S606 - our own interpreter, no shell
+
+
+def run_gateway(file: Path, listen: str | None, workers: int | None, say: Callable[[str], None]) -> None:
+    """Until SIGTERM or SIGINT. ConfigError or StartFailed in one line for what keeps it from starting."""
+    configure_logging("gateways")
+    config = load_worker_config(file)
+    listen = listen or config.listen
+    count = workers or config.workers or os.cpu_count() or 1
+    if not 1 <= count <= WORKERS_MAX:
+        raise ConfigError(f"between 1 and {WORKERS_MAX} workers, not {count}")
+    if bool(config.tls_cert) != bool(config.tls_key):
+        raise ConfigError(f"{file}: tls_cert and tls_key go together")
+    require_tls_files(config.tls_cert, config.tls_key)
+    is_tls = bool(config.tls_cert)
+    with open_listener(listen) as listener:
+        readiness = make_readiness(listener, is_tls=is_tls)
+        gateways = Stage(plan_gateways(file.absolute(), count, listener.fileno()), readiness)
+        endpoint = format_endpoint(listen, is_tls=is_tls)
+        run_supervised((gateways,), config.drain_timeout_s, lambda: say(f"Frostbyte is ready at {endpoint}"))
