@@ -25,7 +25,14 @@ from storage.base.open_files import raise_open_files_limit
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.store import ChunkStore
 from storage.datanode.app import DatanodeApp
-from storage.datanode.config import DURABILITY_NONE, ConfigError, DatanodeConfig, load_config, load_node_key
+from storage.datanode.config import (
+    DURABILITY_NONE,
+    ConfigError,
+    DatanodeConfig,
+    choose_reserve_bytes,
+    load_config,
+    load_node_key,
+)
 from storage.datanode.heartbeat import Heartbeats
 from storage.datanode.identity import (
     FORMAT_VERSION,
@@ -89,7 +96,8 @@ def open_directory(config: DatanodeConfig, directory: Path) -> tuple[DiskChunkSt
     files: FileSystem = UnsyncedFiles() if config.durability == DURABILITY_NONE else DiskFiles()
     make_directories(files, directory)
     identity = find_identity(files, directory, config.cluster_id, config.node_id)
-    store = DiskChunkStore(files, directory, reserve_bytes=config.reserve_bytes)
+    reserve_bytes = choose_reserve_bytes(config, files.space(directory).capacity_bytes)
+    store = DiskChunkStore(files, directory, reserve_bytes=reserve_bytes)
     try:
         # Asked again under the lock: another process may have made it between the two looks.
         identity = identity or find_identity(files, directory, config.cluster_id, config.node_id)

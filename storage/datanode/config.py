@@ -25,7 +25,9 @@ from storage.base.internal_server import TlsFiles
 CONFIG_BYTES_MAX = 64 * 1024
 KEY_FILE_BYTES_MAX = 1024
 MASTERS_MAX = 9
-RESERVE_BYTES_DEFAULT = 1 << 30
+RESERVE_BYTES_DEFAULT_MAX = 1 << 30
+RESERVE_SHARE_DEFAULT = 0.05
+"""of the disk: on a small one a whole GiB would leave no room at all"""
 
 DURABILITY_FSYNC = "fsync"
 DURABILITY_NONE = "none"
@@ -57,7 +59,8 @@ class DatanodeConfig:
     zone: str = "default"
     host: str = ""
     """in the failure domain; empty: the machine's name"""
-    reserve_bytes: int = RESERVE_BYTES_DEFAULT
+    reserve_bytes: int | None = None
+    """free space that no chunk may take; None: see choose_reserve_bytes"""
     tls_cert: str = ""
     tls_key: str = ""
     tls_ca: str = ""
@@ -71,7 +74,7 @@ class DatanodeConfig:
             raise ConfigError("node_id is 32 lower-case hex digits")
         if not _ZONE.match(self.zone) or (self.host and not _ZONE.match(self.host)):
             raise ConfigError("zone and host have 1 to 64 letters, digits, dots, dashes and underscores")
-        if self.reserve_bytes < 0:
+        if self.reserve_bytes is not None and self.reserve_bytes < 0:
             raise ConfigError("reserve_bytes is not negative")
         if self.durability not in (DURABILITY_FSYNC, DURABILITY_NONE):
             raise ConfigError(f"durability is {DURABILITY_FSYNC!r} or {DURABILITY_NONE!r}, not {self.durability!r}")
@@ -136,6 +139,13 @@ def load_config(path: Path) -> DatanodeConfig:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def choose_reserve_bytes(config: DatanodeConfig, capacity_bytes: int) -> int:
+    """What the configuration says, else 1 GiB or 5 % of the disk, whichever is less."""
+    if config.reserve_bytes is not None:
+        return config.reserve_bytes
+    return min(RESERVE_BYTES_DEFAULT_MAX, int(capacity_bytes * RESERVE_SHARE_DEFAULT))
+
+
 def load_node_key(config: DatanodeConfig, node_id: str) -> bytes:
     """The 32 bytes of this node's key. An internal key is used to derive it and forgotten. ConfigError."""
     if config.internal_key_file:
@@ -186,7 +196,7 @@ def _check_types(config: DatanodeConfig) -> None:
             if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
                 raise ConfigError("masters is a list of addresses")
         elif item.name == "reserve_bytes":
-            if type(value) is not int:
+            if value is not None and type(value) is not int:
                 raise ConfigError("reserve_bytes is a whole number")
         elif not isinstance(value, str):
             raise ConfigError(f"{item.name} is a text")

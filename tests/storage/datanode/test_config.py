@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from storage.base.internal_auth import derive_node_key
 from storage.base.internal_server import TlsFiles
-from storage.datanode.config import ConfigError, load_config, load_node_key, parse_config
+from storage.datanode.config import ConfigError, choose_reserve_bytes, load_config, load_node_key, parse_config
 from tests.storage.datanode.nodes import CLUSTER_ID, NODE_KEY
 
 MINIMAL: dict[str, Any] = {"listen": "unix:/run/n.sock", "cluster_id": CLUSTER_ID, "node_key": NODE_KEY.hex()}
@@ -27,8 +27,27 @@ def _parse(**changes: Any) -> Any:
 def test_the_defaults() -> None:
     """Durable, with a reserve, alone."""
     config = _parse()
-    assert (config.durability, config.reserve_bytes, config.masters, config.zone) == ("fsync", 1 << 30, (), "default")
+    assert (config.durability, config.reserve_bytes, config.masters, config.zone) == ("fsync", None, (), "default")
     assert config.tls is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "capacity_bytes", "reserve_bytes"),
+    [
+        (None, 20 << 30, 1 << 30),
+        (None, 4 << 40, 1 << 30),
+        (None, 10 << 30, 512 << 20),
+        (None, 1 << 20, 52_428),
+        (None, 0, 0),
+        (0, 4 << 40, 0),
+        (7 << 30, 1 << 30, 7 << 30),
+    ],
+)
+def test_the_reserve_is_a_gibibyte_but_not_more_than_a_twentieth(
+    asked: int | None, capacity_bytes: int, reserve_bytes: int
+) -> None:
+    """A small disk is not full at once; what the operator says is what counts."""
+    assert choose_reserve_bytes(_parse(reserve_bytes=asked), capacity_bytes) == reserve_bytes
 
 
 def test_all_fields() -> None:
