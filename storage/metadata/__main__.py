@@ -22,13 +22,13 @@ _log = logging.getLogger("storage.metadata")
 
 
 async def _serve(data: Path, socket_path: Path) -> int:
-    owner = await MetadataOwner.open(data)
-    server = MetadataServer(owner.committer)
-    await server.start(socket_path)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
+    owner = await MetadataOwner.open(data)
+    server = MetadataServer(owner.committer)
+    await server.start(socket_path)
     owner.committer.failed.add_done_callback(lambda _: stop.set())
     _log.info("metadata ready on %s", socket_path)
     await stop.wait()

@@ -123,10 +123,14 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for frame in self._reader.feed(data):
-                call = self._calls.pop(frame.request_id, None)
-                if call is not None and not call[1].done():
-                    call[1].set_result(decode_outcome(frame, call[0]))
-        except ProtocolError:
+                call = self._calls.get(frame.request_id)
+                if call is None:
+                    continue
+                outcome = decode_outcome(frame, call[0])
+                del self._calls[frame.request_id]
+                if not call[1].done():
+                    call[1].set_result(outcome)
+        except ProtocolError:  # this call's outcome is as unknown as that of the others in flight
             self.abort()
 
     def call(self, command: Command) -> asyncio.Future[Any]:

@@ -1,0 +1,84 @@
+"""The integrity check finds each kind of damage; a check that never fails would prove nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from storage.metadata.commands import CreateUser
+from storage.metadata.sqlite.check import check_integrity
+from storage.metadata.sqlite.database import DATABASE_NAME
+from storage.metadata.sqlite.open import open_owned_metadata
+from storage.model import AccessKey, User, Versioning
+from tests.storage.metadata.builders import Worker
+
+
+@pytest.fixture
+async def damaged(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
+    """A writable connection to a database that holds something of everything, whole so far."""
+    metadata = await open_owned_metadata(tmp_path)
+    worker = await Worker.start(metadata)
+    await worker.put(b"inline")
+    await worker.put(b"chunked", blob=worker.chunked(30, 10))
+    versioned = await worker.in_bucket("v", Versioning.ENABLED)
+    for etag in ("one", "two"):
+        await versioned.put(b"stack", etag, blob=versioned.chunked(20, 10))
+    await versioned.delete(b"marker")
+    upload = await worker.create_upload(b"open")
+    await worker.put_part(upload, 1)
+    done = await worker.create_upload(b"done")
+    await worker.complete(done, [await worker.put_part(done, 1), await worker.put_part(done, 2)])
+    await metadata.apply(CreateUser(User("i", "n", "", "", True), AccessKey("AK", "i", b"")))
+    await metadata.close()
+    connection = sqlite3.connect(tmp_path / DATABASE_NAME, isolation_level=None)
+    assert check_integrity(connection) == []
+    yield connection
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        ("DELETE FROM heads WHERE object_key = X'6368756e6b6564'", "whose head is missing"),
+        ("UPDATE heads SET etag = 'x' WHERE object_key = X'6368756e6b6564'", "not its version"),
+        ("UPDATE heads SET last_sequence = 1 WHERE object_key = X'737461636b'", "behind in its sequence"),
+        (
+            "UPDATE heads SET (version_row, etag) = (SELECT row_id, etag FROM versions WHERE etag = 'one')"
+            " WHERE etag = 'two'",
+            "not the newest",
+        ),
+        ("UPDATE heads SET null_row = NULL", "does not lead to"),
+        ("UPDATE heads SET null_row = version_row WHERE etag = 'two'", "leads to no null version"),
+        (
+            "INSERT INTO heads SELECT bucket_id, 1, object_key, 1, NULL, 9, 0, '', 0, '', '', '', '' FROM heads"
+            " WHERE object_key = X'696e6c696e65'",
+            "two heads",
+        ),
+        ("UPDATE versions SET is_null = 1, sequence = 1 WHERE etag = 'two'", "two versions of one sequence"),
+        ("UPDATE versions SET size = size + 1 WHERE etag = 'one'", "not its whole body"),
+        ("UPDATE extents SET offset = 1 WHERE offset = 0 AND part_number = 0", "not its whole body"),
+        ("UPDATE versions SET part_count = 3 WHERE part_count = 2", "extent for each part"),
+        ("INSERT INTO extents VALUES (999, 0, 5, 0, NULL)", "an extent without a version"),
+        ("DELETE FROM blobs WHERE redundancy = 'inline'", "an extent whose blob is missing"),
+        ("UPDATE blobs SET released_ms = 1 WHERE size = 20", "an extent whose blob is missing, released"),
+        ("UPDATE blobs SET released_ms = 1 WHERE blob_id IN (SELECT blob_id FROM parts)", "a part whose blob"),
+        ("DELETE FROM uploads", "a part without an upload"),
+        ("UPDATE parts SET blob_id = (SELECT blob_id FROM extents WHERE part_number = 2)", "in a part and a version"),
+        ("DELETE FROM parts", "an unreleased blob that nothing references"),
+        ("DELETE FROM chunks WHERE chunk_index = 0", "whose chunks are not its whole body"),
+        ("UPDATE chunks SET chunk_index = 9 WHERE chunk_index = 1", "whose chunks are not its whole body"),
+        ("DELETE FROM inline_bodies", "an inline blob without a body"),
+        ("INSERT INTO chunks VALUES (X'00', 0, 0, 1, X'', X'', X'')", "a chunk without a blob"),
+        ("INSERT INTO inline_bodies VALUES (X'00', X'', X'', X'')", "a body without an inline blob"),
+        ("DELETE FROM buckets", "a bucket that does not exist"),
+        ("DELETE FROM users", "an access key without a user"),
+        ("INSERT INTO users VALUES ('j', 'm', '', '', 1, 0)", "two root users"),
+    ],
+)
+async def test_each_kind_of_damage_is_found(damaged: sqlite3.Connection, damage: str, problem: str) -> None:
+    """Named by the rule that it breaks, with an example."""
+    assert damaged.execute(damage).rowcount != 0
+    assert [line for line in check_integrity(damaged) if problem in line]
