@@ -54,7 +54,7 @@ class Cleanup:
         return {place for places in failed for place in places}
 
     async def take_back(self, blob: Blob, places: Iterable[Place]) -> None:
-        """A write that certainly was not committed: delete its chunks, record what could not be deleted."""
+        """A write that certainly was not committed: delete its chunks, record (beside) what could not be deleted."""
         left = await self.delete(places)
         if not left:
             return
@@ -63,11 +63,15 @@ class Cleanup:
             for chunk in blob.chunks
             if (nodes := tuple(number for number, chunk_id in left if chunk_id.chunk_index == chunk.index))
         )
-        await self.release(msgspec.structs.replace(blob, chunks=chunks))
+        self.start_releasing(msgspec.structs.replace(blob, chunks=chunks))
 
-    async def release(self, blob: Blob) -> None:
-        """Record a blob as released unless it was committed. Safe where the outcome of a commit is not known: if it was
-        applied the record is ignored, and if it comes later it is refused."""
+    def start_releasing(self, blob: Blob) -> None:
+        """Record a blob as released unless it was committed, trying for a while; no request waits for this. Safe where
+        the outcome of a commit is not known: if it was applied the record is ignored, and if it comes later it is
+        refused."""
+        self.start(self._release(blob))
+
+    async def _release(self, blob: Blob) -> None:
         command = ReleaseBlobs(blob.blob_id[:SESSION_ID_BYTES], (blob,))
         for attempt in range(RELEASE_ATTEMPTS_MAX):
             try:

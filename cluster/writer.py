@@ -7,7 +7,7 @@
 1. A small body is sealed whole and becomes part of the commit itself; no datanode is asked.
 2. A large one is cut; each chunk gets its own data key and its own nodes, and streams to them as it comes.
 3. Leaving the context with an error takes everything back: nothing stays that a commit does not reference. An error
-   that leaves the outcome of the commit unknown deletes nothing; the metadata decides (see Cleanup.release).
+   that leaves the outcome of the commit unknown deletes nothing; the metadata decides (see Cleanup.start_releasing).
 
 What a crash leaves: before the commit, unreferenced chunks of a session that will be fenced; after it, nothing.
 """
@@ -148,7 +148,7 @@ class Writer:
         await blob_write.abort()
         blob = blob_write.describe()
         if outcome is Outcome.UNKNOWN:
-            await services.cleanup.release(blob)
+            services.cleanup.start_releasing(blob)
         elif outcome is Outcome.NOT_TRIED or not await self._has_row(blob):
             await services.cleanup.take_back(blob, blob_write.places)
 

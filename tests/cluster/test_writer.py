@@ -296,6 +296,7 @@ async def test_what_cannot_be_deleted_is_recorded_as_released(tmp_path: Path) ->
         body = BlocksBody([os.urandom(CHUNK * 3)], failure=ZeroDivisionError())
         with pytest.raises(ZeroDivisionError):
             await world.objects.put(world.bucket, b"key", body, world.request())
+        await world.objects._writer._services.cleanup.close()
         (blob,) = await world.metadata.list_released_blobs(2**62, 10)
         recorded = {(chunk.index, number) for chunk in blob.chunks for number in chunk.nodes}
         assert recorded == {(chunk_id.chunk_index, node.number) for chunk_id in node.chunks}
@@ -330,6 +331,7 @@ async def test_an_unknown_outcome_deletes_nothing_that_may_be_committed(tmp_path
         with pytest.raises(Unavailable):
             await world.put(b"key", data)
         assert world.copies == 4, "the chunks are still there"
+        await world.objects._writer._services.cleanup.close()
         released = await world.metadata.list_released_blobs(2**62, 10)
         if applied:
             assert await world.get(b"key") == data
