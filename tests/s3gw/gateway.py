@@ -1,18 +1,22 @@
-"""The gateway over the memory store, on a real loopback socket, in a thread of its own."""
+"""The gateway over the doors in memory or over the real ones, on a real loopback socket, in a thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import boto3
 import uvloop
 from botocore.config import Config
 
+from cluster.directory import Directory
+from cluster.objectstore import ObjectStore
 from s3gw.app import create_app
 from s3gw.call import Services, Settings
 from s3gw.server import HttpLimits, serve_gateway
@@ -20,6 +24,7 @@ from storage.base.clock import SystemClock
 from storage.base.internal_server import TlsFiles
 from storage.model import User, Versioning
 from tests.clients.certificates import CertificateFiles
+from tests.cluster.world import open_world
 from tests.s3gw.memory_store import MemoryDirectory, MemoryObjectStore
 
 ROOT = User("0" * 64, "root", "Root", is_root=True)
@@ -47,9 +52,8 @@ class Gateway(NamedTuple):
     host: str
     port: int
     services: Services
-    directory: MemoryDirectory
-    objects: MemoryObjectStore
     switch: Switch
+    loop: asyncio.AbstractEventLoop
     ca_file: str | None = None
 
     def client(self, name: str = "alice", **config: Any) -> Any:
@@ -66,41 +70,57 @@ class Gateway(NamedTuple):
         )
 
     def set_versioning(self, bucket: str, versioning: Versioning) -> None:
-        """What no S3 request can do yet. The memory doors never wait, so one step is the whole coroutine."""
-        with suppress(StopIteration):
-            self._set_versioning(bucket, versioning).send(None)
+        """What no S3 request can do yet, done in the gateway's own loop."""
 
-    async def _set_versioning(self, bucket: str, versioning: Versioning) -> None:
-        await self.directory.set_versioning(await self.directory.bucket(bucket), versioning)
+        async def change() -> None:
+            directory = self.services.directory
+            await directory.refresh()
+            await directory.set_versioning(await directory.bucket(bucket), versioning)
+
+        asyncio.run_coroutine_threadsafe(change(), self.loop).result(START_TIMEOUT_S)
+
+
+@asynccontextmanager
+async def memory_doors() -> AsyncIterator[tuple[ObjectStore, Directory]]:
+    """The doors in memory."""
+    directory = MemoryDirectory(SystemClock())
+    yield MemoryObjectStore(directory, SystemClock()), directory
+
+
+@asynccontextmanager
+async def cluster_doors() -> AsyncIterator[tuple[ObjectStore, Directory]]:
+    """The real doors over real metadata and keys; only the datanodes are in memory."""
+    with TemporaryDirectory() as home:
+        async with open_world(Path(home)) as world:
+            yield world.cluster.objects, world.cluster.directory
+
+
+Doors = Callable[[], AbstractAsyncContextManager[tuple[ObjectStore, Directory]]]
 
 
 @contextmanager
 def running_gateway(
     settings: Settings = Settings(),  # noqa: B008 (an immutable value)
     certificates: CertificateFiles | None = None,
-    objects_type: type[MemoryObjectStore] = MemoryObjectStore,
+    doors: Doors = memory_doors,
 ) -> Iterator[Gateway]:
     """Serve until the block ends."""
-    clock = SystemClock()
-    directory = MemoryDirectory(clock)
-    objects = objects_type(directory, clock)
     switch = Switch()
-    services = Services(objects, directory, switch, settings, clock)
     tls = None if certificates is None else TlsFiles(str(certificates.certificate), str(certificates.private_key))
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
-    stop: asyncio.Event | None = None
+    stop = asyncio.Event()
     started = threading.Event()
     loop = uvloop.new_event_loop()
+    made: list[Services] = []
 
     async def serve() -> None:
-        nonlocal stop
-        stop = asyncio.Event()
-        for user in (ROOT, ALICE, BOB):
-            await directory.create_user(user, user.name, f"secret-of-{user.name}")
-        await serve_gateway(
-            create_app(services), sock, tls=tls, limits=HttpLimits(drain_s=2), on_started=started.set, stop=stop
-        )
+        async with doors() as (objects, directory):
+            for user in (ROOT, ALICE, BOB):
+                await directory.create_user(user, user.name, f"secret-of-{user.name}")
+            made.append(Services(objects, directory, switch, settings, SystemClock()))
+            limits = HttpLimits(drain_s=2)
+            await serve_gateway(create_app(made[0]), sock, tls=tls, limits=limits, on_started=started.set, stop=stop)
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
@@ -109,9 +129,8 @@ def running_gateway(
             raise RuntimeError("the gateway did not start")
         url = f"{'https' if certificates else 'http'}://127.0.0.1:{port}"
         ca_file = str(certificates.ca) if certificates else None
-        yield Gateway(url, "127.0.0.1", port, services, directory, objects, switch, ca_file)
+        yield Gateway(url, "127.0.0.1", port, made[0], switch, loop, ca_file)
     finally:
-        if stop is not None:
-            loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(stop.set)
         thread.join(STOP_TIMEOUT_S)
         loop.close()

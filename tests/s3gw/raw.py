@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import re
 import socket
 from collections.abc import Mapping
@@ -70,15 +69,14 @@ def send(
         connection.close()
 
 
-def send_bytes(gateway: Gateway, data: bytes) -> bytes:
-    """Bytes as they are; everything that comes back until the server closes or falls silent after an answer."""
+def send_bytes(gateway: Gateway, data: bytes, until: bytes) -> bytes:
+    """Bytes as they are; what comes back, up to where `until` shows or the server closes."""
     with socket.create_connection((gateway.host, gateway.port), timeout=ANSWER_TIMEOUT_S) as connection:
         connection.sendall(data)
-        connection.shutdown(socket.SHUT_WR)
-        received = io.BytesIO()
-        while chunk := connection.recv(65536):
-            received.write(chunk)
-        return received.getvalue()
+        received = b""
+        while until not in received and (chunk := connection.recv(65536)):
+            received += chunk
+        return received
 
 
 def object_path(bucket: str, object_key: bytes) -> str:

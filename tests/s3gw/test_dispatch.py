@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import http.client
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from cluster.objectstore import PutResult
+from cluster.directory import Directory
+from cluster.objectstore import ObjectStore, PutResult
 from s3gw.protocol.subresources import SUBRESOURCE_NAMES
+from storage.base.clock import SystemClock
 from storage.base.errors import NotEnoughNodes
-from tests.s3gw.gateway import Gateway, running_gateway
-from tests.s3gw.memory_store import MemoryObjectStore
+from tests.s3gw.gateway import Gateway, memory_doors, running_gateway
+from tests.s3gw.memory_store import MemoryDirectory, MemoryObjectStore
 from tests.s3gw.raw import send, send_bytes, sign
 from tests.s3gw.refusal import refusal
 
@@ -49,6 +52,7 @@ def test_every_answer_has_its_own_id(gateway: Gateway, bucket: str) -> None:
 @pytest.mark.parametrize("name", sorted(SUBRESOURCE_NAMES))
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "anonymous"])
+@pytest.mark.parametrize("gateway", [memory_doors], ids=["memory"], indirect=True)
 def test_every_sub_resource_with_every_method(gateway: Gateway, s3: Any, name: str, method: str, signed: bool) -> None:
     """On bucket and object: never a 500, never a plain request; the object stays what it was."""
     if not [one for one in s3.list_buckets().get("Buckets", []) if one["Name"] == "table"]:
@@ -128,11 +132,11 @@ def test_expect_continue(gateway: Gateway, bucket: str) -> None:
     """Row 1: no 100 before the signature was found good; a refusal comes instead of it."""
     host = f"{gateway.host}:{gateway.port}"
     head = f"PUT /{bucket}/k HTTP/1.1\r\nHost: {host}\r\nExpect: 100-continue\r\nContent-Length: 1\r\n"
-    refused = send_bytes(gateway, f"{head}\r\n".encode())
+    refused = send_bytes(gateway, f"{head}\r\n".encode(), b"</Error>")
     assert refused.startswith(b"HTTP/1.1 403") and b"100 Continue" not in refused and b"connection: close" in refused
     headers = sign(gateway, "PUT", f"/{bucket}/k", b"x")
     lines = "".join(f"{name}: {text}\r\n" for name, text in headers.items() if name.lower() != "content-length")
-    taken = send_bytes(gateway, f"{head}{lines}\r\nx".encode())
+    taken = send_bytes(gateway, f"{head}{lines}\r\nx".encode(), b"content-length: 0")
     assert taken.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
 
 
@@ -169,10 +173,17 @@ class BrokenStore(MemoryObjectStore):
         raise NotEnoughNodes("one node of two")
 
 
+@asynccontextmanager
+async def broken_doors() -> AsyncIterator[tuple[ObjectStore, Directory]]:
+    """The doors of BrokenStore."""
+    directory = MemoryDirectory(SystemClock())
+    yield BrokenStore(directory, SystemClock()), directory
+
+
 @pytest.fixture(scope="module")
 def broken() -> Iterator[Gateway]:
     """A gateway that cannot store."""
-    with running_gateway(objects_type=BrokenStore) as gateway:
+    with running_gateway(doors=broken_doors) as gateway:
         gateway.client().create_bucket(Bucket="broken")
         yield gateway
 

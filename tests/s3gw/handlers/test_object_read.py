@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from cluster.directory import Directory
+from cluster.objectstore import ObjectStore
+from storage.base.clock import SystemClock
 from storage.base.errors import Corrupt, Unavailable
 from storage.model import Versioning
 from tests.s3gw.gateway import Gateway, running_gateway
-from tests.s3gw.memory_store import BLOCK_BYTES, MemoryObjectStore, MemoryReading
+from tests.s3gw.memory_store import BLOCK_BYTES, MemoryDirectory, MemoryObjectStore, MemoryReading
 from tests.s3gw.raw import send, sign
 from tests.s3gw.refusal import refusal
 
@@ -196,10 +200,17 @@ class FailingReading(MemoryReading):
             raise Corrupt("a bad frame")
 
 
+@asynccontextmanager
+async def failing_doors() -> AsyncIterator[tuple[ObjectStore, Directory]]:
+    """The doors of FailingStore."""
+    directory = MemoryDirectory(SystemClock())
+    yield FailingStore(directory, SystemClock()), directory
+
+
 @pytest.fixture(scope="module")
 def failing() -> Iterator[Gateway]:
     """A gateway whose reads fail."""
-    with running_gateway(objects_type=FailingStore) as gateway:
+    with running_gateway(doors=failing_doors) as gateway:
         s3 = gateway.client()
         s3.create_bucket(Bucket="failing")
         for name in ("early", "late", "short"):
