@@ -82,7 +82,13 @@ class MasterKeyFile:
             self._files.fsync_directory(path.parent)
 
     def _read(self, path: Path) -> bytes:
-        return parse_key(fetch_file(self._files, path, _FILE_BYTES_MAX).decode("ascii", "replace"), str(path))
+        try:
+            text = fetch_file(self._files, path, _FILE_BYTES_MAX).decode("ascii", "replace")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ValueError(f"cannot read {path}: {error.strerror}") from None
+        return parse_key(text, str(path))
 
 
 class MasterKeyVariable:

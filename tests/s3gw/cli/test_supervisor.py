@@ -8,7 +8,10 @@ import signal
 import sys
 from pathlib import Path
 
-from s3gw.cli.supervisor import ChildSpec, Stage, Supervisor
+import pytest
+
+from s3gw.cli import supervisor as supervisor_module
+from s3gw.cli.supervisor import ChildSpec, Stage, StartFailed, Supervisor
 
 WRITES_ITS_PID = "import os,sys,time; open(sys.argv[1],'a').write(f'{os.getpid()}\\n'); time.sleep(60)"
 IGNORES_SIGTERM = (
@@ -131,3 +134,88 @@ async def test_children_end_with_a_killed_supervisor(tmp_path: Path) -> None:
     async with asyncio.timeout(10):
         while is_running(child):
             await asyncio.sleep(0.02)
+
+
+async def test_a_child_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five deaths at once, and the reason names it and its exit status; the other children still stop in order."""
+    monkeypatch.setattr(supervisor_module, "RESTART_PAUSE_MIN_S", 0.001)
+    starts, ends, up = tmp_path / "starts", tmp_path / "ends", tmp_path / "up"
+    refuses = python("broken", "import sys; open(sys.argv[1],'a').write('x\\n'); sys.exit(2)", str(starts))
+    stages = [Stage((python("other", NOTES_ITS_END, str(ends), "other", str(up)), refuses))]
+    supervisor = Supervisor(stages, drain_timeout_s=5)
+    await supervisor.start()
+    async with asyncio.timeout(20):
+        with pytest.raises(StartFailed, match=r"broken cannot start: it ended 5 times at once.* status 2"):
+            await supervisor.failed()
+        while not up.exists():
+            await asyncio.sleep(0.02)
+    await supervisor.stop()
+    assert len(starts.read_text().splitlines()) == 5
+    assert ends.read_text() == "other\n"
+
+
+async def test_a_child_that_has_lived_is_started_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What worked once is worth another start, however often it dies: a full disk is no configuration error."""
+    monkeypatch.setattr(supervisor_module, "RESTART_PAUSE_MIN_S", 0.001)
+    monkeypatch.setattr(supervisor_module, "RESTART_PAUSE_MAX_S", 0.001)
+    monkeypatch.setattr(supervisor_module, "LIVED_S", 0.0)
+    starts = tmp_path / "starts"
+    dies = python("dies", "import sys; open(sys.argv[1],'a').write('x\\n'); sys.exit(2)", str(starts))
+    supervisor = Supervisor([Stage((dies,))], drain_timeout_s=5)
+    await supervisor.start()
+    failing = asyncio.create_task(supervisor.failed())
+    try:
+        await lines_of(starts, 7)
+        assert not failing.done()
+    finally:
+        failing.cancel()
+        await supervisor.stop()
+
+
+SUPERVISES = (
+    "import sys\n"
+    "from s3gw.cli.supervisor import ChildSpec, Stage, run_supervised\n"
+    "child = ChildSpec('child', (sys.executable, '-c', sys.argv[2], sys.argv[1]))\n"
+    "run_supervised([Stage((child,))], 60, lambda: print('ready', flush=True))\n"
+    "print('ended')"
+)
+
+
+async def supervise(child_code: str, path: Path) -> asyncio.subprocess.Process:
+    """A process that supervises one child, which has started when this returns."""
+    root = Path(__file__).resolve().parents[3]
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SUPERVISES, str(path), child_code),
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    await lines_of(path, 1)
+    return parent
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    """The child is told, and the supervisor ends with status 0."""
+    parent = await supervise(WRITES_ITS_PID, tmp_path / "pid")
+    assert parent.stdout is not None
+    assert await parent.stdout.readline() == b"ready\n"
+    parent.send_signal(number)
+    async with asyncio.timeout(20):
+        output, _ = await parent.communicate()
+    assert (output, parent.returncode) == (b"ended\n", 0)
+    assert not is_running(int((tmp_path / "pid").read_text()))
+
+
+async def test_a_second_signal_while_draining_kills_at_once(tmp_path: Path) -> None:
+    """A child that is deaf to SIGTERM would have a minute."""
+    deaf = "import os,signal; signal.signal(15, signal.SIG_IGN);" + WRITES_ITS_PID
+    parent = await supervise(deaf, tmp_path / "pid")
+    assert parent.stdout is not None
+    assert await parent.stdout.readline() == b"ready\n"
+    parent.send_signal(signal.SIGTERM)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(parent.wait(), 0.5)
+    parent.send_signal(signal.SIGINT)
+    async with asyncio.timeout(20):
+        await parent.wait()
+    assert not is_running(int((tmp_path / "pid").read_text()))

@@ -1,0 +1,73 @@
+"""Roles that run alone for tests: `frostbyte metadata|master|datanode|gateway`, each from its own config.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.probe.server import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+
+START_TIMEOUT_S = 30.0
+COMMAND_TIMEOUT_S = 60.0
+FROSTBYTE = (sys.executable, "-m", "s3gw.cli")
+CREDENTIALS = {
+    "FROSTBYTE_ROOT_ACCESS_KEY_ID": ACCESS_KEY_ID,
+    "FROSTBYTE_ROOT_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+}
+
+
+def run_command(
+    *arguments: str | Path, environment: Mapping[str, str] | None = None, directory: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """One `frostbyte …` to its end."""
+    return subprocess.run(
+        [*FROSTBYTE, *map(str, arguments)],
+        env={**os.environ, **CREDENTIALS, **(environment or {})},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
+
+
+def succeed(*arguments: str | Path) -> str:
+    """What a command that must succeed says."""
+    done = run_command(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def load_json(*arguments: str | Path) -> Any:
+    """What a command says with --json."""
+    return json.loads(succeed(*arguments, "--json"))
+
+
+@contextmanager
+def running_role(
+    log: Path,
+    ready: str,
+    *arguments: str | Path,
+    program: Sequence[str | Path] = FROSTBYTE,
+    directory: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """`frostbyte …`, waited for until its log says that it is ready; killed when the block is left."""
+    with log.open("ab") as output:
+        process = subprocess.Popen([*program, *map(str, arguments)], stdout=output, stderr=output, cwd=directory)
+    try:
+        end_s = time.monotonic() + START_TIMEOUT_S
+        while ready not in log.read_text():
+            assert process.poll() is None and time.monotonic() < end_s, log.read_text()
+            time.sleep(0.02)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(START_TIMEOUT_S)

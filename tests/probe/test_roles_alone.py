@@ -1,0 +1,215 @@
+"""Every role from its own configuration file, as on several machines: https between all of them, each datanode with its
+own key file, one of them joining later."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from tests.probe.load import body_of
+from tests.probe.roles import load_json, run_command, running_role, succeed
+from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
+from tests.tls import InternalTls, make_internal_tls
+
+SIZES = (300, 200_000, 9 << 20)
+WAIT_S = 30.0
+
+
+class Machines:
+    """What stands on which machine is in a directory of its own; only `main` has keys and records."""
+
+    def __init__(self, root: Path, running: ExitStack) -> None:
+        self.root = root
+        self.main = root / "main"
+        self.tls: InternalTls = make_internal_tls(root)
+        self._running = running
+        self.internal = f"https://127.0.0.1:{free_port()}"
+        settings = {
+            "datanodes": 0,
+            "internal": {
+                "listen": self.internal,
+                "tls_cert": self.tls.files.cert,
+                "tls_key": self.tls.files.key,
+                "tls_ca": self.tls.ca,
+            },
+        }
+        config = root / "config.json"
+        config.write_text(json.dumps(settings))
+        self.said = succeed("init", "--data", self.main, "--config", config)
+        self.master_file = self.main / "run" / "master.json"
+
+    def start(self, name: str, ready: str, *arguments: str | Path) -> Any:
+        """A role that ends with the test."""
+        return self._running.enter_context(running_role(self.root / f"{name}.log", ready, *arguments))
+
+    def start_records_and_master(self) -> None:
+        """The two that there is one of."""
+        records = json.loads(self.master_file.read_text())["metadata"]
+        self.start("metadata", "ready", "metadata", "--data", records["path"], "--socket", records["socket"])
+        self.start("master", f"ready on {self.internal}", "master", "--config", self.master_file)
+
+    def start_datanode(self, number: int) -> Any:
+        """A new machine: what `node add` printed, its own key file and its own disk."""
+        machine = self.root / f"machine-{number}"
+        machine.mkdir(exist_ok=True)
+        config = machine / "config.json"
+        if not config.exists():
+            document = load_json(
+                *("node", "add", "--data", self.main, "--listen", f"https://127.0.0.1:{free_port()}"),
+                *("--key-file", machine / "node.key", "--zone", f"zone-{number}"),
+                *("--tls-cert", self.tls.files.cert, "--tls-key", self.tls.files.key, "--tls-ca", self.tls.ca),
+            )
+            assert (machine / "node.key").stat().st_mode & 0o077 == 0
+            assert "node_key" not in document
+            config.write_text(json.dumps({**document, "reserve_bytes": 0}))
+        data = machine / "data"
+        return self.start(f"machine-{number}", "registered with", "datanode", "--data", data, "--config", config)
+
+    def start_gateway(self) -> Any:
+        """Two workers; a client of them."""
+        port = free_port()
+        file = self.main / "run" / "gateway.json"
+        listen = ("--listen", f"127.0.0.1:{port}", "--workers", "2")
+        self.start("gateway", "Frostbyte is ready", "gateway", "--config", file, *listen)
+        return boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{port}",
+            region_name=REGION,
+            aws_access_key_id=ACCESS_KEY_ID,
+            aws_secret_access_key=SECRET_ACCESS_KEY,
+            config=Config(retries={"total_max_attempts": 1}, read_timeout=60, s3={"addressing_style": "path"}),
+        )
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """As an operator sees them, through the master's own file."""
+        listed: list[dict[str, Any]] = load_json("node", "list", "--master", self.master_file)
+        return listed
+
+    def chunks(self, number: int) -> list[Path]:
+        """What a machine stores."""
+        return list((self.root / f"machine-{number}" / "data" / "chunks").glob("*/*"))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Poll what the processes bring about by themselves."""
+    end_s = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.1)
+
+
+def put_all(client: Any, prefix: str) -> None:
+    """One object of each size."""
+    for size in SIZES:
+        client.put_object(Bucket="roles", Key=f"{prefix}-{size}", Body=body_of(f"{prefix}-{size}", size))
+
+
+def verify_all(client: Any, *prefixes: str) -> None:
+    """Every one reads back whole."""
+    for prefix in prefixes:
+        for size in SIZES:
+            name = f"{prefix}-{size}"
+            assert client.get_object(Bucket="roles", Key=name)["Body"].read() == body_of(name, size)
+
+
+def test_roles_alone_over_https(tmp_path: Path) -> None:
+    """Objects go to the datanodes that are there; a third joins and is used; one is lost and everything still reads;
+    status, drain and resume work through the master's file; SIGTERM ends a datanode in order."""
+    with ExitStack() as running:
+        machines = Machines(tmp_path, running)
+        assert ACCESS_KEY_ID in machines.said
+        machines.start_records_and_master()
+        machines.start_datanode(1)
+        second = machines.start_datanode(2)
+        client = machines.start_gateway()
+        client.create_bucket(Bucket="roles")
+        put_all(client, "early")
+        assert len(machines.chunks(1)) == len(machines.chunks(2)) == 3  # 200,000 bytes, and 9 MiB in two chunks
+
+        machines.start_datanode(3)
+        wait_until(lambda: [node["state"] for node in machines.nodes()] == ["up"] * 3)
+        wait_until(lambda: put_all(client, "late") or bool(machines.chunks(3)))
+        verify_all(client, "early", "late")
+
+        status = load_json("status", "--master", machines.master_file)
+        assert (status["durability"], status["redundancy"], len(status["nodes"])) == ("fsync", "replica:2", 3)
+        assert status["survives"]["nodes"] == status["survives"]["zones"] == 1
+        assert len(status["metadata"]["writers"]) == 2
+        assert {job["last_error"] for job in status["jobs"]} == {""}
+
+        third = next(node for node in machines.nodes() if node["failure_domain"].startswith("zone-3/"))
+        assert "does not move" in succeed("node", "drain", third["number"], "--master", machines.master_file)
+        assert machines.nodes()[third["number"] - 1]["state"] == "draining"
+        succeed("node", "resume", third["node_id"][:12], "--master", machines.master_file)
+        wait_until(lambda: machines.nodes()[third["number"] - 1]["state"] == "up")
+
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(WAIT_S) == 0
+        verify_all(client, "early", "late")
+        put_all(client, "without the second")
+        verify_all(client, "without the second")
+
+
+def test_a_plain_address_that_others_could_reach_is_refused(tmp_path: Path) -> None:
+    """By the datanode and by the master, in one line, before anything is served."""
+    with ExitStack() as running:
+        machines = Machines(tmp_path, running)
+        document = load_json("node", "add", "--data", machines.main, "--listen", "https://127.0.0.1:9")
+        config = tmp_path / "plain.json"
+        config.write_text(json.dumps({**document, "listen": "http://192.0.2.1:9100"}))
+        refused = run_command("datanode", "--data", tmp_path / "node", "--config", config)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert "plain http is for loopback only" in refused.stderr
+        assert not (tmp_path / "node").exists()
+
+        plain = {**json.loads(machines.master_file.read_text()), "listen": "http://192.0.2.1:9100"}
+        config.write_text(json.dumps(plain))
+        refused = run_command("master", "--config", config)
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert "plain http is for loopback only" in refused.stderr
+
+
+def test_a_key_of_another_node_registers_nobody(tmp_path: Path) -> None:
+    """A datanode that presents a key which was not made for its id stays unknown."""
+    with ExitStack() as running:
+        machines = Machines(tmp_path, running)
+        machines.start_records_and_master()
+        tls = ("--tls-cert", machines.tls.files.cert, "--tls-key", machines.tls.files.key, "--tls-ca", machines.tls.ca)
+        one, other = (
+            load_json("node", "add", "--data", machines.main, "--listen", f"https://127.0.0.1:{free_port()}", *tls)
+            for _ in range(2)
+        )
+        assert one["node_id"] != other["node_id"]
+        assert one["node_key"] != other["node_key"]
+        config = tmp_path / "mixed.json"
+        config.write_text(json.dumps({**one, "node_key": other["node_key"]}))
+        log = "answered 401"
+        machines.start("mixed", log, "datanode", "--data", tmp_path / "node", "--config", config)
+        assert machines.nodes() == []
+
+
+def test_a_gateway_that_cannot_start_is_one_line(tmp_path: Path) -> None:
+    """And exit status 1, before anything is started."""
+    with ExitStack() as running:
+        file = Machines(tmp_path, running).main / "run" / "gateway.json"
+    document = {**json.loads(file.read_text()), "listen": "127.0.0.1:0"}
+    changes: dict[str, dict[str, Any]] = {
+        "surprise": {"surprise": 1},
+        "HOST:PORT": {"listen": "9000"},
+        "between 1 and 64 workers": {"workers": 1000},
+        "go together": {"tls_cert": "a.pem"},
+        "cannot load": {"tls_cert": "/nonexistent/a.pem", "tls_key": "/nonexistent/a.key"},
+    }
+    for reason, change in changes.items():
+        file.write_text(json.dumps({**document, **change}))
+        refused = run_command("gateway", "--config", file)
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
+        assert reason in refused.stderr
