@@ -14,8 +14,8 @@ from typing import Any
 from storage.base.errors import SessionFenced, SourceChanged
 from storage.base.ids import SESSION_ID_BYTES
 from storage.metadata.commands import ForgetBlobs, ReleaseBlobs, SetReplicas
+from storage.metadata.records import decode_nodes, encode_nodes
 from storage.metadata.sqlite.database import Execute, Transaction
-from storage.metadata.sqlite.records import decode_nodes, encode_nodes
 from storage.model import Blob, Chunk, Extent
 
 _INSERT_BLOB = "INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"

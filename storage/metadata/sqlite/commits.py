@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from storage.base.errors import LimitExceeded
 from storage.metadata.commands import CommitVersion, VersionCommitted
+from storage.metadata.rules import commit_spans, require_covered
 from storage.metadata.sqlite.blobs import insert_blob, require_shareable
 from storage.metadata.sqlite.database import Transaction
 from storage.metadata.sqlite.versions import (
@@ -28,7 +26,7 @@ def commit_version(tx: Transaction, command: CommitVersion) -> VersionCommitted:
     for extent in command.shared:
         require_shareable(tx, extent)
     if command.shared or len(command.blobs) != 1 or command.blobs[0].size != command.version.size:
-        require_covered(command.version.size, _spans(command))
+        require_covered(command.version.size, commit_spans(command))
     appended = append_version(tx, place, command.version)
     offset = 0
     for blob in command.blobs:
@@ -40,24 +38,3 @@ def commit_version(tx: Transaction, command: CommitVersion) -> VersionCommitted:
         tx.execute(INSERT_EXTENT, row)
     drop_replaced(tx, place)
     return VersionCommitted(appended.version_id, appended.last_modified_ms, command.version.etag)
-
-
-def require_covered(size: int, spans: Iterable[tuple[int, int]]) -> None:
-    """The pieces (offset, length), in order, must be the whole body. A caller that gets this wrong would lose bytes."""
-    end = 0
-    for offset, length in spans:
-        if offset != end or length < 0:
-            break
-        end += length
-    if end != size:
-        raise LimitExceeded("the blobs of a version must add up to its size")
-
-
-def _spans(command: CommitVersion) -> list[tuple[int, int]]:
-    spans: list[tuple[int, int]] = []
-    end = 0
-    for blob in command.blobs:
-        spans.append((end, blob.size))
-        end += blob.size
-    spans.extend((extent.offset, extent.length) for extent in command.shared)
-    return spans

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from storage.base.errors import Refused
 from storage.metadata.commands import RegisterNode, SetNodeState
+from storage.metadata.records import decode_report, encode_record
 from storage.metadata.sqlite.database import Execute, Transaction
-from storage.metadata.sqlite.records import decode_report, encode_record
 from storage.model import ClusterMap, Node, NodeReport, NodeState
 
 _INSERT = "INSERT INTO nodes (node_id, report, state, last_heard_ms) VALUES (?, ?, ?, ?)"

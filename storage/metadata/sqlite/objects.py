@@ -7,9 +7,9 @@ from typing import Any
 from storage.base.errors import InvalidPart, NoSuchKey, NoSuchVersion
 from storage.base.ids import NULL_VERSION_ID, parse_version_id
 from storage.metadata.interface import CHUNK_PAGE_ROWS, VersionRead
+from storage.metadata.records import decode_attributes
 from storage.metadata.sqlite.blobs import read_span_chunks
 from storage.metadata.sqlite.database import Execute
-from storage.metadata.sqlite.records import decode_attributes
 from storage.model import Blob, ByteRange, Chunk, Extent, Version
 
 _VERSION = (

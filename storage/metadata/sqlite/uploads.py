@@ -17,20 +17,18 @@ from storage.metadata.commands import (
     VersionCommitted,
 )
 from storage.metadata.interface import CompletedUpload, PartPage
+from storage.metadata.records import decode_attributes, decode_checksum, encode_record
+from storage.metadata.rules import (
+    COMPLETED_FORGOTTEN_PER_COMMAND,
+    COMPLETED_UPLOAD_TTL_MS,
+    PART_SIZE_MIN_BYTES,
+    require_covered,
+)
 from storage.metadata.sqlite.blobs import insert_blob, release_unreferenced
-from storage.metadata.sqlite.commits import INSERT_EXTENT, require_covered
+from storage.metadata.sqlite.commits import INSERT_EXTENT
 from storage.metadata.sqlite.database import Execute, Transaction
-from storage.metadata.sqlite.records import decode_attributes, decode_checksum, encode_record
 from storage.metadata.sqlite.versions import append_version, check_conditions, current_etag, drop_replaced, find_place
 from storage.model import ChecksumAlgorithm, ChecksumType, PartInfo, Upload
-
-PART_SIZE_MIN_BYTES = 5 << 20
-"""of every part but the last (AWS: Amazon S3 multipart upload limits)"""
-
-COMPLETED_UPLOAD_TTL_MS = 7 * 24 * 3600 * 1000
-"""how long a finished upload is answered again; S3 clients retry for minutes"""
-
-_COMPLETED_FORGOTTEN_PER_COMMAND = 16
 
 UPLOAD = "upload_id, bucket_id, object_key, owner_id, initiated_ms, attributes, checksum_algorithm, checksum_type"
 _PART = "part_number, size, etag, last_modified_ms, blob_id, checksum"
@@ -238,7 +236,7 @@ def _delete_upload(tx: Transaction, upload_row: int) -> None:
 
 def _forget_old_completed(tx: Transaction) -> None:
     """A few with every completion, so that the records of a week are all there ever are."""
-    bound = (tx.now_ms - COMPLETED_UPLOAD_TTL_MS, _COMPLETED_FORGOTTEN_PER_COMMAND)
+    bound = (tx.now_ms - COMPLETED_UPLOAD_TTL_MS, COMPLETED_FORGOTTEN_PER_COMMAND)
     tx.executemany(_DELETE_COMPLETED, tx.execute(_SELECT_OLD_COMPLETED, bound).fetchall())
 
 

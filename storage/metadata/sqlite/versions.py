@@ -11,9 +11,9 @@ from typing import NamedTuple
 from storage.base.errors import NoSuchBucket, NoSuchKey, PreconditionFailed, SessionFenced
 from storage.base.ids import NULL_VERSION_ID, format_version_id
 from storage.metadata.commands import Conditions, NewVersion
+from storage.metadata.records import decode_attributes, encode_record
 from storage.metadata.sqlite.blobs import release_unreferenced
 from storage.metadata.sqlite.database import Transaction
-from storage.metadata.sqlite.records import decode_attributes, encode_record
 from storage.model import Attributes, SessionState, Versioning
 
 _HEAD = "h.is_marker, h.version_row, h.null_row, h.last_sequence, h.etag, h.last_modified_ms"
