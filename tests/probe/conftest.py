@@ -22,6 +22,8 @@ FAST_SWEEP = {
 def server(tmp_path: Path) -> Iterator[Server]:
     """A running server with three datanodes and two workers; stopped at the end."""
     running = Server(tmp_path / "frost", FAST_SWEEP, "--workers", "2")
-    running.start()
-    yield running
-    running.stop()
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
