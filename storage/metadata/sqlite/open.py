@@ -10,7 +10,9 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import NamedTuple
 
 from storage.base.clock import Clock, SystemClock
 from storage.base.errors import Unavailable
@@ -21,6 +23,7 @@ from storage.metadata.sqlite.database import DATABASE_NAME, connect_writer, tran
 from storage.metadata.sqlite.reader import SqliteMetadata
 from storage.metadata.sqlite.schema import migrate
 from storage.metadata.sqlite.sessions import extend_leases
+from storage.metadata.sqlite.space import RESERVE_BYTES, SpaceReserve
 from storage.metadata.sqlite.writer import GroupCommitter, LocalSink
 
 LOCK_NAME = "metadata.lock"
@@ -53,42 +56,42 @@ async def open_owned_metadata(
 
 
 class MetadataOwner:
-    """The lock, the writer's connection, the committer and the checkpointer of one database."""
+    """The lock, the writer's connection, the committer and the checkpointer of one database. Made by `open`."""
 
-    def __init__(
-        self,
-        lock_fd: int,
-        writing: sqlite3.Connection,
-        checkpointing: sqlite3.Connection,
-        clock: Clock,
-        journal: Journal,
-    ) -> None:
-        self._lock_fd = lock_fd
+    def __init__(self, resources: ExitStack, writing: sqlite3.Connection, parts: _Parts) -> None:
+        self._resources = resources
         self.writing = writing
-        self._checkpointing = checkpointing
+        checkpointing = resources.enter_context(closing(connect_writer(parts.path)))
         self._checkpointer = Checkpointer(checkpointing, writing)
-        self.committer = GroupCommitter(writing, clock, journal, self._checkpointer)
+        self.committer = GroupCommitter(writing, parts.clock, parts.journal, self._checkpointer, parts.space)
 
     @classmethod
     async def open(
-        cls, directory: Path, *, clock: Clock | None = None, journal: Journal | None = None
+        cls,
+        directory: Path,
+        *,
+        clock: Clock | None = None,
+        journal: Journal | None = None,
+        reserve_bytes: int = RESERVE_BYTES,
     ) -> MetadataOwner:
         """Lock, migrate, start. Unavailable when another owner lives; FrostbyteError for a newer schema."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        clock = clock or SystemClock()
-        lock_fd = _lock(directory / LOCK_NAME)
-        try:
-            writing = connect_writer(directory / DATABASE_NAME)
-            migrate(writing)
-            extend_leases(writing.execute, clock.now_ms())
-            checkpointing = connect_writer(directory / DATABASE_NAME)
-        except sqlite3.Error as error:
-            os.close(lock_fd)
-            raise translate(error) from error
-        except BaseException:
-            os.close(lock_fd)
-            raise
-        owner = cls(lock_fd, writing, checkpointing, clock, journal or LocalJournal())
+        parts = _Parts(
+            directory / DATABASE_NAME,
+            clock or SystemClock(),
+            journal or LocalJournal(),
+            SpaceReserve(directory, reserve_bytes),
+        )
+        with ExitStack() as resources:
+            resources.callback(os.close, _lock(directory / LOCK_NAME))
+            try:
+                writing = resources.enter_context(closing(connect_writer(parts.path)))
+                migrate(writing)
+                extend_leases(writing.execute, parts.clock.now_ms())
+                owner = cls(resources, writing, parts)
+            except sqlite3.Error as error:
+                raise translate(error) from error
+            owner._resources = resources.pop_all()
         owner._checkpointer.start()
         owner.committer.start()
         return owner
@@ -97,9 +100,14 @@ class MetadataOwner:
         """Answer everything, leave a short log, let go of the lock."""
         await self.committer.close()
         await asyncio.to_thread(self._checkpointer.close)
-        self._checkpointing.close()
-        self.writing.close()
-        os.close(self._lock_fd)
+        self._resources.close()
+
+
+class _Parts(NamedTuple):
+    path: Path
+    clock: Clock
+    journal: Journal
+    space: SpaceReserve
 
 
 def _lock(path: Path) -> int:

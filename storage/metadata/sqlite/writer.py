@@ -31,11 +31,12 @@ import msgspec
 
 from storage.base.clock import Clock
 from storage.base.errors import FrostbyteError, Refused, Unavailable
-from storage.metadata.commands import Command, DeleteBucket, DeleteVersions
+from storage.metadata.commands import Command, CommitVersion, CreateUpload, DeleteBucket, DeleteVersions, PutPart
 from storage.metadata.journal import AppliedGroup, Journal
 from storage.metadata.sqlite.apply import HANDLERS
 from storage.metadata.sqlite.checkpoint import Checkpointer
 from storage.metadata.sqlite.database import Transaction
+from storage.metadata.sqlite.space import SpaceReserve
 
 QUEUE_COMMANDS_MAX = 4096
 QUEUE_BYTES_MAX = 64 << 20
@@ -47,6 +48,9 @@ LINGER_BELOW = 0.75
 """A group with a smaller share than this of the one before waits a moment for its companions: clients that were
 answered together come back together, and two alternating half groups would cost two syncs where one does. A lone client
 never waits, and a load that ends waits once."""
+
+_GROWING = (CommitVersion, PutPart, CreateUpload)
+"""refused below the disk's reserve; deletes, completions and the cluster's own records are not"""
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +91,12 @@ class GroupCommitter:
     """The one writer of a database. Submit and close on the event loop; everything between runs on its thread."""
 
     def __init__(
-        self, connection: sqlite3.Connection, clock: Clock, journal: Journal, checkpointer: Checkpointer
+        self,
+        connection: sqlite3.Connection,
+        clock: Clock,
+        journal: Journal,
+        checkpointer: Checkpointer,
+        space: SpaceReserve,
     ) -> None:
         self._connection = connection
         self._cursor = connection.cursor()
@@ -95,6 +104,7 @@ class GroupCommitter:
         self._clock = clock
         self._journal = journal
         self._checkpointer = checkpointer
+        self._space = space
         self._loop = asyncio.get_running_loop()
         self._arrivals: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
         self._continued: deque[Submission] = deque()
@@ -113,6 +123,8 @@ class GroupCommitter:
         """Queue a command; its answer comes through the sink. Unavailable at once when too much is waiting."""
         if self._closing or self.failed.done():
             raise Unavailable("the metadata owner is stopping")
+        if isinstance(command, _GROWING) and self._space.is_low():
+            raise Unavailable("the metadata disk is below its reserve")
         if self._commands_waiting >= QUEUE_COMMANDS_MAX or self._bytes_waiting + size_bytes > QUEUE_BYTES_MAX:
             raise Unavailable("too many writes are waiting for the metadata")
         self._commands_waiting += 1
@@ -135,7 +147,7 @@ class GroupCommitter:
             group, open_for_more = self._gather(open_for_more)
             if group:
                 self._commit_group(group)
-                self._checkpointer.after_group(len(group))
+                self._checkpointer.after_group(len(group), sum(submission.size_bytes for submission in group))
 
     def _gather(self, open_for_more: bool) -> tuple[list[Submission], bool]:
         """All that waits, up to the bound, and then one step of the longest waiting command that takes several."""

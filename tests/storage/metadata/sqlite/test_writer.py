@@ -298,3 +298,25 @@ async def test_the_journal_replays_to_the_same_rows(owned: Owned, tmp_path_facto
                 HANDLERS[type(command)](transaction, command)
     connection.close()
     assert dump(replica) == dump(owned.directory)
+
+
+async def test_below_the_reserve_only_what_grows_is_refused(tmp_path: Path) -> None:
+    """Deletes work on a disk that is nearly full."""
+    first = await open_owned_metadata(tmp_path)
+    worker = await Worker.start(first)
+    await worker.put(b"k")
+    upload = await worker.create_upload(b"m")
+    part = await worker.put_part(upload, 1)
+    await first.close()
+    owner = await MetadataOwner.open(tmp_path, reserve_bytes=2**62)
+    full = Worker(
+        SqliteMetadata(tmp_path / DATABASE_NAME, LocalSink(owner.committer)), worker.session_id, worker.bucket
+    )
+    for refused in (full.put(b"k"), full.create_upload(b"x"), full.put_part(upload, 2)):
+        with pytest.raises(Unavailable, match="below its reserve"):
+            await refused
+    await full.complete(upload, [part])
+    await full.delete(b"m")
+    await full.delete(b"k")
+    await full.metadata.close()
+    await owner.close()
