@@ -32,7 +32,10 @@ CHUNK_PAGE_ROWS = 64
 class VersionRead(NamedTuple):
     """One object read. extents and blobs cover only the asked range (both empty for a HEAD, a marker, an unsatisfiable
     range and an empty object); each blob carries at most its first CHUNK_PAGE_ROWS chunk rows of the range, and all
-    blobs together at most that many."""
+    blobs together at most that many. There is one blob per extent, in the same order.
+
+    Asked for a part, a HEAD does get its extents, without blobs: they are the part's span. A part of no bytes is an
+    extent of length 0 with an empty blob id, and without a blob."""
 
     configuration_sequence: int
     version: Version
@@ -92,7 +95,11 @@ class Metadata(Protocol):
     """One store of records. Every method may raise Unavailable."""
 
     async def apply(self, command: Command) -> Any:
-        """One transaction. Returns what the command's docstring says; raises its refusals. Durable when it returns."""
+        """One transaction. Returns what the command's docstring says; raises its refusals. Durable when it returns.
+
+        Unavailable with details outcome=`unknown`: the answer was lost, the command may have been committed. Chunks of
+        such a commit must not be deleted; ReleaseBlobs and the sweeper spare what a row references. Unavailable
+        without it: the command was not applied and will not be."""
         ...
 
     # --- directory: configuration, cached by its sequence
