@@ -55,7 +55,6 @@ class SqliteMetadata(Metadata):
         self._cursor = self._connection.cursor()
         self._long_reads: aiosqlite.Connection | None = None
         self._long_reads_lock = asyncio.Lock()
-        self.apply = door.apply  # type: ignore[method-assign]  # one call less on every commit
 
     async def apply(self, command: Command) -> Any:
         return await self._door.apply(command)
