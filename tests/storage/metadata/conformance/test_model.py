@@ -253,6 +253,6 @@ class MetadataMachine(RuleBasedStateMachine):
 
 
 MetadataMachine.TestCase.settings = settings(
-    max_examples=50, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestMetadataModel = MetadataMachine.TestCase
