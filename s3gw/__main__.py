@@ -13,7 +13,8 @@ from pathlib import Path
 
 import uvloop
 
-from s3gw.worker import load_worker_config, run_worker
+from s3gw.worker import run_worker
+from s3gw.worker_config import load_worker_config
 from storage.base.errors import FrostbyteError
 from storage.base.log import configure_logging
 

@@ -18,7 +18,7 @@ from cluster.redundancy import Redundancy, parse_redundancy, require_available
 from cluster.registry.state import Timing
 from storage.base.address import Address, parse_address
 from storage.base.internal_auth import INTERNAL_KEY_BYTES
-from storage.base.internal_server import TlsFiles
+from storage.base.tls_files import TlsFiles
 
 CONFIG_BYTES_MAX = 64 * 1024
 KEY_FILE_BYTES_MAX = 1_024

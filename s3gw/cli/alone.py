@@ -9,14 +9,47 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
+
+import typer
 
 from s3gw.cli.listener import make_readiness, open_listener, require_tls_files
 from s3gw.cli.roles import plan_gateways, role_command
 from s3gw.cli.supervisor import Stage, run_supervised
 from s3gw.config import WORKERS_MAX, ConfigError, format_endpoint
-from s3gw.worker import load_worker_config
+from s3gw.worker_config import load_worker_config
 from storage.base.log import configure_logging
+
+RoleConfigOption = Annotated[Path, typer.Option("--config", help="The role's own config.json.")]
+
+
+def gateway(
+    config: RoleConfigOption,
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT, instead of the file's.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes, instead of the file's number.")] = None,
+) -> None:
+    """Run the S3 gateways of this machine alone."""
+    run_gateway(config, listen, workers, lambda line: print(line, flush=True))
+
+
+def master(config: RoleConfigOption) -> None:
+    """Run the master alone: the registry of datanodes and the maintenance jobs."""
+    become_role("cluster", "--config", str(config))
+
+
+def metadata(
+    data: Annotated[Path, typer.Option(help="Directory of the records.")],
+    socket: Annotated[Path, typer.Option(help="Path of the Unix socket to listen on.")],
+) -> None:
+    """Run the owner of the records alone."""
+    become_role("storage.metadata", "--data", str(data), "--socket", str(socket))
+
+
+def datanode(
+    data: Annotated[Path, typer.Option(help="Directory of this datanode alone.")], config: RoleConfigOption
+) -> None:
+    """Run one datanode alone."""
+    become_role("storage.datanode", "--data", str(data), "--config", str(config))
 
 
 def become_role(module: str, *arguments: str) -> NoReturn:

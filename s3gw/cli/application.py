@@ -1,20 +1,32 @@
-"""The commands that stand alone, and the flags of `frostbyte up`; the groups are in modules of their own."""
+"""The commands. `up` is what people wait for, so the modules of all others are imported when they are asked for."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from s3gw.cli import bucket, key, node, user
-from s3gw.cli.alone import become_role, run_gateway
-from s3gw.cli.master import find_master
-from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
-from s3gw.cli.status import fetch_status, print_status
+from s3gw.cli.options import ConfigOption
 from s3gw.cli.up import run_init, run_up
 from s3gw.config import load_config
+
+COMMANDS = {
+    "gateway": "s3gw.cli.alone:gateway",
+    "master": "s3gw.cli.alone:master",
+    "metadata": "s3gw.cli.alone:metadata",
+    "datanode": "s3gw.cli.alone:datanode",
+    "status": "s3gw.cli.status:status",
+    "user": "s3gw.cli.user:app",
+    "bucket": "s3gw.cli.bucket:app",
+    "node": "s3gw.cli.node:app",
+    "key": "s3gw.cli.key:app",
+}
+"""name → module and what in it: a function is one command, a Typer a group of them"""
+_HERE = ("up", "init")
+
 
 app = typer.Typer(
     name="frostbyte",
@@ -23,12 +35,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(user.app, name="user")
-app.add_typer(bucket.app, name="bucket")
-app.add_typer(node.app, name="node")
-app.add_typer(key.app, name="key")
 
-RoleConfigOption = Annotated[Path, typer.Option("--config", help="The role's own config.json.")]
+
+def load_commands(asked: str) -> typer.Typer:
+    """The application with the command that is asked for (the first argument), or with all of them."""
+    if asked not in _HERE:
+        for name in [asked] if asked in COMMANDS else COMMANDS:
+            module, _, attribute = COMMANDS[name].partition(":")
+            defined = getattr(importlib.import_module(module), attribute)
+            if isinstance(defined, typer.Typer):
+                app.add_typer(defined, name=name)
+            else:
+                app.command(name)(defined)
+    return app
 
 
 @app.command()
@@ -64,47 +83,6 @@ def init(
     """Make everything that a first `up` makes, and each role's config.json in DIR/run, without starting anything."""
     flags = {"data": [str(directory) for directory in data or ()]}
     run_init(load_config(config, flags, os.environ), os.environ, cluster_id, _say)
-
-
-@app.command()
-def gateway(
-    config: RoleConfigOption,
-    listen: Annotated[str | None, typer.Option(help="HOST:PORT, instead of the file's.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes, instead of the file's number.")] = None,
-) -> None:
-    """Run the S3 gateways of this machine alone."""
-    run_gateway(config, listen, workers, _say)
-
-
-@app.command()
-def master(config: RoleConfigOption) -> None:
-    """Run the master alone: the registry of datanodes and the maintenance jobs."""
-    become_role("cluster", "--config", str(config))
-
-
-@app.command()
-def metadata(
-    data: Annotated[Path, typer.Option(help="Directory of the records.")],
-    socket: Annotated[Path, typer.Option(help="Path of the Unix socket to listen on.")],
-) -> None:
-    """Run the owner of the records alone."""
-    become_role("storage.metadata", "--data", str(data), "--socket", str(socket))
-
-
-@app.command()
-def datanode(
-    data: Annotated[Path, typer.Option(help="Directory of this datanode alone.")], config: RoleConfigOption
-) -> None:
-    """Run one datanode alone."""
-    become_role("storage.datanode", "--data", str(data), "--config", str(config))
-
-
-@app.command()
-def status(
-    as_json: JsonOption = False, data: DataOption = None, config: ConfigOption = None, master: MasterOption = None
-) -> None:
-    """Show nodes, what losses are survived, jobs, and what an operator should know."""
-    print_status(run(fetch_status(*find_master(data, config, master))), as_json=as_json)
 
 
 def _say(line: str) -> None:

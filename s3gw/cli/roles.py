@@ -21,7 +21,7 @@ from cluster.registry.config import load_internal_key
 from s3gw.cli.home import FILES, DatanodeHome, Home
 from s3gw.cli.supervisor import ChildSpec, Stage
 from s3gw.config import parse_internal_listen
-from s3gw.worker import load_worker_config
+from s3gw.worker_config import load_worker_config
 from storage.base.errors import Unavailable
 from storage.base.files import store_file
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key

@@ -10,7 +10,8 @@ from typing import Any
 from rich.table import Table
 
 from cluster.registry.config import MasterConfig
-from s3gw.cli.master import Job, open_master
+from s3gw.cli.master import Job, find_master, open_master
+from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
 from s3gw.cli.report import (
     METADATA_SENTENCE,
     describe_durability,
@@ -25,6 +26,13 @@ from storage.metadata.sqlite.open import open_metadata
 from storage.model import ClusterMap, SessionState
 
 METADATA_DEADLINE_S = 5.0
+
+
+def status(
+    as_json: JsonOption = False, data: DataOption = None, config: ConfigOption = None, master: MasterOption = None
+) -> None:
+    """Show nodes, what losses are survived, jobs, and what an operator should know."""
+    print_status(run(fetch_status(*find_master(data, config, master))), as_json=as_json)
 
 
 async def fetch_status(config: MasterConfig, home: Path | None) -> dict[str, Any]:

@@ -17,12 +17,13 @@ import ssl
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from storage.base.address import Address, is_loopback
+from storage.base.tls_files import TlsFiles as TlsFiles
 
 HEAD_BYTES_MAX = 32 * 1024
 """request line and headers together"""
@@ -44,13 +45,6 @@ _log = logging.getLogger(__name__)
 _HEAD = "head"
 _BODY = "body"
 _ANSWER = "answer"
-
-
-class TlsFiles(NamedTuple):
-    """Paths of PEM files: the certificate chain that is shown, and its private key."""
-
-    cert: str
-    key: str
 
 
 class CannotListen(Exception):

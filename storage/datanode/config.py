@@ -20,7 +20,7 @@ from typing import Any
 from storage.base.address import Address, parse_address
 from storage.base.ids import CLUSTER_ID_BYTES
 from storage.base.internal_auth import INTERNAL_KEY_BYTES, NODE_KEY_BYTES, ROLE_DATANODE, derive_node_key
-from storage.base.internal_server import TlsFiles
+from storage.base.tls_files import TlsFiles
 
 CONFIG_BYTES_MAX = 64 * 1024
 KEY_FILE_BYTES_MAX = 1024

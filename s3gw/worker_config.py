@@ -1,0 +1,58 @@
+"""A gateway's config.json, which all of its workers read.
+
+{"listen": "127.0.0.1:9000", "cluster_id": "<32 hex digits>", "keyring": "/var/lib/frostbyte/keyring",
+ "master_key_file": "/var/lib/frostbyte/master.key", "internal_key_file": "/var/lib/frostbyte/internal.key",
+ "metadata": {"path": "/var/lib/frostbyte/metadata", "socket": "/run/frostbyte/metadata.sock"},
+ "masters": ["unix:/run/frostbyte/master.sock"]}
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from cluster.registry.config import MetadataLocation
+from s3gw.config import ConfigError
+
+CONFIG_BYTES_MAX = 64 * 1024
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A gateway's config.json, which all of its workers read. Sizes are bytes."""
+
+    cluster_id: str
+    listen: str = "127.0.0.1:9000"
+    """HOST:PORT of the S3 endpoint, bound by who starts the workers"""
+    workers: int | None = None
+    """as many as there are processors unless said otherwise"""
+    keyring: str
+    """directory"""
+    master_key_file: str
+    """read unless FROSTBYTE_MASTER_KEY is set"""
+    internal_key_file: str
+    metadata: MetadataLocation
+    masters: tuple[str, ...]
+    redundancy: str = "replica:2"
+    region: str = "us-east-1"
+    domains: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
+    tls_cert: str = ""
+    tls_key: str = ""
+    internal_ca: str = ""
+    chunk_size_bytes: int = 8 << 20
+    inline_size_bytes_max: int = 16 << 10
+    memory_budget_bytes: int = 64 << 20
+    lease_ttl_s: float = 30.0
+    drain_timeout_s: float = 20.0
+    cipher: str = "aes-256-gcm"
+
+
+def load_worker_config(path: Path) -> WorkerConfig:
+    """ConfigError in one line."""
+    try:
+        return msgspec.json.decode(path.read_bytes()[:CONFIG_BYTES_MAX], type=WorkerConfig)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path}: {error}") from None
