@@ -30,20 +30,17 @@ _bucket_numbers = itertools.count(1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test that uses an endpoint runs over http and over https; against a given endpoint, over its own scheme."""
+    """Every test that uses an endpoint runs over http and over https; against a given endpoint, over its own scheme.
+
+    With xdist's loadgroup, all tests of one scheme share a worker and so one server."""
     if "endpoint" in metafunc.fixturenames:
         given = os.environ.get(ENDPOINT_VARIABLE, "")
         schemes = [given.partition(":")[0]] if given else ["http", "https"]
-        metafunc.parametrize("endpoint", schemes, indirect=True, scope="session")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With xdist's loadgroup: all tests of one scheme share a worker and so one server."""
-    for item in items:
-        scheme = getattr(item, "callspec", None) and item.callspec.params.get("endpoint")  # type: ignore[attr-defined]
-        if scheme:
-            item.add_marker(pytest.mark.xdist_group(f"compat-{scheme}"))
-            item.add_marker(pytest.mark.client)
+        groups = [
+            pytest.param(scheme, marks=[pytest.mark.xdist_group(f"compat-{scheme}"), pytest.mark.client])
+            for scheme in schemes
+        ]
+        metafunc.parametrize("endpoint", groups, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
