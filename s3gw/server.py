@@ -147,6 +147,14 @@ class GatewayProtocol(BoundedProtocol):
 
     # ------------------------------------------------------------------ uvicorn's hooks
 
+    def shutdown(self) -> None:
+        """Told to drain. Closing TLS waits for the peer's goodbye, which an idle client does not send."""
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app if len(self.tasks) < self._limits.requests_max else _slow_down)

@@ -80,10 +80,11 @@ class EchoApp:
 class Running:
     """A server on a port of its own."""
 
-    def __init__(self, app: EchoApp, port: int, stop: asyncio.Event) -> None:
+    def __init__(self, app: EchoApp, port: int, stop: asyncio.Event, serving: asyncio.Future[None]) -> None:
         self.app = app
         self.port = port
         self.stop = stop
+        self.serving = serving
 
     async def talk(self, *sent: bytes, until: bytes | None = None) -> bytes:
         """Send the pieces on a new connection; read until it closes, or until these bytes have come."""
@@ -133,7 +134,7 @@ async def running(limits: HttpLimits = DEFAULT_LIMITS, tls: TlsFiles | None = No
     started_or_failed = asyncio.ensure_future(started.wait())
     await asyncio.wait({serving, started_or_failed}, return_when=asyncio.FIRST_COMPLETED)
     try:
-        yield Running(app, port, stop)
+        yield Running(app, port, stop, serving)
     finally:
         stop.set()
         started_or_failed.cancel()
@@ -473,6 +474,22 @@ async def test_drain_finishes_requests_under_way() -> None:
             got = await read_until(reader)
             assert got.endswith(b"GET /wait 0 1")
             assert b"connection: close" in got
+
+
+@on_uvloop
+async def test_idle_tls_client_does_not_hold_up_the_drain(tmp_path: Path) -> None:
+    """A kept-alive TLS client that says nothing is cut at once, not waited for until the drain runs out."""
+    files = make_certificates(tmp_path)
+    context = ssl.create_default_context(cafile=files.ca)
+    tls = TlsFiles(str(files.certificate), str(files.private_key))
+    async with running(DEFAULT_LIMITS._replace(drain_s=2 * READ_TIMEOUT_S), tls=tls) as server:
+        client = socket.create_connection(("127.0.0.1", server.port))
+        with await asyncio.to_thread(context.wrap_socket, client, server_hostname="127.0.0.1") as idle:
+            await asyncio.to_thread(idle.sendall, head())
+            assert await asyncio.to_thread(idle.recv, 65536)
+            server.stop.set()
+            async with asyncio.timeout(READ_TIMEOUT_S):
+                await asyncio.shield(server.serving)
 
 
 @on_uvloop
