@@ -60,7 +60,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tls_cert: str = ""
     tls_key: str = ""
     datanodes: int | None = None
-    """3 unless said otherwise; 0 where all datanodes are on other machines"""
+    """3 unless said otherwise; 0 where all datanodes run alone, here or on other machines"""
     replicas: int = 2
     workers: int | None = None
     region: str = "us-east-1"
@@ -209,12 +209,11 @@ def _check_data(config: Config) -> None:
     if len(config.data) > 1 and config.datanodes is not None:
         raise ConfigError("--datanodes goes with a single --data; with several there is one datanode each")
     count = len(config.datanode_directories)
-    least = 0 if config.internal.listen else 1
-    if not least <= count <= DATANODES_MAX:
-        raise ConfigError(f"between {least} and {DATANODES_MAX} datanodes, not {count}")
+    if not 0 <= (config.datanodes or 0) <= DATANODES_MAX or count > DATANODES_MAX:
+        raise ConfigError(f"between 0 and {DATANODES_MAX} datanodes, not {config.datanodes or count}")
     if not 1 <= config.replicas <= REPLICAS_MAX:
         raise ConfigError(f"between 1 and {REPLICAS_MAX} replicas, not {config.replicas}")
-    if config.replicas > count and not config.internal.listen:
+    if 0 < count < config.replicas and not config.internal.listen:
         raise ConfigError(f"--replicas {config.replicas} needs as many datanodes; there are {count}")
 
 
