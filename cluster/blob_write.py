@@ -23,7 +23,7 @@ from cluster.repair_hints import RepairHints
 from cluster.session import WriteSession
 from storage.base.errors import ChunkTruncated, NotEnoughNodes
 from storage.base.ids import ChunkId
-from storage.chunks.chunker import chunk_span
+from storage.chunks.spans import chunk_span
 from storage.crypto.envelope import DATA_KEY_BYTES, Cipher, Sealer, sealed_length
 from storage.crypto.keyring import BucketKey, Keyring
 from storage.crypto.keys import BlobKey
