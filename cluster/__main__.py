@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from cluster.maintenance.sweeper import Sweeper
-from cluster.nodes import Connect, Datanode, NodePool
+from cluster.nodes import NodePool
 from cluster.registry.app import MasterApp
 from cluster.registry.config import (
     ConfigError,
@@ -28,17 +28,15 @@ from cluster.registry.config import (
     make_timing,
 )
 from cluster.registry.registry import Registry
-from storage.base.address import parse_address
 from storage.base.background import BackgroundLoop
 from storage.base.clock import Clock, SystemClock
 from storage.base.errors import FrostbyteError
-from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_key
 from storage.base.internal_server import CannotListen, serve
 from storage.base.log import configure_logging
-from storage.datanode.client import DatanodeClient
+from storage.base.open_files import raise_open_files_limit
+from storage.datanode.client import make_connect
 from storage.metadata.interface import Metadata
 from storage.metadata.sqlite.open import open_metadata
-from storage.model import Node
 
 _log = logging.getLogger("cluster.master")
 
@@ -52,7 +50,7 @@ async def run_master(config: MasterConfig, stop: asyncio.Event) -> None:
         opened.push_async_callback(metadata.close)
         registry = Registry(config.cluster_id, metadata, clock, make_timing(config.timing))
         await registry.load()
-        nodes = NodePool(internal_key, clock, _connector(internal_key, config.tls_ca or None))
+        nodes = NodePool(internal_key, clock, make_connect(internal_key, config.tls_ca or None))
         opened.push_async_callback(nodes.close)
         jobs = build_jobs(config, registry, metadata, nodes, clock)
         app = MasterApp(registry, internal_key, lambda: [job.status for job in jobs])
@@ -82,14 +80,6 @@ def build_jobs(
     ]
 
 
-def _connector(internal_key: bytes, tls_ca: str | None) -> Connect:
-    def connect(node: Node) -> Datanode:
-        token = access_token(derive_node_key(internal_key, ROLE_DATANODE, node.report.node_id))
-        return DatanodeClient(parse_address(node.report.address), token, tls_ca=tls_ca)
-
-    return connect
-
-
 async def _release_polls(registry: Registry, stop: asyncio.Event) -> None:
     """A drain must not wait for polls that wait for a change."""
     await stop.wait()
@@ -110,6 +100,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="the master's config.json")
     arguments = parser.parse_args()
     configure_logging("master")
+    raise_open_files_limit()
     try:
         uvloop.run(_run_until_signal(load_config(arguments.config)))
     except (ConfigError, CannotListen, FrostbyteError) as error:

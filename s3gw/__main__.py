@@ -17,6 +17,7 @@ from s3gw.worker import run_worker
 from s3gw.worker_config import load_worker_config
 from storage.base.errors import FrostbyteError
 from storage.base.log import configure_logging
+from storage.base.open_files import raise_open_files_limit
 
 _log = logging.getLogger("s3gw")
 
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--fd", type=int, required=True, help="file descriptor of a listening socket")
     arguments = parser.parse_args()
     configure_logging("gateway")
+    raise_open_files_limit()
     try:
         config = load_worker_config(arguments.config)
         uvloop.run(run_worker(config, socket.socket(fileno=arguments.fd)))

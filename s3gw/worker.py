@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from cluster.assembly import ClusterSettings, Outside, open_cluster
-from cluster.nodes import Datanode
 from cluster.operations import MapSource
 from cluster.registry.client import MasterClient
 from cluster.registry.config import load_internal_key
@@ -22,14 +21,13 @@ from s3gw.worker_config import WorkerConfig
 from storage.base.address import parse_address
 from storage.base.clock import SystemClock
 from storage.base.files import DiskFiles
-from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_key
 from storage.base.internal_server import TlsFiles
 from storage.crypto.envelope import parse_cipher
 from storage.crypto.keyring import Keyring
 from storage.crypto.master_key import open_master_keys
-from storage.datanode.client import DatanodeClient
+from storage.datanode.client import make_connect
 from storage.metadata.sqlite.open import open_metadata
-from storage.model import ClusterMap, Node
+from storage.model import ClusterMap
 
 
 async def run_worker(config: WorkerConfig, listener: socket.socket) -> None:
@@ -43,7 +41,7 @@ async def run_worker(config: WorkerConfig, listener: socket.socket) -> None:
             metadata=metadata,
             keyring=keyring,
             follow_map=_follow_map(config, internal_key, metadata.cluster_map),
-            connect=_connect(config, internal_key),
+            connect=make_connect(internal_key, config.internal_ca or None),
             new_hasher=new_hasher,
             clock=clock,
         )
@@ -91,12 +89,3 @@ def _follow_map(
         return MapFollower(masters, fetch_recorded, adopt)
 
     return follow
-
-
-def _connect(config: WorkerConfig, internal_key: bytes) -> Callable[[Node], Datanode]:
-    def connect(node: Node) -> Datanode:
-        token = access_token(derive_node_key(internal_key, ROLE_DATANODE, node.report.node_id))
-        address = parse_address(node.report.address)
-        return DatanodeClient(address, token, tls_ca=config.internal_ca or None)
-
-    return connect

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
-from storage.base.address import Address
+from storage.base.address import Address, parse_address
 from storage.base.errors import ChunkError, ChunkTruncated, Corrupt, NodeUnreachable, Unavailable
 from storage.base.ids import ChunkId
+from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_key
 from storage.base.internal_client import Answer, Deadlines, InternalClient
 from storage.chunks.store import BATCH_BYTES_MAX, DIGEST_BYTES, Buffer, ChunkReceipt, InventoryEntry, Space
 from storage.datanode import wire
+from storage.model import Node
 
 WHOLE_BODY_BYTES_MAX = 128 * 1024
 """a chunk up to this size is sent in one piece without asking first; asking costs a round trip"""
@@ -224,3 +226,13 @@ async def _once(data: Buffer) -> AsyncIterator[Buffer]:
 
 def _counting(parse: Callable[[bytes, int], _T], count: int) -> Callable[[bytes], _T]:
     return lambda body: parse(body, count)
+
+
+def make_connect(internal_key: bytes, tls_ca: str | None) -> Callable[[Node], DatanodeClient]:
+    """For who holds the internal key (gateways, the master): a client for any node of the cluster map."""
+
+    def connect(node: Node) -> DatanodeClient:
+        token = access_token(derive_node_key(internal_key, ROLE_DATANODE, node.report.node_id))
+        return DatanodeClient(parse_address(node.report.address), token, tls_ca=tls_ca)
+
+    return connect
