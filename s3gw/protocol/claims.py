@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import NamedTuple, NoReturn, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +22,8 @@ SERVICE = "s3"
 TERMINAL = "aws4_request"
 PRESIGN_EXPIRES_S_MAX = 7 * 24 * 3600
 SIGNED_HEADERS_MAX = 128
+REMEMBERED_MAX = 256
+"""of each kind of field that comes again and again: names, credentials, times, lists of signed headers"""
 
 _TIMESTAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _DATE = re.compile(r"[0-9]{8}")
@@ -197,7 +200,7 @@ def _parse_presigned(query: bytes, payload: bytes | None, region: str | None) ->
     for piece in query.split(b"&"):
         if piece.startswith(b"X-Amz-"):
             name, _, value = piece.partition(b"=")
-            fields.setdefault(name.decode("latin-1"), decode_query_word(value).decode("latin-1"))
+            fields.setdefault(_decode_field(name), _decode_field(value))
     if fields.get("X-Amz-Algorithm", ALGORITHM) != ALGORITHM:
         raise _bad_query('X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"')
     if not all(fields.get(name) for name in _PRESIGN_PARAMETERS):
@@ -227,6 +230,12 @@ def _parse_presigned(query: bytes, payload: bytes | None, region: str | None) ->
 # ------------------------------------------------------------------ the fields that header and query share
 
 
+@lru_cache(REMEMBERED_MAX)
+def _decode_field(raw: bytes) -> str:
+    return decode_query_word(raw).decode("latin-1")
+
+
+@lru_cache(REMEMBERED_MAX)
 def _parse_credential(text: str, region: str | None, refusal: _Refusal) -> _Credential:
     """`id/date/region/service/terminal`; the id itself may hold slashes."""
     words = text.rsplit("/", 4)
@@ -246,6 +255,7 @@ def _parse_credential(text: str, region: str | None, refusal: _Refusal) -> _Cred
     return _Credential(access_key_id, date, claimed_region)
 
 
+@lru_cache(REMEMBERED_MAX)
 def _parse_signed_headers(text: str, refusal: _Refusal) -> tuple[str, ...]:
     names = tuple(text.split(";"))
     if len(names) > SIGNED_HEADERS_MAX or not all(map(_HEADER_NAME.fullmatch, names)):
@@ -296,6 +306,7 @@ def _find_time(headers: Mapping[bytes, bytes]) -> tuple[str, float]:
     return f"{moment:%Y%m%dT%H%M%SZ}", moment.timestamp()
 
 
+@lru_cache(REMEMBERED_MAX)
 def _parse_timestamp(text: str) -> float | None:
     if not _TIMESTAMP.fullmatch(text):
         return None

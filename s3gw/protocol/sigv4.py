@@ -28,6 +28,12 @@ SIGNING_KEYS_MAX = 4096
 
 _PLAIN_PATH = re.compile(rb"[A-Za-z0-9\-._~/]*")
 _PLAIN_QUERY_WORD = re.compile(rb"[A-Za-z0-9\-._~]*")
+_STRICT_WORD = (
+    rb"(?:[A-Za-z0-9\-._~]++|%(?:[0189A-F][0-9A-F]|2[0-9A-CF]|3[A-F]|40|5[B-E]|60|7[B-DF]))*+"  # all but unreserved
+)
+_STRICT_PAIR = _STRICT_WORD + rb"(?:=" + _STRICT_WORD + rb")?+"
+_STRICT_QUERY = re.compile(_STRICT_PAIR + rb"(?:&" + _STRICT_PAIR + rb")*+")
+"""as most clients send it: every word is spelled as it is signed, and only the order may differ"""
 _ADDED_ON_THE_WAY = frozenset({b"x-amz-cf-id"})
 """x-amz-* headers that a content delivery network adds after the client has signed"""
 
@@ -126,11 +132,12 @@ def encode_path(raw_path: bytes) -> bytes:
 
 def encode_query(query_string: bytes) -> bytes:
     """Every name and value decoded and encoded strictly, without the signature itself, sorted by name and value."""
+    strict = _STRICT_QUERY.fullmatch(query_string) is not None
     pairs = []
     for piece in query_string.split(b"&"):
         name, _, value = piece.partition(b"=")
         if piece and name != b"X-Amz-Signature":
-            pairs.append((_encode_query_word(name), _encode_query_word(value)))
+            pairs.append((name, value) if strict else (_encode_query_word(name), _encode_query_word(value)))
     pairs.sort()
     return b"&".join([b"%b=%b" % pair for pair in pairs])
 
