@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +14,7 @@ from s3gw.cli.screen import add_row, make_table, show
 from s3gw.cli.status import format_time
 from s3gw.config import ConfigError
 from storage.crypto.keyring import CACHE_TTL_S, KeyFile, named_key_id
+from storage.crypto.master_key import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
 
 app = typer.Typer(no_args_is_help=True, help="Keys of the keyring.")
 
@@ -53,11 +56,19 @@ def rotate(
     keyring = open_keyring_of(home)
     if master:
         changed = keyring.rotate_master()
-        print(f"{changed} keys are wrapped by a new master key; running servers follow by themselves")
-        print(f"keep a copy of {home / 'master.key'} elsewhere; the old one opens old copies of the keyring only")
+        _tell_rotated(changed, home)
         return
     version = keyring.add_version(named_key_id(name))
     print(f"{name} seals with version {version}, in running servers within {CACHE_TTL_S:g} s")
+
+
+def _tell_rotated(changed: int, home: Path) -> None:
+    print(f"{changed} keys are wrapped by a new master key")
+    if os.environ.get(MASTER_KEY_VARIABLE):
+        print(f"start servers with {MASTER_KEY_VARIABLE} alone from now on; {PREVIOUS_VARIABLE} can be taken away")
+    else:
+        print("running servers follow by themselves")
+        print(f"keep a copy of {home / 'master.key'} elsewhere; the old one opens old copies of the keyring only")
 
 
 def _describe(file: KeyFile) -> dict[str, Any]:

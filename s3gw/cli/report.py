@@ -101,5 +101,6 @@ def _describe_domains(redundancy: Redundancy, present: Sequence[Node], survives:
             " copies protect from a failing process, not from the loss of the disk."
         ]
     if redundancy.width > 1 and survives is not None and survives.disks < redundancy.losses:
-        return [f"Copies of a chunk share a disk: {survives.disks} lost disks are survived, not {redundancy.losses}."]
+        lost, promised = survives.disks, redundancy.losses
+        return [f"Copies of a chunk share a disk: the loss of {lost} is survived, not of {promised}."]
     return []

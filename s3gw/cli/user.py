@@ -16,6 +16,7 @@ from s3gw.cli.options import ConfigOption, DataOption, find_home, open_keyring_o
 from s3gw.cli.screen import add_row, make_table, show
 from s3gw.config import ConfigError
 from storage.base.clock import SystemClock
+from storage.base.errors import NoSuchUser
 from storage.metadata.commands import CreateUser, DeleteUser
 from storage.model import AccessKey, User
 
@@ -96,7 +97,10 @@ async def _list(home: Path) -> list[tuple[User, list[str]]]:
 async def _delete(home: Path, name: str) -> None:
     read_cluster_id(home)
     async with open_records(home) as metadata:
-        await metadata.apply(DeleteUser(name))
+        try:
+            await metadata.apply(DeleteUser(name))
+        except NoSuchUser:
+            raise ConfigError(f"there is no user {name}") from None
 
 
 def _describe(user: User) -> dict[str, Any]:

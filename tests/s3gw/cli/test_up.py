@@ -4,55 +4,22 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-import s3gw.cli
 from s3gw.cli.home import FILES, lock_home, prepare_home
 from s3gw.config import load_config
 from storage.datanode.identity import store_identity
 from tests.probe.server import free_port
+from tests.s3gw.cli.program import Refused
 from tests.tls import make_internal_tls
-
-Refused = Callable[..., str]
-
-
-@pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
-    """Run `frostbyte …`, which must end with status 1 and one line; the line."""
-    root, before = logging.getLogger(), signal.getsignal(signal.SIGTERM)
-    handlers, level = root.handlers[:], root.level
-
-    def run(*arguments: str | Path) -> str:
-        monkeypatch.setattr(sys, "argv", ["frostbyte", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            s3gw.cli.main()
-        said = capsys.readouterr()
-        assert ended.value.code == 1, said
-        assert said.out == ""
-        assert said.err.startswith("frostbyte: ")
-        assert said.err.count("\n") == 1, said.err
-        return said.err
-
-    yield run
-    root.handlers[:], root.level = handlers, level
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A directory that was prepared by an earlier start."""
-    prepare_home(load_config(None, {"data": [str(tmp_path / "home")]}, {}), {}).lock.close()
-    return tmp_path / "home"
 
 
 @pytest.fixture
