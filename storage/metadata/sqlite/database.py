@@ -8,8 +8,7 @@ cache is larger than their number.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +79,20 @@ def read_only_uri(path: Path) -> str:
     return f"{path.resolve().as_uri()}?mode=ro"
 
 
-@contextmanager
-def snapshot(connection: sqlite3.Connection) -> Generator[Execute, None, None]:
+class Snapshot:
     """Several statements on one committed state. Nothing waits for it and it waits for nothing."""
-    execute = connection.cursor().execute
-    execute("BEGIN")
-    try:
-        yield execute
-    finally:
-        execute("COMMIT")
+
+    __slots__ = ("_execute",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._execute: Execute = connection.cursor().execute
+
+    def __enter__(self) -> Execute:
+        self._execute("BEGIN")
+        return self._execute
+
+    def __exit__(self, *_: object) -> None:
+        self._execute("COMMIT")
 
 
 def translate(error: sqlite3.Error) -> FrostbyteError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from storage.base.errors import InvalidPart, NoSuchKey, NoSuchVersion
@@ -27,6 +28,13 @@ _SELECT_VERSION = (
     f"{_VERSION} FROM heads h JOIN versions v ON v.bucket_id = h.bucket_id AND v.object_key = h.object_key"
     f" WHERE {_AT} AND v.sequence = ? AND v.uid = ? AND v.is_null = 0"
 )
+_SELECT_INLINE = (
+    f"{_VERSION}, e.blob_id, e.part_number, b.bucket_key_id, b.bucket_key_version, b.redundancy, i.wrapped_key,"
+    " i.digest, i.sealed FROM heads h JOIN versions v ON v.row_id = h.version_row"
+    " JOIN extents e ON e.version_row = v.row_id AND e.offset = 0 AND e.length = v.size"
+    " JOIN inline_bodies i ON i.blob_id = e.blob_id JOIN blobs b ON b.blob_id = e.blob_id"
+    " WHERE h.bucket_id = ? AND h.is_marker = 0 AND h.object_key = ?"
+)
 _EXTENTS = (
     "SELECT e.blob_id, e.offset, e.length, e.part_number, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy,"
     " i.wrapped_key, i.digest, i.sealed FROM extents e LEFT JOIN blobs b ON b.blob_id = e.blob_id"
@@ -40,6 +48,20 @@ _SELECT_EXTENTS_OF_RANGE = (
 _SELECT_EXTENTS_OF_PART = f"{_EXTENTS} AND e.part_number = ?2 ORDER BY e.offset"
 
 _SQLITE_INTEGER_MAX = 2**63 - 1
+_VERSION_COLUMNS = 15
+
+
+def read_inline(execute: Execute, bucket_id: int, object_key: bytes) -> VersionRead | None:
+    """The current version with its body when one inline blob is all of it, by a single statement: what most GETs of
+    small objects want costs two thirds of the general way. None: take that way."""
+    row = execute(_SELECT_INLINE, (bucket_id, object_key)).fetchone()
+    if row is None:
+        return None
+    version = _version_of(row[2:_VERSION_COLUMNS])
+    blob_id, part_number, key_id, key_version, redundancy, wrapped_key, digest, sealed = row[_VERSION_COLUMNS:]
+    size = version.size
+    blob = Blob(blob_id, size, key_id, key_version, redundancy, (Chunk(0, 0, size, wrapped_key, digest),), sealed)
+    return VersionRead(row[0], version, True, (Extent(blob_id, 0, size, part_number),), (blob,))
 
 
 def read_version(
@@ -92,7 +114,7 @@ def _find_version(execute: Execute, bucket_id: int, object_key: bytes, version_i
     return row
 
 
-def _version_of(columns: list[Any]) -> Version:
+def _version_of(columns: Sequence[Any]) -> Version:
     row_id, object_key, sequence, uid, is_null, is_marker, size, etag, modified_ms, owner_id, raw, mac, parts = columns
     return Version(
         row_id,

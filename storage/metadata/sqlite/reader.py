@@ -26,7 +26,7 @@ from storage.metadata.interface import (
     VersionRead,
 )
 from storage.metadata.sqlite import blobs, buckets, configuration, listing, nodes, objects, sessions, uploads, users
-from storage.metadata.sqlite.database import connect_reader, read_only_uri, snapshot, translate
+from storage.metadata.sqlite.database import Snapshot, connect_reader, read_only_uri, translate
 from storage.metadata.sqlite.schema import read_schema_version, require_known_version
 from storage.model import AccessKey, Blob, Bucket, ByteRange, Chunk, ClusterMap, Upload, User, WriteSession
 
@@ -91,6 +91,10 @@ class SqliteMetadata(Metadata):
         part_number: int | None = None,
         with_body: bool = True,
     ) -> VersionRead:
+        if with_body and version_id is None and byte_range is None and part_number is None:
+            read = self._read(objects.read_inline, bucket_id, object_key)
+            if read is not None:
+                return read
         return self._read_snapshot(
             objects.read_version, bucket_id, object_key, version_id, byte_range, part_number, with_body
         )
@@ -170,7 +174,7 @@ class SqliteMetadata(Metadata):
     def _read_snapshot(self, function: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """Several statements on one committed state."""
         try:
-            with snapshot(self._connection) as execute:
+            with Snapshot(self._connection) as execute:
                 return function(execute, *arguments, **named)
         except sqlite3.Error as error:
             raise translate(error) from error

@@ -32,6 +32,19 @@ async def test_a_version_comes_back_as_it_was_committed(worker: Worker) -> None:
     assert read.blobs == (blob,)
 
 
+async def test_the_whole_is_what_a_range_over_all_of_it_brings(worker: Worker) -> None:
+    """However it is stored: inline, in chunks, and inline again over what was there."""
+    bucket_id = worker.bucket.bucket_id
+    for blob in (worker.inline(10), worker.chunked(250, 100), worker.inline(16_000)):
+        await worker.put(b"k", blob=blob)
+        whole = await worker.metadata.read_version(bucket_id, b"k")
+        assert whole == await worker.metadata.read_version(bucket_id, b"k", byte_range=ByteRange(0, None))
+        assert whole.blobs == (blob,)
+        assert [(extent.blob_id, extent.offset, extent.length) for extent in whole.extents] == [
+            (blob.blob_id, 0, blob.size)
+        ]
+
+
 async def test_a_head_brings_no_body(worker: Worker) -> None:
     """Neither extents nor blobs."""
     await worker.put(b"k")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from storage.metadata.sqlite.checkpoint import Checkpointer
-from storage.metadata.sqlite.database import connect_reader, connect_writer, snapshot
+from storage.metadata.sqlite.database import Snapshot, connect_reader, connect_writer
 
 PAGES_MAX = 200
 WRITES = 2000
@@ -60,7 +60,7 @@ def test_a_reader_keeps_its_snapshot_and_only_puts_off_the_start_over(written: W
     """Writes go on beside it; when it is done the log is used from its start again."""
     written.write(10)
     with closing(connect_reader(written.path)) as reader:
-        with snapshot(reader) as execute:
+        with Snapshot(reader) as execute:
             assert execute("SELECT count(*) FROM t").fetchone() == (10,)
             written.write(WRITES)
             assert execute("SELECT count(*) FROM t").fetchone() == (10,)
@@ -68,5 +68,5 @@ def test_a_reader_keeps_its_snapshot_and_only_puts_off_the_start_over(written: W
         assert grown > 2 * WRITES
         written.write(WRITES)
         assert written.log_pages() < grown + 2 * PAGES_MAX
-        with snapshot(reader) as execute:
+        with Snapshot(reader) as execute:
             assert execute("SELECT count(*) FROM t").fetchone() == (10 + 2 * WRITES,)
