@@ -1,0 +1,80 @@
+"""Forward migrations. A database carries its version; a newer one is refused with one line.
+
+Functions are part of the schema. One whose parameters or meaning change gets a new name in a later migration, so that
+gateways of the release before go on while a rolling upgrade runs; a released migration is never edited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from storage.base.errors import FrostbyteError
+from storage.metadata.postgresql import blobs, commits, deletes, listing, objects, sessions, uploads, versions
+from storage.metadata.postgresql.tables import FUNCTIONS_1, TABLES_1, TYPES_1
+
+SCHEMA = "frostbyte"
+
+_MIGRATION_LOCK = 0x46424D47
+
+_VERSION_1 = (
+    *TABLES_1,
+    *TYPES_1,
+    *FUNCTIONS_1,
+    *sessions.FUNCTIONS_1,
+    *blobs.FUNCTIONS_1,
+    *versions.FUNCTIONS_1,
+    *commits.FUNCTIONS_1,
+    *deletes.FUNCTIONS_1,
+    *uploads.FUNCTIONS_1,
+    *objects.FUNCTIONS_1,
+    *listing.FUNCTIONS_1,
+)
+
+Migrations = Sequence[Sequence[str]]
+
+MIGRATIONS: Migrations = (_VERSION_1,)
+"""statements that lead from version n to n + 1, at index n; a released one is never edited"""
+
+
+async def read_schema_version(connection: asyncpg.Connection[asyncpg.Record]) -> int:
+    """0 for a database without our tables."""
+    if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.meta") is None:
+        return 0
+    version: int = await connection.fetchval(f"SELECT value FROM {SCHEMA}.meta WHERE name = 'schema_version'")
+    return version
+
+
+def require_known_version(version: int, migrations: Migrations = MIGRATIONS) -> None:
+    """FrostbyteError, in one line, for a database that a later Frostbyte wrote."""
+    if version > len(migrations):
+        raise FrostbyteError(
+            f"the database has schema version {version}, this Frostbyte knows up to {len(migrations)}: "
+            "start the newer Frostbyte again"
+        )
+
+
+async def migrate(connection: asyncpg.Connection[asyncpg.Record], migrations: Migrations = MIGRATIONS) -> int:
+    """Bring the database forward, each step one transaction: a crash leaves a whole version. → the version now.
+
+    Several processes may do it at once: one does, the others wait and find it done.
+    """
+    version = await read_schema_version(connection)
+    require_known_version(version, migrations)
+    while version < len(migrations):
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _MIGRATION_LOCK)
+            version = await read_schema_version(connection)
+            if version < len(migrations):
+                await _run_step(connection, migrations[version], version + 1)
+                version += 1
+    return version
+
+
+async def _run_step(connection: asyncpg.Connection[asyncpg.Record], statements: Sequence[str], version: int) -> None:
+    if version == 1:
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+    await connection.execute(f"SET LOCAL search_path = {SCHEMA}")
+    await connection.execute(";\n".join(statements))
+    await connection.execute("UPDATE meta SET value = $1 WHERE name = 'schema_version'", version)
