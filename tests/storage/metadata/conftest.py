@@ -10,17 +10,21 @@ import pytest
 from storage.metadata.interface import Metadata
 from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.engines import Engine, SqliteEngine
+from tests.storage.metadata.postgresql.engine import PostgresEngine
+
+ENGINES = {"sqlite": SqliteEngine, "postgresql": PostgresEngine}
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=list(ENGINES))
 async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
     """A fresh, running engine; what a test leaves behind must be whole."""
-    assert request.param == "sqlite"
-    running = SqliteEngine(tmp_path)
+    running: Engine = ENGINES[request.param](tmp_path)
     await running.start()
-    yield running
-    assert await running.check() == []
-    await running.stop()
+    try:
+        yield running
+        assert await running.check() == []
+    finally:
+        await running.stop()
 
 
 @pytest.fixture

@@ -6,9 +6,12 @@ import sqlite3
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from storage.base.clock import ManualClock
 from storage.metadata.interface import Metadata
 from storage.metadata.journal import AppliedGroup
+from storage.metadata.open import MetadataSettings
 from storage.metadata.sqlite.check import check_integrity
 from storage.metadata.sqlite.database import DATABASE_NAME, read_only_uri
 from storage.metadata.sqlite.open import MetadataOwner, open_metadata
@@ -24,8 +27,10 @@ class Engine(Protocol):
         """A worker's own access to it."""
         ...
 
+    async def start(self) -> None: ...
+
     def client_arguments(self) -> list[str]:
-        """What a client process needs to connect (see history_client)."""
+        """The settings that a client process connects with, as JSON (see history_client)."""
         ...
 
     async def check(self) -> list[str]:
@@ -70,7 +75,8 @@ class SqliteEngine:
         return worker
 
     def client_arguments(self) -> list[str]:
-        return [str(self.directory), str(self.socket_path)]
+        settings = MetadataSettings(path=str(self.directory), socket=str(self.socket_path))
+        return [msgspec.json.encode(settings).decode()]
 
     async def check(self) -> list[str]:
         return check_database(self.directory)

@@ -1,4 +1,4 @@
-"""A process of racing clients: `… -m tests.storage.metadata.history_client DIRECTORY SOCKET BUCKET SEED TASKS OPS`.
+"""A process of racing clients: `… -m tests.storage.metadata.history_client SETTINGS BUCKET SEED TASKS OPS`.
 
 Says `ready` when connected, waits for the end of its standard input, runs random operations of several tasks on a few
 keys and writes what each saw, one JSON history, to standard output.
@@ -10,14 +10,13 @@ import asyncio
 import random
 import sys
 import time
-from pathlib import Path
 
 import msgspec
 
 from storage.base.errors import NoSuchKey, Refused
 from storage.metadata.commands import Conditions
 from storage.metadata.interface import Metadata
-from storage.metadata.sqlite.open import open_metadata
+from storage.metadata.open import MetadataSettings, open_metadata
 from tests.storage.metadata.builders import PART_BYTES, Worker
 from tests.storage.metadata.linearizability import Operation
 
@@ -97,8 +96,8 @@ async def race(metadata: Metadata, bucket_name: str, seed: str, tasks: int, oper
     return [operation for racer in racers for operation in racer.history]
 
 
-async def main(directory: str, socket_path: str, bucket: str, seed: str, tasks: str, operations: str) -> None:
-    metadata = await open_metadata(Path(directory), Path(socket_path))
+async def main(settings: str, bucket: str, seed: str, tasks: str, operations: str) -> None:
+    metadata = await open_metadata(msgspec.json.decode(settings, type=MetadataSettings))
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
     history = await race(metadata, bucket, seed, int(tasks), int(operations))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from storage.metadata.commands import Conditions, Deleted, ForgetBlobs, SetVersi
 from storage.model import Extent, PartInfo, Upload, Versioning
 from tests.storage.metadata.builders import PART_BYTES, Worker
 from tests.storage.metadata.conformance.test_listing import expected_page, items
-from tests.storage.metadata.engines import SqliteEngine
+from tests.storage.metadata.engines import Engine, SqliteEngine
+from tests.storage.metadata.postgresql.engine import PostgresEngine
 
 KEYS = st.sampled_from([b"a", b"a/1", b"a/2", b"b/x/y", b"b/x/z", b"c", b"\xff/\xff"])
 CONDITIONS = st.sampled_from([None, "absent", "present", "match", "mismatch"])
@@ -36,11 +37,13 @@ class Entry(NamedTuple):
 class MetadataMachine(RuleBasedStateMachine):
     """One engine and its model."""
 
+    make_engine: Callable[[Path], Engine] = SqliteEngine
+
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.directory = Path(tempfile.mkdtemp())
-        self.engine = SqliteEngine(self.directory)
+        self.engine = type(self).make_engine(self.directory)
         self.entries: dict[bytes, list[Entry]] = {}
         self.uploads: dict[str, tuple[Upload, dict[int, PartInfo]]] = {}
         self.chunked_blobs: set[bytes] = set()
@@ -252,7 +255,14 @@ class MetadataMachine(RuleBasedStateMachine):
             assert self.run(self.worker.released()) == self.chunked_blobs - self.referenced() - self.forgotten
 
 
-MetadataMachine.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
-)
+class PostgresMachine(MetadataMachine):
+    """The same commands and the same model."""
+
+    make_engine = PostgresEngine
+
+
+SETTINGS = settings(max_examples=25, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
+MetadataMachine.TestCase.settings = SETTINGS
+PostgresMachine.TestCase.settings = SETTINGS
 TestMetadataModel = MetadataMachine.TestCase
+TestPostgresModel = PostgresMachine.TestCase
