@@ -106,7 +106,8 @@ class Writer:
         if body.length <= services.settings.inline_bytes_max:
             yield await self._write_inline(key, body)
             return
-        blob_write = BlobWrite(services, key, services.session.next_blob_id(), body.length)
+        session = services.session.enter()
+        blob_write = BlobWrite(services, key, session.next_blob_id(), body.length)
         written: Written | None = None
         try:
             blob = await blob_write.send(body)
@@ -118,6 +119,8 @@ class Writer:
                 undo = self._undo(blob_write, Outcome.NOT_TRIED if written is None else written.outcome)
                 await asyncio.shield(services.cleanup.start(undo))
             raise
+        finally:
+            session.leave()
 
     async def _write_inline(self, key: BucketKey, body: Body) -> Written:
         services = self._services

@@ -248,7 +248,7 @@ async def test_ready_follows_nodes_and_session(world: World) -> None:
     assert not await operations.ready()
     await world.map.change(node.node() for node in world.nodes.values())
     assert await operations.ready()
-    world.objects._writer._services.session._renewed_s -= 20
+    world.objects._writer._services.session.enter().renewed_s -= 20
     assert not await operations.ready()
 
 

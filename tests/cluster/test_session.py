@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.session import ReadTracker, WriteSession
+from cluster.session import ROTATE_AFTER_S, ReadTracker, WriteSession
 from storage.base.clock import ManualClock
 from storage.base.errors import SessionFenced, Unavailable
 from storage.metadata.commands import Command, FenceSessions, OpenSession, RenewSession
@@ -137,6 +137,47 @@ async def test_fenced_while_the_metadata_is_away(scene: Scene) -> None:
     assert scene.session.is_open
 
 
+async def test_a_session_is_replaced_every_day(scene: Scene) -> None:
+    """The new one takes all further writes; the old one is kept alive for the writes that hold it, then closed."""
+    old = scene.session.session_id
+    long_write = scene.session.enter()
+    scene.clock.advance(ROTATE_AFTER_S)
+    await scene.session.renew()
+    new = scene.session.session_id
+    assert new != old
+    assert scene.session.enter().next_blob_id() == new + (1).to_bytes(8, "big")
+    for _ in range(10):
+        scene.clock.advance(20)
+        await scene.session.renew()
+        assert await scene.metadata.apply(FenceSessions(30_000)) == []
+    assert long_write.next_blob_id()[:8] == old
+    assert (await scene.record(old)).state is SessionState.OPEN
+    long_write.leave()
+    for _ in range(2):
+        assert (await scene.record(old)).state is SessionState.OPEN
+        scene.clock.advance(20)
+        await scene.session.renew()
+    assert (await scene.record(old)).state is SessionState.CLOSED
+    assert (await scene.record(new)).state is SessionState.OPEN
+
+
+async def test_a_replaced_session_may_be_fenced_or_stopped(scene: Scene) -> None:
+    """Fenced: it is let go. Stopped: both are closed."""
+    first = scene.session.session_id
+    scene.clock.advance(ROTATE_AFTER_S)
+    await scene.session.renew()
+    await scene.metadata.apply(FenceSessions(-1))
+    await scene.session.renew()  # the current one is replaced because it was fenced
+    await scene.session.renew()  # and now the other is let go
+    assert (await scene.record(first)).state is SessionState.FENCED
+    second = scene.session.session_id
+    scene.clock.advance(ROTATE_AFTER_S)
+    await scene.session.renew()
+    third = scene.session.session_id
+    await scene.session.stop()
+    assert [(await scene.record(it)).state for it in (second, third)] == [SessionState.CLOSED] * 2
+
+
 async def test_stop_closes_the_session(scene: Scene) -> None:
     """Its record says so, and a metadata that is away then is no error."""
     session_id = scene.session.session_id
@@ -182,7 +223,7 @@ async def test_it_renews_by_itself(tmp_path: Path) -> None:
     clock = ManualClock()
     metadata = await open_owned_metadata(tmp_path, clock=clock)
     flaky = Flaky(metadata)
-    session = WriteSession(flaky, ReadTracker(clock), clock, lease_ttl_s=0.06)  # type: ignore[arg-type]
+    session = WriteSession(flaky, ReadTracker(clock), clock, lease_ttl_s=0.6)  # type: ignore[arg-type]
     await session.start()
     async with asyncio.timeout(10):
         while sum(isinstance(command, RenewSession) for command in flaky.commands) < 3:

@@ -75,7 +75,7 @@ async def require_copies(world: World, data: bytes, copies: int = 2) -> list[Chu
 def first_choice(world: World) -> FaultyDatanode:
     """The node that the next blob's first chunk prefers."""
     session = world.objects._writer._services.session
-    counter = session._counter + 1
+    counter = session.enter().counter + 1
     blob_id = session.session_id + counter.to_bytes(8, "big")
     return world.nodes[world.objects._writer._services.placer.choose(blob_id, 0).column[0].number]
 
