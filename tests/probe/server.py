@@ -126,6 +126,13 @@ class Server:
         self._process.wait()
         self._process = None
 
+    def kill_supervisor(self) -> None:
+        """kill -9 of the supervisor alone: its children are told by the kernel, and end by themselves."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
     def stop(self) -> int:
         """SIGTERM; the exit status. Nothing may be left running."""
         if self._process is None:
@@ -138,6 +145,11 @@ class Server:
             raise
         finally:
             self._process = None
+
+    def restart(self) -> None:
+        """Stop in order and start again."""
+        assert self.stop() == 0
+        self.start()
 
     def _descendants(self) -> list[int]:
         assert self._process is not None

@@ -1,0 +1,115 @@
+"""Random trouble under random load: nothing acknowledged is lost, nothing deleted comes back, nothing is mixed, nothing
+stays behind. The seed is printed, and FROSTBYTE_CHAOS_SEED repeats the order of events (not their timing)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from storage.metadata.sqlite.check import check_integrity
+from tests.probe.chaos import Chaos
+from tests.probe.chaos_load import BUCKET, JOIN_S, LARGE_SIZES, SIZES, ChaosClient
+from tests.probe.server import Server
+from tests.probe.test_restart_and_kill import SWEEP_WAIT_S, leftovers, wait_until
+
+CLIENTS = 4
+QUICK_S = 15.0
+LONG_S = 420.0
+PROGRESS_S = 30.0
+
+
+def seed_of_the_day() -> int:
+    """From the environment, or a new one; printed either way."""
+    seed = int(os.environ.get("FROSTBYTE_CHAOS_SEED") or secrets.randbelow(1_000_000))
+    print(f"FROSTBYTE_CHAOS_SEED={seed}")
+    return seed
+
+
+@contextmanager
+def running(clients: list[ChaosClient]) -> Iterator[None]:
+    """All clients at work until the block is left."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=client.run, args=(stop,), daemon=True) for client in clients]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(JOIN_S)
+            assert not thread.is_alive(), "a request hung"
+
+
+def wait_for_progress(clients: list[ChaosClient], count: int) -> None:
+    """Until this many more requests were acknowledged and one is under way."""
+    goal = sum(client.acknowledged for client in clients) + count
+    deadline_s = time.monotonic() + PROGRESS_S
+    while sum(client.acknowledged for client in clients) < goal or not any(client.in_flight for client in clients):
+        assert time.monotonic() < deadline_s, "the server is ready and does nothing"
+        time.sleep(0.005)
+
+
+def verify(server: Server, clients: list[ChaosClient], steps: list[str]) -> None:
+    """Every key holds what it may; the metadata is whole; no process met what it did not expect."""
+    problems = [violation for client in clients for violation in client.violations]
+    for client in clients:
+        problems += [problem for key in client.possible if (problem := client.check(key, lenient=False))]
+    assert not problems, f"{problems[:10]} after {steps}"
+    with closing(sqlite3.connect(f"file:{server.data}/metadata/metadata.db?mode=ro", uri=True)) as database:
+        database.isolation_level = None
+        assert check_integrity(database) == [], steps
+    log = server.log.read_text()
+    assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:4000]
+
+
+def delete_everything(server: Server) -> None:
+    """Objects and open uploads."""
+    client = server.client()
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
+        if targets := [{"Key": entry["Key"]} for entry in page.get("Contents", [])]:
+            client.delete_objects(Bucket=BUCKET, Delete={"Objects": targets})
+    for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=BUCKET):
+        for upload in page.get("Uploads", []):
+            client.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
+def run_chaos(server: Server, seed: int, duration_s: float, sizes: tuple[int, ...]) -> None:
+    """Trouble until the time is over, then the account."""
+    server.client().create_bucket(Bucket=BUCKET)
+    clients = [ChaosClient(server, seed * 100 + number, sizes) for number in range(CLIENTS)]
+    chaos = Chaos(server, seed)
+    end_s = time.monotonic() + duration_s
+    with running(clients):
+        while time.monotonic() < end_s:
+            wait_for_progress(clients, 12)
+            print(f"{end_s - time.monotonic():.1f} s left: {chaos.step()}")
+        wait_for_progress(clients, 12)
+    acknowledged, failed = (
+        sum(counts) for counts in zip(*((it.acknowledged, it.failed) for it in clients), strict=True)
+    )
+    print(f"{acknowledged} requests acknowledged, {failed} broken, {len(chaos.steps)} steps")
+    verify(server, clients, chaos.steps)
+    delete_everything(server)
+    server.restart()  # what is left of a session that is open is swept when it ends
+    wait_until(lambda: not leftovers(server), SWEEP_WAIT_S, "sweeping")
+
+
+@pytest.mark.timeout(300)
+def test_chaos(server: Server) -> None:
+    """The quick version."""
+    run_chaos(server, seed_of_the_day(), QUICK_S, SIZES)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_long_chaos(server: Server) -> None:
+    """Minutes of it, with bodies of up to 64 MiB."""
+    run_chaos(server, seed_of_the_day(), LONG_S, LARGE_SIZES)
