@@ -57,10 +57,17 @@ def running_role(
     *arguments: str | Path,
     program: Sequence[str | Path] = FROSTBYTE,
     directory: Path | None = None,
+    with_credentials: bool = True,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """`frostbyte …`, waited for until its log says that it is ready; killed when the block is left."""
     with log.open("ab") as output:
-        process = subprocess.Popen([*program, *map(str, arguments)], stdout=output, stderr=output, cwd=directory)
+        process = subprocess.Popen(
+            [*program, *map(str, arguments)],
+            env={**os.environ, **CREDENTIALS} if with_credentials else None,
+            stdout=output,
+            stderr=output,
+            cwd=directory,
+        )
     try:
         end_s = time.monotonic() + START_TIMEOUT_S
         while ready not in log.read_text():

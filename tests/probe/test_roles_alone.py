@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,6 +22,18 @@ from tests.tls import InternalTls, make_internal_tls
 
 SIZES = (300, 200_000, 9 << 20)
 WAIT_S = 30.0
+
+
+def client_at(port: int) -> Any:
+    """A boto3 client that tries once."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name=REGION,
+        aws_access_key_id=ACCESS_KEY_ID,
+        aws_secret_access_key=SECRET_ACCESS_KEY,
+        config=Config(retries={"total_max_attempts": 1}, read_timeout=60, s3={"addressing_style": "path"}),
+    )
 
 
 class Machines:
@@ -79,14 +92,7 @@ class Machines:
         file = self.main / "run" / "gateway.json"
         listen = ("--listen", f"127.0.0.1:{port}", "--workers", "2")
         self.start("gateway", "Frostbyte is ready", "gateway", "--config", file, *listen)
-        return boto3.client(
-            "s3",
-            endpoint_url=f"http://127.0.0.1:{port}",
-            region_name=REGION,
-            aws_access_key_id=ACCESS_KEY_ID,
-            aws_secret_access_key=SECRET_ACCESS_KEY,
-            config=Config(retries={"total_max_attempts": 1}, read_timeout=60, s3={"addressing_style": "path"}),
-        )
+        return client_at(port)
 
     def nodes(self) -> list[dict[str, Any]]:
         """As an operator sees them, through the master's own file."""
@@ -213,3 +219,50 @@ def test_a_gateway_that_cannot_start_is_one_line(tmp_path: Path) -> None:
         refused = run_command("gateway", "--config", file)
         assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
         assert reason in refused.stderr
+
+
+def free_ports(count: int) -> int:
+    """The first of consecutive ports that were free a moment ago."""
+    while True:
+        first = free_port()
+        with ExitStack() as bound:
+            try:
+                for port in range(first, first + count):
+                    probe = bound.enter_context(socket.socket())
+                    probe.bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+            return first
+
+
+def test_a_machine_joins_a_running_up(tmp_path: Path) -> None:
+    """`up` opened to other machines talks https inside as well; it is not ready before there are nodes enough, and a
+    node made with `node add` is what it waits for."""
+    tls = make_internal_tls(tmp_path)
+    internal = {"tls_cert": tls.files.cert, "tls_key": tls.files.key, "tls_ca": tls.ca}
+    listen, port = f"https://127.0.0.1:{free_ports(3)}", free_port()
+    settings = tmp_path / "config.json"
+    settings.write_text(json.dumps({"internal": {**internal, "listen": listen}, "reserve_bytes": 0}))
+    data, machine, log = tmp_path / "data", tmp_path / "machine", tmp_path / "log"
+    machine.mkdir()
+    flags = ("--listen", f"127.0.0.1:{port}", "--datanodes", "1", "--workers", "1", "--config", settings)
+    files = ("--tls-cert", tls.files.cert, "--tls-key", tls.files.key, "--tls-ca", tls.ca)
+    with ExitStack() as running:
+        main = running.enter_context(running_role(log, f"ready on {listen}", "up", "--data", data, *flags))
+        document = load_json("node", "add", "--data", data, "--listen", f"https://127.0.0.1:{free_port()}", *files)
+        assert document["masters"] == [listen]
+        assert "Frostbyte is ready" not in log.read_text()  # two copies on one datanode cannot be
+        config = machine / "config.json"
+        config.write_text(json.dumps({**document, "reserve_bytes": 0}))
+        arguments = ("datanode", "--data", machine / "data", "--config", config)
+        running.enter_context(running_role(tmp_path / "machine.log", "registered with", *arguments))
+        wait_until(lambda: "Frostbyte is ready" in log.read_text())
+        client = client_at(port)
+        client.create_bucket(Bucket="roles")
+        put_all(client, "spread")
+        verify_all(client, "spread")
+        assert len(list((machine / "data" / "chunks").glob("*/*"))) == 3
+        nodes = load_json("node", "list", "--data", data)
+        assert all(node["address"].startswith("https://127.0.0.1:") for node in nodes)
+        main.send_signal(signal.SIGTERM)
+        assert main.wait(WAIT_S) == 0

@@ -65,7 +65,12 @@ def test_a_relative_directory_from_elsewhere(tmp_path: Path) -> None:
     arguments = ("up", "--data", "storage", "--listen", f"127.0.0.1:{port}", "--workers", "1")
     program = (frostbyte_program(),)
     with running_role(
-        tmp_path / "log", "Frostbyte is ready", *arguments, program=program, directory=tmp_path
+        tmp_path / "log",
+        "Frostbyte is ready",
+        *arguments,
+        program=program,
+        directory=tmp_path,
+        with_credentials=False,
     ) as process:
         children = commands_of_children(process.pid)
         assert len(children) == 6
@@ -211,3 +216,18 @@ def test_keys_of_a_running_server(tmp_path: Path) -> None:
     finally:
         server.stop()
     assert succeed("key", "create", "when-stopped", "--data", data) == "named-when-stopped\n"
+
+
+def test_a_start_right_after_the_supervisor_was_killed(tmp_path: Path) -> None:
+    """Nothing of the one before holds the port, the directory or the records."""
+    server = Server(tmp_path / "frost", None, "--workers", "1")
+    server.start()
+    try:
+        client = server.client()
+        client.create_bucket(Bucket="kept")
+        client.put_object(Bucket="kept", Key="object", Body=b"before")
+        server.kill_supervisor()
+        server.start()
+        assert server.client().get_object(Bucket="kept", Key="object")["Body"].read() == b"before"
+    finally:
+        server.stop()

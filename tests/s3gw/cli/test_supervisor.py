@@ -107,7 +107,7 @@ async def test_the_next_stage_waits_until_the_one_before_is_ready(tmp_path: Path
 
 
 async def test_children_end_with_a_killed_supervisor(tmp_path: Path) -> None:
-    """kill -9 of the parent ends the children: no orphan keeps a port or a lock."""
+    """kill -9 of the parent ends the children at once, deaf ones too: no orphan keeps a port or a lock."""
     pids = tmp_path / "pids"
     parent_code = (
         "import asyncio,sys\n"
@@ -124,7 +124,7 @@ async def test_children_end_with_a_killed_supervisor(tmp_path: Path) -> None:
         "-c",
         parent_code,
         str(pids),
-        WRITES_ITS_PID,
+        "import signal; signal.signal(15, signal.SIG_IGN); " + WRITES_ITS_PID,
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
