@@ -15,6 +15,7 @@ from pathlib import Path
 import uvloop
 
 from storage.base.errors import FrostbyteError
+from storage.base.log import configure_logging
 from storage.metadata.sqlite.open import MetadataOwner
 from storage.metadata.sqlite.server import MetadataServer
 
@@ -45,11 +46,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="directory of metadata.db")
     parser.add_argument("--socket", type=Path, required=True, help="path of the Unix socket to listen on")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    configure_logging("metadata")
     try:
         return uvloop.run(_serve(arguments.data, arguments.socket))
-    except FrostbyteError as error:
-        _log.error("metadata: %s", error)
+    except (FrostbyteError, OSError) as error:
+        _log.error("cannot go on: %s", error)
         return 1
 
 
