@@ -73,8 +73,9 @@ def open_body(
 ) -> RequestBody:
     """Judge the headers and get ready to read.
 
-    headers: one value a name (claims.join_headers). algorithm: of the checksum to compute when the client sends none
-    (None: CRC64NVME). length_required: False for operations whose body may be left out with its Content-Length.
+    headers: one value a name (claims.join_headers). algorithm: of the checksum to keep (None: of the client's own, else
+    CRC64NVME); what the client sends is verified whatever is kept. length_required: False for operations whose body may
+    be left out with its Content-Length.
     S3Error: MissingContentLength, EntityTooLarge, InvalidDigest, InvalidRequest, InvalidArgument, NotImplemented.
     """
     mode = verified.claim.payload_mode
@@ -93,7 +94,7 @@ def open_body(
         verified,
         content_md5=_parse_content_md5(headers),
         requested=requested,
-        algorithm=requested.algorithm if requested else algorithm or DEFAULT_ALGORITHM,
+        algorithm=algorithm or (requested.algorithm if requested else DEFAULT_ALGORITHM),
         decoder=_new_decoder(mode, length) if streaming else None,
         patience_s=limits.patience_s,
     )
@@ -117,21 +118,27 @@ class RequestBody:
         self.length = length
         self.requested = requested
         """the checksum that the client sends, None when it sends none"""
+        self.confirmed: Checksum | None = None
+        """the same, computed, once finish() has found it right"""
         self._receive = receive
         self._claim = verified.claim
         self._content_md5 = content_md5
-        self._algorithm = algorithm
+        self._algorithm = requested.algorithm if requested else algorithm
+        self._kept_algorithm = algorithm
         self._decoder = decoder
         self._patience_max_s = self._patience_s = patience_s
         self._progress_bytes = 0
         self._received_bytes = 0
         self._ended = False
         self._md5 = hashlib.md5(usedforsecurity=False)
-        self._checksum = new_hasher(algorithm)
+        self._checksum = self._kept = new_hasher(self._algorithm)
         hashers: list[Hasher] = [self._md5, self._checksum]
+        if self._algorithm is not algorithm:
+            self._kept = new_hasher(algorithm)
+            hashers.append(self._kept)
         self._sha256: Hasher | None = None
         if self._claim.payload_mode is PayloadMode.SIGNED:
-            if algorithm is ChecksumAlgorithm.SHA256:
+            if self._algorithm is ChecksumAlgorithm.SHA256:
                 self._sha256 = self._checksum
             else:
                 self._sha256 = hashlib.sha256()
@@ -174,7 +181,12 @@ class RequestBody:
         digest = self._checksum.digest()
         if expected is not None and decode_value(self._algorithm, expected) != digest:
             raise S3Error("BadDigest", f"The {self._algorithm} you specified did not match the calculated checksum.")
-        return BodyDigests(md5, Checksum(self._algorithm, encode_digest(digest)))
+        checksum = Checksum(self._algorithm, encode_digest(digest))
+        if self.requested is not None:
+            self.confirmed = checksum
+        if self._kept is not self._checksum:
+            checksum = Checksum(self._kept_algorithm, encode_digest(self._kept.digest()))
+        return BodyDigests(md5, checksum)
 
     async def _blocks(self) -> AsyncIterator[bytes]:
         while not self._ended:

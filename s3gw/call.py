@@ -117,7 +117,7 @@ class Call:
         return self.route.object_key
 
     def open_body(self, algorithm: ChecksumAlgorithm | None = None) -> RequestBody:
-        """The request's body; nothing is read yet. algorithm: to compute when the client sends no checksum."""
+        """The request's body; nothing is read yet. algorithm: of the checksum to keep, None for the client's own."""
         return open_body(self.intake.receive, self.raw.headers, self.verified, algorithm)
 
     async def read_document(self, *, checksum_is_of_object: bool = False) -> bytes:

@@ -81,13 +81,13 @@ class Dispatcher:
         """Serve one request; never raises but for cancellation."""
         clock = self._services.clock
         started_s = clock.monotonic_s()
-        raw = self._read_head(scope)
+        raw, scheme = self._read_head(scope)
         expects_continue = raw.headers.get(b"expect", b"").lower() == b"100-continue"
         intake = Intake(receive, _has_body(raw), expects_continue)
         request_id = secrets.token_hex(8).upper()
         identity: Headers = [(b"x-amz-request-id", request_id.encode("ascii")), self._host_header]
         responder = Responder(send, intake, raw.method == "HEAD", identity)
-        road = _Road(self._services, self._signing_keys, raw, scope.get("scheme", "http"), intake, responder)
+        road = _Road(self._services, self._signing_keys, raw, scheme, intake, responder)
         try:
             response = await road.travel()
             if response is not None:
@@ -103,14 +103,18 @@ class Dispatcher:
         operation = road.route.operation.value
         self._metrics.record(operation, responder.status, elapsed_s, intake.bytes_received, responder.bytes_sent)
 
-    def _read_head(self, scope: Scope) -> RawRequest:
+    def _read_head(self, scope: Scope) -> tuple[RawRequest, str]:
+        """The request, and the scheme that the client used."""
         headers = join_headers(scope["headers"])
         host = headers.get(b"host", b"")
+        scheme: str = scope.get("scheme", "http")
         proxies = self._services.settings.trusted_proxies
         if proxies and scope.get("client") and scope["client"][0] in proxies:
             host = headers.get(b"x-forwarded-host", host).partition(b",")[0].strip()
+            if headers.get(b"x-forwarded-proto", b"").partition(b",")[0].strip().lower() == b"https":
+                scheme = "https"
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
-        return RawRequest(scope["method"], raw_path, scope["query_string"], headers, host)
+        return RawRequest(scope["method"], raw_path, scope["query_string"], headers, host), scheme
 
     async def _refuse(self, road: _Road, request_id: str, error: Exception) -> None:
         """Tell the client, or cut the connection when the response is already under way."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from s3gw.call import Call, Response
 from s3gw.protocol.attributes import parse_attributes, refuse_unsupported
-from s3gw.protocol.checksums import choose_upload_checksum, parse_algorithm, parse_requested_checksum
+from s3gw.protocol.checksums import (
+    DEFAULT_ALGORITHM,
+    choose_upload_checksum,
+    parse_algorithm,
+    parse_requested_checksum,
+)
 from s3gw.protocol.documents import format_copied, format_upload_created
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.part_list import parse_part_number
@@ -39,9 +44,10 @@ async def upload_part(call: Call) -> Response:
     refuse_unsupported(call.headers)
     upload = await _read_upload(call)
     _check_algorithm(call, upload)
-    body = call.open_body(upload.checksum_algorithm)
+    body = call.open_body(upload.checksum_algorithm or DEFAULT_ALGORITHM)
     part = await call.services.objects.put_part(call.bucket, upload, part_number, body)
-    return Response(200, [(b"etag", quoted(part.etag)), *format_written(None, part.checksum, with_type=False)])
+    checksum = body.confirmed or part.checksum
+    return Response(200, [(b"etag", quoted(part.etag)), *format_written(None, checksum, with_type=False)])
 
 
 async def upload_part_copy(call: Call) -> Response:
@@ -74,7 +80,7 @@ async def _read_upload(call: Call) -> Upload:
 
 
 def _check_algorithm(call: Call, upload: Upload) -> None:
-    """A part's checksum is of the algorithm that the upload was created with."""
+    """A part's checksum is of the algorithm that the upload was created with; any will do for one created without."""
     requested = parse_requested_checksum(call.raw.headers)
     expected = upload.checksum_algorithm
     if requested is not None and expected is not None and requested.algorithm is not expected:

@@ -6,20 +6,28 @@ early. A retry of a completed upload gets the same answer again.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from urllib.parse import quote
 
 import msgspec
 
 from s3gw.call import Call, Response
-from s3gw.protocol.checksums import DEFAULT_ALGORITHM, choose_upload_checksum, parse_requested_checksum
+from s3gw.protocol.checksums import DEFAULT_ALGORITHM, parse_requested_checksum
 from s3gw.protocol.conditions import parse_write_conditions
 from s3gw.protocol.documents import format_upload_completed
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.list_page import PART_NUMBER_MAX
-from s3gw.protocol.part_list import choose_parts, combine_checksums, combine_etags, parse_part_list
+from s3gw.protocol.part_list import (
+    ListedPart,
+    choose_parts,
+    combine_checksums,
+    combine_etags,
+    drop_other_checksums,
+    parse_part_list,
+)
 from s3gw.respond import XML_TYPE, format_written
-from storage.base.errors import NoSuchUpload
+from storage.base.errors import NoSuchKey, NoSuchUpload, NoSuchVersion
 from storage.model import Checksum, ChecksumAlgorithm, ChecksumType, PartInfo, Upload
 
 OBJECT_BYTES_MAX = 50 << 40
@@ -34,28 +42,46 @@ async def complete_multipart_upload(call: Call) -> Response:
     try:
         page = await objects.list_parts(call.bucket, call.object_key, upload_id, 0, PART_NUMBER_MAX)
     except NoSuchUpload:
-        completed = await objects.find_completed_upload(call.bucket, call.object_key, upload_id)
-        if completed is None:
+        answer = await _answer_again(call, upload_id, listed)
+        if answer is None:
             raise
-        return _answer(call, completed.version_id, completed.etag, None)
+        return answer
     upload = page.upload
+    if upload.checksum_algorithm is None:
+        listed = drop_other_checksums(listed, DEFAULT_ALGORITHM)
     required = upload.checksum_algorithm if upload.checksum_type is ChecksumType.COMPOSITE else None
     parts = choose_parts(listed, {part.part_number: part for part in page.parts}, upload_id, required)
     _check_size(call, sum(part.size for part in parts))
     checksum = _combine(upload, parts)
     _check_checksum(call, upload, checksum)
     attributes = msgspec.structs.replace(upload.attributes, checksum=checksum)
-    committed = await objects.complete_upload(call.bucket, upload, parts, combine_etags(parts), attributes, conditions)
+    etag = combine_etags([part.etag for part in parts])
+    committed = await objects.complete_upload(call.bucket, upload, parts, etag, attributes, conditions)
     return _answer(call, committed.version_id, committed.etag, checksum)
 
 
+async def _answer_again(call: Call, upload_id: str, listed: Sequence[ListedPart]) -> Response | None:
+    """What the upload answered when it was completed; None when it never was, or not with these parts."""
+    objects = call.services.objects
+    completed = await objects.find_completed_upload(call.bucket, call.object_key, upload_id)
+    try:
+        if completed is None or combine_etags([item.etag for item in listed]) != completed.etag:
+            return None
+    except ValueError:
+        return None
+    checksum = None
+    with contextlib.suppress(NoSuchKey, NoSuchVersion):  # deleted since; it was completed all the same
+        version = (await objects.head(call.bucket, call.object_key, completed.version_id)).version
+        if version.etag == completed.etag and version.last_modified_ms == completed.last_modified_ms:
+            checksum = version.attributes.checksum
+    return _answer(call, completed.version_id, completed.etag, checksum)
+
+
 def _combine(upload: Upload, parts: Sequence[PartInfo]) -> Checksum | None:
-    """The object's checksum as asked for at Create; else of the algorithm that all parts happen to have."""
+    """The object's checksum as asked for at Create; CRC64NVME of the whole when nothing was asked for."""
     algorithm, checksum_type = upload.checksum_algorithm, upload.checksum_type
     if algorithm is None or checksum_type is None:
-        first = parts[0].checksum
-        algorithm, checksum_type = choose_upload_checksum(first.algorithm if first else DEFAULT_ALGORITHM, None)
-        assert algorithm is not None and checksum_type is not None
+        return combine_checksums(parts, DEFAULT_ALGORITHM, ChecksumType.FULL_OBJECT)
     return combine_checksums(parts, algorithm, checksum_type)
 
 

@@ -92,10 +92,20 @@ def choose_parts(
     return chosen
 
 
-def combine_etags(parts: Sequence[PartInfo]) -> str:
-    """The ETag of a multipart object: MD5 of the parts' MD5s, and their number."""
-    joined = b"".join(bytes.fromhex(part.etag) for part in parts)
-    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(parts)}"
+def drop_other_checksums(listed: Sequence[ListedPart], algorithm: ChecksumAlgorithm) -> list[ListedPart]:
+    """The list without checksums of other algorithms, for an upload created without one: each part may have come with
+    any, which was verified then, and only those of this algorithm are kept. The ETags still say which bytes are meant.
+    """
+    return [
+        item._replace(checksums={name: text for name, text in item.checksums.items() if name is algorithm})
+        for item in listed
+    ]
+
+
+def combine_etags(etags: Sequence[str]) -> str:
+    """The ETag of a multipart object: MD5 of the parts' MD5s, and their number. ValueError for what is no MD5."""
+    joined = b"".join(map(bytes.fromhex, etags))
+    return f"{hashlib.md5(joined, usedforsecurity=False).hexdigest()}-{len(etags)}"
 
 
 def combine_checksums(

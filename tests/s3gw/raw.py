@@ -58,7 +58,7 @@ def send(
     signed = sign(gateway, method, path, body, headers, name) if name else dict(headers or {})
     connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=ANSWER_TIMEOUT_S)
     try:
-        connection.putrequest(method, path, skip_accept_encoding=True)
+        connection.putrequest(method, path, skip_host="Host" in signed, skip_accept_encoding=True)
         signed.setdefault("Content-Length", str(len(body)))
         for header, text in signed.items():
             connection.putheader(header, text)

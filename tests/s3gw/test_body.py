@@ -27,7 +27,7 @@ from s3gw.digester import BATCH_BYTES, INLINE_BYTES_MAX, Digester
 from s3gw.protocol.checksums import encode_digest, header_name, new_hasher
 from s3gw.protocol.claims import PayloadMode
 from s3gw.protocol.errors import S3Error
-from storage.model import ChecksumAlgorithm
+from storage.model import Checksum, ChecksumAlgorithm
 from tests.s3gw.protocol.framing import frame_by_botocore, frame_signed, frame_unsigned, split
 from tests.s3gw.protocol.signing import sign_by_header, verify
 
@@ -221,6 +221,20 @@ async def test_algorithm_of_an_upload_is_computed() -> None:
     _, digests = await drain(opened(b"data", algorithm=ChecksumAlgorithm.SHA1))
     assert digests.checksum is not None
     assert digests.checksum.value == checksum_of(ChecksumAlgorithm.SHA1, b"data")
+
+
+async def test_the_checksum_kept_need_not_be_the_clients() -> None:
+    """What was sent is verified and told back, what was asked for is kept."""
+    kept, value = ChecksumAlgorithm.CRC64NVME, checksum_of(ChecksumAlgorithm.SHA256, b"data")
+    body = opened(b"data", {"x-amz-checksum-sha256": value}, payload=None, algorithm=kept)
+    assert body.confirmed is None
+    _, digests = await drain(body)
+    assert (body.confirmed, digests.checksum) == (
+        Checksum(ChecksumAlgorithm.SHA256, value),
+        Checksum(kept, checksum_of(kept, b"data")),
+    )
+    wrong = opened(b"dat4", {"x-amz-checksum-sha256": value}, algorithm=kept)
+    assert (await refusal(wrong)).code == "BadDigest" and wrong.confirmed is None
 
 
 async def test_content_md5_is_verified() -> None:

@@ -9,11 +9,14 @@ import zlib
 from typing import Any
 
 import pytest
+from awscrt.checksums import crc64nvme
 from boto3.s3.transfer import TransferConfig
 
+from s3gw.call import Settings
+from s3gw.protocol.checksums import encode_digest
 from s3gw.protocol.part_list import PART_BYTES_MIN
-from tests.s3gw.gateway import Gateway
-from tests.s3gw.raw import send
+from tests.s3gw.gateway import Gateway, running_gateway
+from tests.s3gw.raw import send, sign
 from tests.s3gw.refusal import refusal
 
 BIG = b"a" * PART_BYTES_MIN
@@ -51,7 +54,9 @@ def test_from_create_to_complete(s3: Any, bucket: str) -> None:
     got = s3.get_object(Bucket=bucket, Key="m")
     assert got["Body"].read() == BIG + b"tail"
     assert (got["ContentType"], got["Metadata"], got["StorageClass"]) == ("text/x", {"a": "1"}, "STANDARD_IA")
-    assert complete(s3, bucket, upload, parts)["ETag"] == done["ETag"]
+    again = complete(s3, bucket, upload, parts)
+    told = ("ETag", "Location", "ChecksumCRC64NVME", "ChecksumType")
+    assert [again[name] for name in told] == [done[name] for name in told]
     assert refusal(s3.list_parts, Bucket=bucket, Key="m", UploadId=upload).code == "NoSuchUpload"
 
 
@@ -87,6 +92,53 @@ def test_without_an_algorithm_aws_computes_one(gateway: Gateway, bucket: str) ->
     parts = [put(client, bucket, upload, 1, BIG), put(client, bucket, upload, 2, b"x")]
     done = complete(client, bucket, upload, [{"PartNumber": p["PartNumber"], "ETag": p["ETag"]} for p in parts])
     assert done["ChecksumCRC64NVME"] and done["ChecksumType"] == "FULL_OBJECT"
+
+
+@pytest.mark.parametrize("with_checksums", [True, False])
+def test_parts_with_checksums_of_an_upload_without_an_algorithm(s3: Any, bucket: str, with_checksums: bool) -> None:
+    """boto3's defaults: CRC32 with every part and none at Create. Each is verified; CRC64NVME of the whole is kept."""
+    upload = create(s3, bucket)
+    parts = [put(s3, bucket, upload, 1, BIG), put(s3, bucket, upload, 2, b"x", ChecksumAlgorithm="SHA256")]
+    assert {"ChecksumCRC32", "ChecksumSHA256"} < parts[0].keys() | parts[1].keys()
+    wrong = base64.b64encode(bytes(4)).decode()
+    refused = refusal(
+        s3.upload_part, Bucket=bucket, Key="m", UploadId=upload, PartNumber=2, Body=b"y", ChecksumCRC32=wrong
+    )
+    assert refused.code == "BadDigest"
+    if not with_checksums:
+        parts = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in parts]
+    done = complete(s3, bucket, upload, parts)
+    whole = encode_digest(crc64nvme(BIG + b"x").to_bytes(8, "big"))
+    assert (done["ChecksumCRC64NVME"], done["ChecksumType"]) == (whole, "FULL_OBJECT")
+    head = s3.head_object(Bucket=bucket, Key="m", ChecksumMode="ENABLED")
+    assert (head["ChecksumCRC64NVME"], head["ChecksumType"]) == (whole, "FULL_OBJECT")
+
+
+def test_the_location_behind_a_proxy() -> None:
+    """Scheme and host are those that a trusted proxy was addressed by; anybody else's word is not taken."""
+    for proxies, location in ((("127.0.0.1",), "https://s3.example/loc/m"), ((), "http://s3.example/loc/m")):
+        with running_gateway(Settings(trusted_proxies=proxies)) as gateway:
+            s3 = gateway.client()
+            s3.create_bucket(Bucket="loc")
+            upload = create(s3, "loc")
+            etag = put(s3, "loc", upload, 1, b"x")["ETag"]
+            part = f"<Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part>"
+            document = f"<CompleteMultipartUpload>{part}</CompleteMultipartUpload>".encode()
+            path = f"/loc/m?uploadId={upload}"
+            signed = sign(gateway, "POST", path, document, {"Host": "s3.example", "x-forwarded-proto": "https"})
+            answer = send(gateway, "POST", path, document, signed, name=None)
+            assert f"<Location>{location}</Location>".encode() in answer.body
+
+
+def test_a_retry_with_other_parts_is_no_retry(s3: Any, bucket: str) -> None:
+    """It must not be told that those parts are the object now; one after the object's deletion is still a retry."""
+    upload = create(s3, bucket)
+    parts = [put(s3, bucket, upload, 1, BIG), put(s3, bucket, upload, 2, b"x")]
+    done = complete(s3, bucket, upload, parts)
+    for others in (parts[:1], [parts[0] | {"ETag": "none"}], [parts[0], parts[1] | {"ETag": parts[0]["ETag"]}]):
+        assert refusal(complete, s3=s3, bucket=bucket, upload=upload, parts=others).code == "NoSuchUpload"
+    s3.delete_object(Bucket=bucket, Key="m")
+    assert complete(s3, bucket, upload, parts)["ETag"] == done["ETag"]
 
 
 def test_the_checksum_of_the_whole_is_held_against_the_client(s3: Any, bucket: str) -> None:
