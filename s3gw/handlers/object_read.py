@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from cluster.objectstore import ObjectReading
 from s3gw.call import Call, Response
 from s3gw.protocol.attributes import format_attributes, parse_response_overrides
-from s3gw.protocol.conditions import Verdict, evaluate_read
+from s3gw.protocol.conditions import Verdict, evaluate_if_range, evaluate_read
 from s3gw.protocol.dates import format_http_date
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.part_list import parse_part_number
@@ -29,23 +29,15 @@ async def get_object(call: Call) -> Response | None:
     """The bytes of a version, of a range or of a part. None: sent already."""
     byte_range, part_number = _parse_selection(call)
     version_id = find_version_id(call.query)
+    open_version = call.services.objects.open
     try:
-        async with call.services.objects.open(
-            call.bucket, call.object_key, version_id, byte_range, part_number
-        ) as reading:
-            refused = _evaluate(call, reading)
-            if refused is not None:
-                return refused
-            status, headers = _describe(call, reading, byte_range is not None, part_number)
-            length = reading.end - reading.start
-            blocks = reading.__aiter__()
-            first = await anext(blocks, b"") if length else b""
-            if len(first) == length:
-                return Response(status, headers, first)
-            await _send_blocks(call, status, headers, length, first, blocks)
-            return None
+        async with open_version(call.bucket, call.object_key, version_id, byte_range, part_number) as reading:
+            if not _is_range_stale(call, reading, byte_range):
+                return await _answer(call, reading, byte_range, part_number)
     except InvalidPart:
         raise S3Error("InvalidPartNumber", PartNumberRequested=str(part_number)) from None
+    async with open_version(call.bucket, call.object_key, version_id, None, None) as reading:
+        return await _answer(call, reading, None, None)
 
 
 async def head_object(call: Call) -> Response:
@@ -57,6 +49,8 @@ async def head_object(call: Call) -> Response:
         )
     except InvalidPart:
         raise S3Error("InvalidPartNumber", PartNumberRequested=str(part_number)) from None
+    if _is_range_stale(call, reading, byte_range):
+        byte_range = None
     refused = _evaluate(call, reading)
     if refused is not None:
         return refused
@@ -79,6 +73,31 @@ def _parse_selection(call: Call) -> tuple[ByteRange | None, int | None]:
     if "range" in call.headers:
         raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
     return None, parse_part_number(call.query["partNumber"])
+
+
+def _is_range_stale(call: Call, reading: ObjectReading, byte_range: ByteRange | None) -> bool:
+    """Whether If-Range means another state of the object, so that the range is none and the whole is wanted."""
+    condition = call.headers.get("if-range")
+    if byte_range is None or condition is None or reading.version.is_marker:
+        return False
+    return not evaluate_if_range(condition, reading.version.etag, reading.version.last_modified_ms)
+
+
+async def _answer(
+    call: Call, reading: ObjectReading, byte_range: ByteRange | None, part_number: int | None
+) -> Response | None:
+    """Conditions, then the bytes. None: sent already."""
+    refused = _evaluate(call, reading)
+    if refused is not None:
+        return refused
+    status, headers = _describe(call, reading, byte_range is not None, part_number)
+    length = reading.end - reading.start
+    blocks = reading.__aiter__()
+    first = await anext(blocks, b"") if length else b""
+    if len(first) == length:
+        return Response(status, headers, first)
+    await _send_blocks(call, status, headers, length, first, blocks)
+    return None
 
 
 def _evaluate(call: Call, reading: ObjectReading) -> Response | None:

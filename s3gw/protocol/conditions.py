@@ -65,6 +65,14 @@ def evaluate_read(headers: Mapping[str, str], etag: str, last_modified_ms: int, 
     return Verdict.PROCEED
 
 
+def evaluate_if_range(header: str, etag: str, last_modified_ms: int) -> bool:
+    """Whether If-Range lets a Range count (RFC 9110 §13.1.5): the very entity tag, not a weak one, or the very date."""
+    header = header.strip()
+    if header.strip('"') == etag:
+        return True
+    return parse_http_date(header) == last_modified_ms // 1000
+
+
 def evaluate_copy_source(headers: Mapping[str, str], etag: str, last_modified_ms: int) -> None:
     """PreconditionFailed when the conditions on a copy's source do not hold (AWS API, CopyObject)."""
     if evaluate_read(headers, etag, last_modified_ms, "x-amz-copy-source-") is not Verdict.PROCEED:

@@ -54,6 +54,22 @@ def test_ranges(gateway: Gateway, stored: str, header: str, status: int, start: 
     assert got.headers.get("content-range") == head.headers.get("content-range") == wanted
 
 
+def test_if_range(gateway: Gateway, s3: Any, stored: str) -> None:
+    """RFC 9110 §13.1.5: a range of another state of the object would corrupt a resumed download, so the whole comes."""
+    head = s3.head_object(Bucket=stored, Key="k")
+    etag, at = head["ETag"], head["ResponseMetadata"]["HTTPHeaders"]["last-modified"]
+    other = "Mon, 01 Jan 2001 00:00:00 GMT"
+    for condition, status in ((etag, 206), (etag.strip('"'), 206), (at, 206), (f"W/{etag}", 200), (other, 200)):
+        headers = {"Range": "bytes=1-2", "If-Range": condition}
+        got = send(gateway, "GET", f"/{stored}/k", headers=headers)
+        assert (got.status, got.body) == (status, BODY[1:3] if status == 206 else BODY)
+        answered = send(gateway, "HEAD", f"/{stored}/k", headers=headers)
+        assert (answered.status, answered.headers["content-length"]) == (status, str(len(got.body)))
+    beyond = {"Range": "bytes=5000-", "If-Range": '"0"'}
+    assert send(gateway, "GET", f"/{stored}/k", headers=beyond).body == BODY
+    assert send(gateway, "GET", f"/{stored}/k", headers={"If-Range": '"0"'}).status == 200
+
+
 @pytest.mark.parametrize(
     ("key", "header"), [("k", "bytes=1024-"), ("k", "bytes=-0"), ("empty", "bytes=0-"), ("empty", "bytes=-5")]
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from s3gw.protocol.conditions import (
     Verdict,
     evaluate_copy_source,
+    evaluate_if_range,
     evaluate_read,
     parse_etags,
     parse_write_conditions,
@@ -20,6 +21,24 @@ from storage.metadata.commands import Conditions
 NOW_MS = 1_700_000_000_500
 BEFORE, AT, AFTER = (format_http_date(NOW_MS + shift) for shift in (-1000, 0, 1000))
 GO, SAME, FAIL = Verdict.PROCEED, Verdict.NOT_MODIFIED, Verdict.FAILED
+
+
+@pytest.mark.parametrize(
+    ("header", "holds"),
+    [
+        ('"e"', True),
+        ("e", True),
+        (AT, True),
+        ('W/"e"', False),
+        ('"x"', False),
+        (BEFORE, False),
+        (AFTER, False),
+        ("", False),
+    ],
+)
+def test_if_range(header: str, holds: bool) -> None:
+    """The very state, or the range does not count; a later date is another state as well."""
+    assert evaluate_if_range(header, "e", NOW_MS) is holds
 
 
 @pytest.mark.parametrize(
