@@ -132,6 +132,8 @@ def encode_metadata(text: str) -> bytes:
 
 def strip_aws_chunked(encoding: str) -> str:
     """Content-Encoding without `aws-chunked`, which describes the request and not the object."""
+    if "aws-chunked" not in encoding.lower():
+        return encoding
     tokens = [token.strip() for token in encoding.split(",")]
     return ",".join(token for token in tokens if token and token.lower() != "aws-chunked")
 

@@ -64,13 +64,13 @@ def parse_list_v1(query: Mapping[str, str]) -> ListQuery:
 
 
 def parse_list_v2(query: Mapping[str, str]) -> ListQuery:
-    """ListObjectsV2: a token, where given, wins over start-after. InvalidArgument."""
+    """ListObjectsV2: a token wins over start-after; an empty one is echoed and means none. InvalidArgument."""
     token = query.get("continuation-token")
     start_after = query.get("start-after", "").encode()
     return ListQuery(
         query.get("prefix", "").encode(),
         query.get("delimiter", "").encode(),
-        start_after if token is None else parse_token(token),
+        parse_token(token) if token else start_after,
         parse_count(query, "max-keys", PAGE_KEYS_MAX),
         parse_encoding(query),
         token,

@@ -166,6 +166,20 @@ def test_bad_arguments(gateway: Gateway, bucket: str, query: str) -> None:
     assert (answer.status, answer.code) == (400, "InvalidArgument")
 
 
+def test_an_empty_token_is_none(s3: Any, bucket: str) -> None:
+    """Some clients begin with one; it is echoed."""
+    fill(s3, bucket, ["a", "b"])
+    page = s3.list_objects_v2(Bucket=bucket, ContinuationToken="", StartAfter="a")
+    assert ([entry["Key"] for entry in page["Contents"]], page["ContinuationToken"]) == (["b"], "")
+
+
+def test_a_marker_within_a_common_prefix_is_past_it(s3: Any, bucket: str) -> None:
+    """As AWS has it: the prefix and all below it count as listed before."""
+    fill(s3, bucket, ["d/a/1", "d/a/2", "d/f"])
+    page = s3.list_objects(Bucket=bucket, Prefix="d/", Delimiter="/", Marker="d/a/1")
+    assert [entry["Key"] for entry in page["Contents"]] == ["d/f"] and "CommonPrefixes" not in page
+
+
 def test_a_missing_bucket(s3: Any) -> None:
     """NoSuchBucket names it."""
     refused = refusal(s3.list_objects_v2, Bucket="no-such-bucket")

@@ -87,6 +87,8 @@ def test_v2_token_wins_over_start_after() -> None:
     parsed = parse_list_v2({"start-after": "s", "continuation-token": token, "fetch-owner": "true"})
     assert parsed == ListQuery(b"", b"", b"t", 1000, False, token, b"s", True)
     assert parse_list_v2({"start-after": "s"}).after == b"s"
+    empty = parse_list_v2({"start-after": "s", "continuation-token": ""})
+    assert (empty.after, empty.token) == (b"s", "")
 
 
 def test_upload_id_marker_needs_a_key_marker() -> None:
