@@ -196,8 +196,12 @@ class TestDatabases:
         await connection.close()
         return self._server.dsn(name)
 
-    async def give_back(self, dsn: str) -> None:
-        """After everybody else has hung up."""
+    async def give_back(self, dsn: str, *, is_spoiled: bool = False) -> None:
+        """After everybody else has hung up. is_spoiled: the test changed more than rows."""
+        if is_spoiled:
+            connection = await asyncpg.connect(dsn)
+            await connection.execute("DROP SCHEMA IF EXISTS frostbyte CASCADE")
+            await connection.close()
         await _empty(dsn)
         self._free.append(dsn)
 

@@ -11,7 +11,8 @@ from typing import Any
 from storage.base.errors import BucketAlreadyExists, BucketNotEmpty, LimitExceeded, NoSuchBucket
 from storage.metadata.commands import CreateBucket, DeleteBucket, PutBucketSetting, SetVersioning
 from storage.metadata.postgresql.configuration import raise_configuration_sequence
-from storage.metadata.postgresql.database import Connection, Database, is_storable
+from storage.metadata.postgresql.database import Database, is_storable
+from storage.metadata.postgresql.pool import Connection
 from storage.metadata.postgresql.tables import BUCKET_LOCKS
 from storage.model import Bucket, Versioning
 

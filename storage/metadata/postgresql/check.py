@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncpg
+from storage.metadata.postgresql.pool import Connection
 
 _EXAMPLES_PER_RULE = 3
 
@@ -132,7 +132,7 @@ _SETTINGS = (
 )
 
 
-async def check_integrity(connection: asyncpg.Connection[asyncpg.Record]) -> list[str]:
+async def check_integrity(connection: Connection) -> list[str]:
     """One line per rule that does not hold, with a few examples; an empty list when the database is whole.
 
     Runs on one snapshot; reads every row, so it is for tests and for a doctor, not for a server under load.

@@ -6,7 +6,8 @@ finds what the one before left. Object writes do not touch it, and reads read al
 
 from __future__ import annotations
 
-from storage.metadata.postgresql.database import Connection, Database
+from storage.metadata.postgresql.database import Database
+from storage.metadata.postgresql.pool import Connection
 
 _RAISE = "UPDATE meta SET value = value + 1 WHERE name = 'configuration_sequence'"
 _SELECT = "SELECT value FROM meta WHERE name = 'configuration_sequence'"

@@ -1,5 +1,5 @@
-"""A bounded pool of connections, and the two shapes of work on it: a statement to read, and a statement or transaction
-to write. What the database or the network does wrong is sorted here into what a caller must know.
+"""The two shapes of work on the database: a statement to read, and a statement or transaction to write. What the
+database or the network does wrong is sorted here into what a caller must know.
 
 A write whose outcome is not known (the connection broke, the deadline passed) raises Unavailable with details
 outcome=unknown: it may have been committed. Unavailable without that detail: it was not applied. Reads are tried again
@@ -16,21 +16,19 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import asyncpg
 
 from storage.base.clock import Clock
 from storage.base.errors import REFUSALS, FrostbyteError, Refused, Unavailable
+from storage.metadata.postgresql.pool import LOST, Connection, ConnectionPool
 from storage.metadata.postgresql.tables import REFUSAL_STATE
 
 POOL_CONNECTIONS_MAX = 16
 """of one process; a gateway's workers times this must stay below the server's max_connections"""
 
-WAITING_MAX = 1000
-ACQUIRE_DEADLINE_S = 10.0
 COMMAND_DEADLINE_S = 30.0
 STATEMENT_TIMEOUT_MS = 25_000
 LOCK_TIMEOUT_MS = 10_000
@@ -43,18 +41,10 @@ BIGINT_MAX = 2**63 - 1
 _READ_ONLY_STATE = "25006"
 _RETRIED_STATES = frozenset({"40001", "40P01"})  # serialization_failure, deadlock_detected
 _BUSY_STATES = ("53", "55", "57")  # resources, locks, cancelled by a timeout or an operator
-_LOST = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
-    Connection = PoolConnectionProxy[asyncpg.Record]
-else:
-    Connection = asyncpg.Connection  # the library's classes take parameters in its stubs only
 
 SESSION_SETTINGS = {
     "application_name": "frostbyte",
@@ -76,10 +66,9 @@ SESSION_SETTINGS = {
 class Database:
     """Made by storage.metadata.postgresql.open. clock None: the database's own, which all its clients share."""
 
-    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], clock: Clock | None = None) -> None:
+    def __init__(self, pool: ConnectionPool, clock: Clock | None = None) -> None:
         self._pool = pool
         self._clock = clock
-        self._waiting = 0
 
     def now_ms(self) -> int | None:
         """For a command's last parameter. None: the database tells the time."""
@@ -88,62 +77,60 @@ class Database:
     async def read(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         """One statement, one snapshot. Unavailable."""
         for attempt in range(ATTEMPTS_MAX):
-            async with self._connection() as connection:
-                try:
-                    return await connection.fetch(statement, *arguments)
-                except asyncpg.DataError as error:
-                    raise Unavailable(f"a number or text that the database cannot hold: {error}") from error
-                except (*_LOST, asyncpg.PostgresError) as error:
-                    if not self._is_worth_another_try(connection, error) or attempt + 1 == ATTEMPTS_MAX:
-                        raise _explain(error) from error
+            connection = await self._pool.acquire()
+            try:
+                return await connection.fetch(statement, *arguments)
+            except asyncpg.DataError as error:
+                raise Unavailable(f"a number or text that the database cannot hold: {error}") from error
+            except (*LOST, asyncpg.PostgresError) as error:
+                if not self._is_worth_another_try(connection, error) or attempt + 1 == ATTEMPTS_MAX:
+                    raise _explain(error) from error
+            except asyncio.CancelledError:
+                connection.terminate()
+                raise
+            finally:
+                self._pool.release(connection)
             await _back_off(attempt)
         raise AssertionError("the last attempt returns or raises")
 
     async def write(self, statement: str, *arguments: Any) -> list[asyncpg.Record]:
         """One statement that is a transaction. Refusals; Unavailable, see the module on unknown outcomes."""
-        return await self.transact(lambda connection: connection.fetch(statement, *arguments), is_one_statement=True)
+        return await self._try_to_write(lambda connection: connection.fetch(statement, *arguments))
 
-    async def transact(self, work: Callable[[Connection], Awaitable[T]], *, is_one_statement: bool = False) -> T:
+    async def transact(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         """Several statements in a transaction; `work` may run again from the beginning. As `write`."""
-        for attempt in range(ATTEMPTS_MAX):
-            async with self._connection() as connection:
-                try:
-                    if is_one_statement:
-                        return await work(connection)
-                    async with connection.transaction():
-                        return await work(connection)
-                except asyncpg.DataError as error:
-                    raise Unavailable(f"a number or text that the database cannot hold: {error}") from error
-                except asyncpg.PostgresError as error:
-                    if error.sqlstate == REFUSAL_STATE:
-                        raise _refusal(error) from None
-                    if error.sqlstate not in _RETRIED_STATES or attempt + 1 == ATTEMPTS_MAX:
-                        raise self._give_up(connection, error) from error
-                except _LOST as error:
-                    raise self._give_up(connection, error) from error
-            await _back_off(attempt)
-        raise AssertionError("the last attempt returns or raises")
+
+        async def run(connection: Connection) -> T:
+            async with connection.transaction():
+                return await work(connection)
+
+        return await self._try_to_write(run)
 
     async def close(self) -> None:
         """Calls in flight are cut short."""
-        self._pool.terminate()
+        self._pool.close()
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
-        """Unavailable (nothing was sent) when there is none within the deadline, or too many wait already."""
-        if self._waiting >= WAITING_MAX:
-            raise Unavailable("too many requests are waiting for the database")
-        self._waiting += 1
-        try:
-            connection = await self._pool.acquire(timeout=ACQUIRE_DEADLINE_S)
-        except (*_LOST, asyncpg.PostgresError) as error:
-            raise Unavailable(f"the database does not answer: {error or type(error).__name__}") from error
-        finally:
-            self._waiting -= 1
-        try:
-            yield connection
-        finally:
-            await self._pool.release(connection)
+    async def _try_to_write(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        for attempt in range(ATTEMPTS_MAX):
+            connection = await self._pool.acquire()
+            try:
+                return await work(connection)
+            except asyncpg.DataError as error:
+                raise Unavailable(f"a number or text that the database cannot hold: {error}") from error
+            except asyncpg.PostgresError as error:
+                if error.sqlstate == REFUSAL_STATE:
+                    raise _refusal(error) from None
+                if error.sqlstate not in _RETRIED_STATES or attempt + 1 == ATTEMPTS_MAX:
+                    raise self._give_up(connection, error) from error
+            except LOST as error:
+                raise self._give_up(connection, error) from error
+            except asyncio.CancelledError:
+                connection.terminate()
+                raise
+            finally:
+                self._pool.release(connection)
+            await _back_off(attempt)
+        raise AssertionError("the last attempt returns or raises")
 
     @staticmethod
     def _is_worth_another_try(connection: Connection, error: Exception) -> bool:
@@ -153,13 +140,13 @@ class Database:
             return False
         if isinstance(error, asyncpg.PostgresError) and error.sqlstate and error.sqlstate.startswith("57P"):
             return True
-        return isinstance(error, _LOST)
+        return isinstance(error, LOST)
 
     @staticmethod
     def _give_up(connection: Connection, error: Exception) -> FrostbyteError:
         """Of a write. A connection that may still be busy, or leads to a server that is no primary, is not kept."""
         state = getattr(error, "sqlstate", None)
-        if isinstance(error, _LOST) or _is_fatal(error):
+        if isinstance(error, LOST) or _is_fatal(error):
             connection.terminate()
             return Unavailable(f"the database was lost: {error or type(error).__name__}", outcome="unknown")
         if state == _READ_ONLY_STATE:
@@ -188,7 +175,7 @@ def _refusal(error: asyncpg.PostgresError) -> Refused:
 def _explain(error: Exception) -> FrostbyteError:
     """The statement was undone, or never ran."""
     state = getattr(error, "sqlstate", None) or ""
-    if not isinstance(error, _LOST) and state[:2] not in _BUSY_STATES and state not in {_READ_ONLY_STATE}:
+    if not isinstance(error, LOST) and state[:2] not in _BUSY_STATES and state not in {_READ_ONLY_STATE}:
         _log.error("metadata: the database refused a statement: %s", error, exc_info=error)
     return Unavailable(f"the database: {error or type(error).__name__}")
 

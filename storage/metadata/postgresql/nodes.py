@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from storage.base.errors import Refused
 from storage.metadata.commands import RegisterNode, SetNodeState
-from storage.metadata.postgresql.database import Connection, Database
+from storage.metadata.postgresql.database import Database
+from storage.metadata.postgresql.pool import Connection
 from storage.metadata.records import decode_report, encode_record
 from storage.model import ClusterMap, Node, NodeReport, NodeState
 

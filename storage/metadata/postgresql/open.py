@@ -15,7 +15,6 @@ import asyncpg
 from storage.base.clock import Clock
 from storage.base.errors import FrostbyteError, Unavailable
 from storage.metadata.postgresql.database import (
-    ACQUIRE_DEADLINE_S,
     COMMAND_DEADLINE_S,
     POOL_CONNECTIONS_MAX,
     SESSION_SETTINGS,
@@ -23,14 +22,14 @@ from storage.metadata.postgresql.database import (
 )
 from storage.metadata.postgresql.durability import Durability
 from storage.metadata.postgresql.engine import PostgresMetadata
+from storage.metadata.postgresql.pool import ACQUIRE_DEADLINE_S, LOST, Connection, ConnectionPool
 from storage.metadata.postgresql.schema import MIGRATIONS, SCHEMA, migrate, read_schema_version, require_known_version
 
 SERVER_VERSION_MIN = 14
 
 _STATEMENTS_CACHED = 256
-_QUERIES_PER_CONNECTION_MAX = 10_000_000
 _SERVER_SETTINGS = {**SESSION_SETTINGS, "search_path": SCHEMA}
-_CONNECT_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_CONNECT_ERRORS = (*LOST, asyncpg.PostgresError)
 _SELECT_DURABILITY = (
     "SELECT current_setting('fsync')::boolean, current_setting('full_page_writes')::boolean,"
     " current_setting('synchronous_commit'), current_setting('synchronous_standby_names'),"
@@ -53,13 +52,13 @@ async def open_postgres_metadata(
             await migrate(connection)
         await _require_schema(connection)
         durability = Durability(*(await connection.fetchrow(_SELECT_DURABILITY) or ()))
-        pool = await _create_pool(dsn, connections_max)
     except _CONNECT_ERRORS as error:
         raise Unavailable(f"the database cannot be opened: {error or type(error).__name__}") from error
     finally:
         connection.terminate()
     for problem in durability.problems:
         _log.warning("metadata: %s", problem)
+    pool = ConnectionPool(lambda: _connect(dsn), connections_max)
     return PostgresMetadata(Database(pool, clock), durability)
 
 
@@ -76,28 +75,24 @@ async def migrate_postgres_metadata(dsn: str) -> tuple[int, int]:
         connection.terminate()
 
 
-async def connect_postgres(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
+async def connect_postgres(dsn: str) -> Connection:
     """One connection with the usual settings. Unavailable; FrostbyteError for a dsn that makes no sense."""
     try:
-        return await asyncpg.connect(_with_defaults(dsn), timeout=ACQUIRE_DEADLINE_S, server_settings=_SERVER_SETTINGS)
+        return await _connect(dsn)
     except ValueError as error:
         raise FrostbyteError(f"the metadata's dsn: {error}") from error
     except _CONNECT_ERRORS as error:
         raise Unavailable(f"the database does not answer: {error or type(error).__name__}") from error
 
 
-async def _create_pool(dsn: str, connections_max: int) -> asyncpg.Pool[asyncpg.Record]:
-    return await asyncpg.create_pool(
+async def _connect(dsn: str) -> Connection:
+    return await asyncpg.connect(
         _with_defaults(dsn),
-        min_size=1,
-        max_size=connections_max,
-        max_queries=_QUERIES_PER_CONNECTION_MAX,
         timeout=ACQUIRE_DEADLINE_S,
         command_timeout=COMMAND_DEADLINE_S,
         statement_cache_size=_STATEMENTS_CACHED,
         max_cached_statement_lifetime=0,
         max_cacheable_statement_size=0,
-        reset=_keep_settings,
         server_settings=_SERVER_SETTINGS,
     )
 
@@ -110,11 +105,7 @@ def _with_defaults(dsn: str) -> str:
     return f"{dsn}{'&' if query else '?'}target_session_attrs=read-write"
 
 
-async def _keep_settings(_: asyncpg.Connection[asyncpg.Record]) -> None:
-    """In place of the pool's reset, which would be another round trip after each statement: ours leave nothing."""
-
-
-async def _require_server(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _require_server(connection: Connection) -> None:
     version = connection.get_server_version()
     if version.major < SERVER_VERSION_MIN:
         raise FrostbyteError(f"PostgreSQL {SERVER_VERSION_MIN} or later is needed, this is {version.major}")
@@ -123,7 +114,7 @@ async def _require_server(connection: asyncpg.Connection[asyncpg.Record]) -> Non
         raise FrostbyteError(f"the database keeps its text in {encoding}; it must be UTF8")
 
 
-async def _require_schema(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+async def _require_schema(connection: Connection) -> None:
     version = await read_schema_version(connection)
     require_known_version(version)
     if version < len(MIGRATIONS):

@@ -1,6 +1,6 @@
 """Forward migrations. A database carries its version; a newer one is refused with one line.
 
-Functions are part of the schema. One whose parameters or meaning change gets a new name in a later migration, so that
+Functions are a part of the schema. One whose parameters or meaning change gets a new name in a later migration, so that
 gateways of the release before go on while a rolling upgrade runs; a released migration is never edited.
 """
 
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import asyncpg
-
 from storage.base.errors import FrostbyteError
 from storage.metadata.postgresql import blobs, commits, deletes, listing, objects, sessions, uploads, versions
+from storage.metadata.postgresql.pool import Connection
 from storage.metadata.postgresql.tables import FUNCTIONS_1, TABLES_1, TYPES_1
 
 SCHEMA = "frostbyte"
@@ -38,7 +37,7 @@ MIGRATIONS: Migrations = (_VERSION_1,)
 """statements that lead from version n to n + 1, at index n; a released one is never edited"""
 
 
-async def read_schema_version(connection: asyncpg.Connection[asyncpg.Record]) -> int:
+async def read_schema_version(connection: Connection) -> int:
     """0 for a database without our tables."""
     if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.meta") is None:
         return 0
@@ -55,7 +54,7 @@ def require_known_version(version: int, migrations: Migrations = MIGRATIONS) -> 
         )
 
 
-async def migrate(connection: asyncpg.Connection[asyncpg.Record], migrations: Migrations = MIGRATIONS) -> int:
+async def migrate(connection: Connection, migrations: Migrations = MIGRATIONS) -> int:
     """Bring the database forward, each step one transaction: a crash leaves a whole version. → the version now.
 
     Several processes may do it at once: one does, the others wait and find it done.
@@ -72,7 +71,7 @@ async def migrate(connection: asyncpg.Connection[asyncpg.Record], migrations: Mi
     return version
 
 
-async def _run_step(connection: asyncpg.Connection[asyncpg.Record], statements: Sequence[str], version: int) -> None:
+async def _run_step(connection: Connection, statements: Sequence[str], version: int) -> None:
     if version == 1:
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
     await connection.execute(f"SET LOCAL search_path = {SCHEMA}")

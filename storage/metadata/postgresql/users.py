@@ -9,7 +9,8 @@ import msgspec
 from storage.base.errors import BucketNotEmpty, LimitExceeded, NoSuchUser, UserAlreadyExists
 from storage.metadata.commands import CreateAccessKey, CreateUser, DeleteAccessKey, DeleteUser, PutRootUser
 from storage.metadata.postgresql.configuration import raise_configuration_sequence
-from storage.metadata.postgresql.database import Connection, Database, is_storable
+from storage.metadata.postgresql.database import Database, is_storable
+from storage.metadata.postgresql.pool import Connection
 from storage.model import AccessKey, User
 
 _USER = "canonical_id, name, display_name, email, is_root, created_ms"

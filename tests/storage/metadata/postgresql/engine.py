@@ -22,6 +22,8 @@ class PostgresEngine:
     def __init__(self, _: Path | None = None) -> None:
         self.clock = ManualClock()
         self.dsn = ""
+        self.is_spoiled = False
+        """set by a test that changes the schema"""
         self._databases = shared_databases()
         self._workers: list[PostgresMetadata] = []
         self._checking: asyncpg.Connection[asyncpg.Record] | None = None
@@ -51,4 +53,4 @@ class PostgresEngine:
             await worker.close()
         if self._checking is not None:
             await self._checking.close()
-        await self._databases.give_back(self.dsn)
+        await self._databases.give_back(self.dsn, is_spoiled=self.is_spoiled)

@@ -1,0 +1,103 @@
+"""How often an operation goes to the database and back, counted on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from storage.metadata.commands import DeleteTarget, DeleteVersions, RenewSession
+from storage.metadata.postgresql.deletes import TARGETS_PER_TRANSACTION
+from storage.metadata.postgresql.engine import PostgresMetadata
+from storage.model import ByteRange
+from tests.postgres_server import shared_databases
+from tests.storage.metadata.builders import Worker
+from tests.storage.metadata.postgresql.engine import PostgresEngine
+from tests.storage.metadata.postgresql.proxy import PostgresProxy
+
+Operation = Callable[[], Awaitable[object]]
+
+
+@pytest.fixture
+async def proxy(postgres: PostgresEngine, tmp_path: Path) -> AsyncIterator[PostgresProxy]:
+    """Between the engine and its server."""
+    running = PostgresProxy(tmp_path, shared_databases().server.directory)
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def metadata(postgres: PostgresEngine, proxy: PostgresProxy) -> PostgresMetadata:
+    """Through the proxy, over a single connection."""
+    database = postgres.dsn.partition("?")[0].rpartition("/")[2]
+    dsn = shared_databases().server.dsn(database, proxy.directory)
+    return await postgres.open(connections_max=1, dsn=dsn)
+
+
+async def count(proxy: PostgresProxy, operation: Operation) -> int:
+    """Of the third time: statements are prepared then, and the types of their parameters known."""
+    await operation()
+    await operation()
+    before = proxy.round_trips
+    await operation()
+    return proxy.round_trips - before
+
+
+async def test_an_object_write_is_one_round_trip(worker: Worker, proxy: PostgresProxy) -> None:
+    """Inline or chunked, new or replaced; a part; a part again; a delete of one or of a batch."""
+    numbers = iter(range(1000))
+    upload = await worker.create_upload(b"m")
+    targets = tuple(DeleteTarget(b"%d" % number) for number in range(TARGETS_PER_TRANSACTION))
+    operations: dict[str, Operation] = {
+        "new": lambda: worker.put(b"new%d" % next(numbers)),
+        "replaced": lambda: worker.put(b"replaced"),
+        "chunked": lambda: worker.put(b"chunked", blob=worker.chunked(100, 10)),
+        "part": lambda: worker.put_part(upload, next(numbers) + 1),
+        "same part": lambda: worker.put_part(upload, 1),
+        "delete": lambda: worker.delete(b"replaced"),
+        "delete many": lambda: worker.apply(DeleteVersions(worker.bucket.bucket_id, targets)),
+        "renew": lambda: worker.apply(RenewSession(worker.session_id, 0)),
+    }
+    counted = {name: await count(proxy, operation) for name, operation in operations.items()}
+    assert counted == dict.fromkeys(operations, 1)
+
+
+async def test_completing_and_copying_are_one_round_trip(worker: Worker, proxy: PostgresProxy) -> None:
+    """However many parts there are."""
+    uploads = [await worker.create_upload(b"k") for _ in range(3)]
+    parts = {upload.upload_id: [await worker.put_part(upload, number) for number in (1, 2)] for upload in uploads}
+    numbers = iter(uploads)
+
+    async def complete() -> None:
+        upload = next(numbers)
+        await worker.complete(upload, parts[upload.upload_id])
+
+    assert await count(proxy, complete) == 1
+    extents = (await worker.metadata.read_version(worker.bucket.bucket_id, b"k")).extents
+    assert await count(proxy, lambda: worker.share(extents, b"copy")) == 1
+
+
+async def test_a_read_is_one_round_trip(worker: Worker, proxy: PostgresProxy) -> None:
+    """GET, ranged GET, HEAD, by version, a page of a listing with and without a delimiter, configuration."""
+    metadata, bucket_id = worker.metadata, worker.bucket.bucket_id
+    for object_key in (b"a/1", b"a/2", b"b/1", b"c"):
+        await worker.put(object_key, blob=worker.chunked(100, 10))
+    upload = await worker.create_upload(b"m")
+    await worker.put_part(upload, 1)
+    operations: dict[str, Operation] = {
+        "get": lambda: metadata.read_version(bucket_id, b"c"),
+        "range": lambda: metadata.read_version(bucket_id, b"c", byte_range=ByteRange(55, 77)),
+        "head": lambda: metadata.read_version(bucket_id, b"c", "null", with_body=False),
+        "list": lambda: metadata.list_heads(bucket_id, limit=2),
+        "roll up": lambda: metadata.list_heads(bucket_id, delimiter=b"/"),
+        "uploads": lambda: metadata.list_uploads(bucket_id, delimiter=b"/"),
+        "parts": lambda: metadata.list_parts(bucket_id, b"m", upload.upload_id),
+        "bucket": lambda: metadata.find_bucket("bucket"),
+        "sequence": lambda: metadata.configuration_sequence(),
+        "key": lambda: metadata.find_access_key("nobody"),
+        "map": lambda: metadata.cluster_map(),
+    }
+    counted = {name: await count(proxy, operation) for name, operation in operations.items()}
+    assert counted == dict.fromkeys(operations, 1)
