@@ -58,7 +58,7 @@ def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         return
     directory = tmp_path_factory.mktemp(f"frostbyte-{request.param}")
     certificates = make_certificates(directory) if request.param == "https" else None
-    with running_frostbyte(directory / "data", certificates=certificates) as running:
+    with running_frostbyte(directory, certificates=certificates) as running:
         yield running
 
 

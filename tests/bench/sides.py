@@ -16,7 +16,7 @@ from tests.bench.processes import find_tree
 from tests.bench.requests import SignedConnection
 from tests.clients.endpoint import Endpoint
 from tests.clients.programs import find_program, run_program
-from tests.clients.server import choose_port
+from tests.probe.server import free_port
 
 ACCESS_KEY_ID = "BENCHBENCHBENCHBENCH"
 SECRET_ACCESS_KEY = "bench-secret-bench-secret-bench-secret-00"
@@ -100,7 +100,7 @@ class Side:
 
 def frostbyte(home: Path, copies: int, arguments: Sequence[str] = ()) -> Side:
     """`frostbyte up` with its defaults: three datanodes, a worker per processor, every acknowledgement synced."""
-    port = choose_port()
+    port = free_port()
     program = _program("frostbyte")
     words = [program, "up", "--data", str(home / "data"), "--listen", f"127.0.0.1:{port}"]
     words += ["--replicas", str(copies), *arguments]
@@ -124,7 +124,7 @@ def seaweedfs(home: Path, copies: int, *, fsync: bool = False) -> Side:
     home.mkdir(parents=True, exist_ok=True)
     (home / "s3.json").write_text(json.dumps({"identities": [identity]}))
     (home / "server").mkdir(exist_ok=True)
-    port, master, filer = choose_port(), _weed_port(), _weed_port()
+    port, master, filer = free_port(), _weed_port(), _weed_port()
     words = [program, "server", "-ip=127.0.0.1", f"-dir={home / 'server'}", "-s3", f"-s3.port={port}"]
     words += [f"-s3.config={home / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-filer.port={filer}"]
     words += [f"-master.port={master}", "-master.telemetry=false", f"-volume.port={_weed_port()}"]
@@ -147,7 +147,7 @@ def seaweedfs(home: Path, copies: int, *, fsync: bool = False) -> Side:
 
 def rclone_serve(home: Path) -> Side:
     """`rclone serve s3` over a directory."""
-    program, port = _program("rclone"), choose_port()
+    program, port = _program("rclone"), free_port()
     (home / "files").mkdir(parents=True, exist_ok=True)
     words = [program, "serve", "s3", str(home / "files"), "--addr", f"127.0.0.1:{port}"]
     words += ["--auth-key", f"{ACCESS_KEY_ID},{SECRET_ACCESS_KEY}", "--vfs-cache-mode", "off"]
@@ -157,7 +157,7 @@ def rclone_serve(home: Path) -> Side:
 
 def moto_server(home: Path) -> Side:
     """`moto_server`, which keeps everything in memory and checks no signature."""
-    program, port = _program("moto_server"), choose_port()
+    program, port = _program("moto_server"), free_port()
     words = [program, "-H", "127.0.0.1", "-p", str(port)]
     return Side("moto_server", _endpoint(port), "in memory", "", [Command(words)], home / "moto.log")
 
@@ -174,9 +174,9 @@ def _endpoint(port: int) -> Endpoint:
 
 def _weed_port() -> int:
     """SeaweedFS adds 10,000 to a port for its gRPC twin."""
-    port = choose_port()
+    port = free_port()
     while port > 55_000:
-        port = choose_port()
+        port = free_port()
     return port
 
 

@@ -7,20 +7,24 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import boto3
 from botocore.config import Config
 
+from tests.clients.certificates import CertificateFiles
+
 ACCESS_KEY_ID = "AKIAPROBEPROBEPROBE1"
 SECRET_ACCESS_KEY = "probe/secret+of/the+tests/0123456789abcd"
 REGION = "us-east-1"
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
 ROLE_MODULES = {
     "metadata": "storage.metadata",
@@ -41,25 +45,38 @@ class Server:
     """One `frostbyte up` over one data directory, as often as it is started."""
 
     def __init__(
-        self, home: Path, settings: Mapping[str, Any] | None = None, *flags: str, scheme: str = "http"
+        self,
+        home: Path,
+        settings: Mapping[str, Any] | None = None,
+        *flags: str,
+        certificates: CertificateFiles | None = None,
+        as_users_do: bool = False,
     ) -> None:
+        """settings: of its config.json, over what suits tests. as_users_do: without one. certificates: over https."""
         self.home = home
         self.data = home / "data"
         self.port = free_port()
-        self.endpoint = f"{scheme}://127.0.0.1:{self.port}"
+        self.endpoint = f"{'https' if certificates else 'http'}://127.0.0.1:{self.port}"
         self.log = home / "server.log"
         self._flags = flags
-        self._settings = dict(settings or {})
+        self._settings = None if as_users_do else {"reserve_bytes": 0, "drain_timeout_s": 10, **(settings or {})}
+        self._certificates = certificates
+        self._tls = ssl.create_default_context(cafile=str(certificates.ca)) if certificates else None
         self._process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
 
     def start(self) -> None:
         """Start and wait until a write would succeed."""
         self.home.mkdir(parents=True, exist_ok=True)
-        config = self.home / "config.json"
-        config.write_text(json.dumps({"reserve_bytes": 0, "drain_timeout_s": 10, **self._settings}))
-        command = [sys.executable, "-m", "s3gw.cli", "up", "--data", str(self.data), "--config", str(config)]
+        command = [sys.executable, "-m", "s3gw.cli", "up", "--data", str(self.data)]
         command += ["--listen", f"127.0.0.1:{self.port}", *self._flags]
+        if self._settings is not None:
+            config = self.home / "config.json"
+            config.write_text(json.dumps(self._settings))
+            command += ["--config", str(config)]
+        if self._certificates is not None:
+            command += ["--tls-cert", str(self._certificates.certificate)]
+            command += ["--tls-key", str(self._certificates.private_key)]
         environment = {
             **os.environ,
             "FROSTBYTE_ROOT_ACCESS_KEY_ID": ACCESS_KEY_ID,
@@ -67,7 +84,7 @@ class Server:
             **self.environment,
         }
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         self.wait_ready()
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> float:
@@ -82,9 +99,12 @@ class Server:
         raise AssertionError(f"not ready; the log ends with:\n{self.log.read_text()[-4000:]}")
 
     def ready(self) -> bool:
-        """One plain HTTP question, without a client library in between."""
+        """One HTTP question, without a client library in between."""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            with ExitStack() as opened:
+                connection = opened.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=5))
+                if self._tls is not None:
+                    connection = opened.enter_context(self._tls.wrap_socket(connection, server_hostname="127.0.0.1"))
                 connection.sendall(b"GET /-/ready HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n")
                 return b" 200 " in connection.recv(200).split(b"\r\n")[0]
         except OSError:
@@ -101,6 +121,7 @@ class Server:
             region_name=REGION,
             aws_access_key_id=ACCESS_KEY_ID,
             aws_secret_access_key=SECRET_ACCESS_KEY,
+            verify=str(self._certificates.ca) if self._certificates else None,
             config=config,
         )
 
