@@ -128,9 +128,16 @@ class PostgresServer:
                 self._process.send_signal(signal.SIGQUIT)
                 self._process.wait(STOP_DEADLINE_S)
 
+    async def create_database(self, name: str) -> str:
+        """→ its DSN."""
+        connection = await asyncpg.connect(self.dsn())
+        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.close()
+        return self.dsn(name)
+
     def stop(self) -> None:
-        """End it and remove its directory."""
-        self.end()
+        """End it at once and remove its directory."""
+        self.end(signal.SIGQUIT)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _initialise(self) -> None:
@@ -190,11 +197,7 @@ class TestDatabases:
             await _empty(self._given_dsn)
             return self._given_dsn
         self._count += 1
-        name = f"test_{self._count}"
-        connection = await asyncpg.connect(self._server.dsn())
-        await connection.execute(f"CREATE DATABASE {name}")
-        await connection.close()
-        return self._server.dsn(name)
+        return await self._server.create_database(f"test_{self._count}")
 
     async def give_back(self, dsn: str, *, is_spoiled: bool = False) -> None:
         """After everybody else has hung up. is_spoiled: the test changed more than rows."""

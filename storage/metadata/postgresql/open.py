@@ -28,7 +28,6 @@ from storage.metadata.postgresql.schema import MIGRATIONS, SCHEMA, migrate, read
 SERVER_VERSION_MIN = 14
 
 _STATEMENTS_CACHED = 256
-_SERVER_SETTINGS = {**SESSION_SETTINGS, "search_path": SCHEMA}
 _CONNECT_ERRORS = (*LOST, asyncpg.PostgresError)
 _SELECT_DURABILITY = (
     "SELECT current_setting('fsync')::boolean, current_setting('full_page_writes')::boolean,"
@@ -93,7 +92,7 @@ async def _connect(dsn: str) -> Connection:
         statement_cache_size=_STATEMENTS_CACHED,
         max_cached_statement_lifetime=0,
         max_cacheable_statement_size=0,
-        server_settings=_SERVER_SETTINGS,
+        server_settings={**SESSION_SETTINGS, "search_path": SCHEMA},
     )
 
 
