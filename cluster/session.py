@@ -70,13 +70,13 @@ class ReadTracker:
 class Incarnation:
     """One session. `writes` counts those that hold it: while there are any it is not closed."""
 
-    __slots__ = ("began_s", "counter", "renewed_s", "session_id", "writes")
+    __slots__ = ("counter", "needed_s", "opened_s", "renewed_s", "replaced_s", "session_id", "writes")
 
-    def __init__(self, session_id: bytes, began_s: float) -> None:
+    def __init__(self, session_id: bytes, opened_s: float) -> None:
         self.session_id = session_id
-        self.began_s = began_s
-        """when it was opened, or since it was replaced"""
-        self.renewed_s = began_s
+        self.opened_s = self.renewed_s = opened_s
+        self.replaced_s = self.needed_s = 0.0
+        """when another one took its place, and when it was last needed after that"""
         self.counter = 0
         self.writes = 0
 
@@ -167,9 +167,9 @@ class WriteSession:
                 return
             for replaced in list(self._replaced):
                 await self._renew_or_close(replaced)
-            if self._clock.monotonic_s() - current.began_s >= self._rotate_after_s:
+            if self._clock.monotonic_s() - current.opened_s >= self._rotate_after_s:
                 await self._open()
-                current.began_s = self._clock.monotonic_s()
+                current.replaced_s = current.needed_s = self._clock.monotonic_s()
                 self._replaced.append(current)
 
     def _open_one(self) -> Incarnation:
@@ -191,10 +191,11 @@ class WriteSession:
         return True
 
     async def _renew_or_close(self, replaced: Incarnation) -> None:
-        """A replaced session ends with its last write, and a lease after that: a commit without blobs holds nothing."""
-        if replaced.writes:
-            replaced.began_s = self._clock.monotonic_s()
-        if self._clock.monotonic_s() - replaced.began_s >= self._lease_ttl_s:
+        """A replaced session ends a lease after its last write (a commit without blobs holds nothing) and after the
+        last read that began before the new one was opened, which does not say of reads that are older than itself."""
+        if replaced.writes or self._reads.oldest_age_ms() >= (self._clock.monotonic_s() - replaced.replaced_s) * 1000:
+            replaced.needed_s = self._clock.monotonic_s()
+        if self._clock.monotonic_s() - replaced.needed_s >= self._lease_ttl_s:
             await self._apply(CloseSession(replaced.session_id))
         elif await self._renew(replaced):
             return

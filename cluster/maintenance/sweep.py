@@ -23,7 +23,7 @@ class SweepSettings(NamedTuple):
     lease_ttl_ms: int = 30_000
     """a session that was not renewed for this long is fenced"""
     read_margin_ms: int = 15_000
-    """kept between a release and the oldest read: more than a renewal may take on its way"""
+    """more than a renewal may take on its way"""
     orphan_age_ms: int = 3_600_000
     """the youngest orphan of a session that is fenced or closed"""
     unknown_age_ms: int = 24 * 3_600_000
@@ -48,12 +48,6 @@ class OrphanPlan(NamedTuple):
 
     quarantine: list[ChunkId]
     seen: dict[bytes, int]
-
-
-def choose_release_cutoff_ms(sessions: Iterable[WriteSession], now_ms: int, margin_ms: int) -> int:
-    """Blobs released before this moment are held by no running read of an open session."""
-    oldest_read_ms = min((it.oldest_read_ms for it in sessions if it.state is SessionState.OPEN), default=now_ms)
-    return min(oldest_read_ms, now_ms) - margin_ms
 
 
 def plan_released(blobs: Iterable[Blob], cluster_map: ClusterMap) -> ReleasedPlan:

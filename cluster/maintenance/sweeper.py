@@ -1,9 +1,12 @@
 """Executes what sweep.py plans, in small bounded steps, so that nothing but time is lost when it stops anywhere.
 
-One run: 1. fence sessions whose lease ran out; 2. delete released chunks, then forget their blobs; 3. look through
-inventories for orphans and set aside those that were seen before; 4. purge what was set aside long ago; 5. after a pass
-over every node, forget sessions of which nothing is left. A crash after any step leaves work for the next run: a chunk
-that was deleted and not forgotten is deleted again, which is no error.
+One run: 1. fence sessions that were silent for a lease; 2. delete released chunks, then forget their blobs; 3. look
+through inventories for orphans and set aside those that were seen before; 4. purge what was set aside long ago;
+5. after a pass over every node, forget sessions of which nothing is left. A crash after any step leaves work for the
+next run: a chunk that was deleted and not forgotten is deleted again, which is no error.
+
+A lease is in the wall time of the metadata's owner. So that a clock that is set forward fences nobody who lives, none
+is fenced before this process has seen a session unchanged for a lease, by its own steady clock.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ from typing import NamedTuple
 
 from cluster.maintenance.node_calls import NodeCalls
 from cluster.maintenance.orphans import OrphanPasses
+from cluster.maintenance.read_horizon import ReadHorizon
 from cluster.maintenance.sweep import (
     SweepSettings,
     choose_forgettable,
     choose_forgettable_sessions,
-    choose_release_cutoff_ms,
     plan_released,
 )
 from cluster.nodes import NodePool
@@ -74,6 +77,7 @@ class Sweeper:
         self._settings = settings
         self._pause_s = pause_s
         self._orphans = OrphanPasses(metadata, clock, settings, pause_s)
+        self._horizon = ReadHorizon(settings.read_margin_ms / 1000)
         self._running = asyncio.Lock()
 
     async def run(self) -> None:
@@ -88,8 +92,9 @@ class Sweeper:
             cluster_map = self._current_map()
             await self._nodes.adopt(cluster_map)
             calls = NodeCalls(self._nodes)
-            fenced: list[bytes] = await self._metadata.apply(FenceSessions(self._settings.lease_ttl_ms))
-            deleted, forgotten = await self._sweep_released(cluster_map, calls)
+            cutoff_ms = self._horizon.look(await self._metadata.list_sessions(), self._clock.monotonic_s())
+            fenced = await self._fence()
+            deleted, forgotten = await self._sweep_released(cutoff_ms, cluster_map, calls)
             suspected = quarantined = purged = 0
             for number in _reachable(cluster_map):
                 orphans = await self._orphans.look_through(number, calls, whole=whole_pass)
@@ -100,12 +105,16 @@ class Sweeper:
             unreachable = tuple(sorted(calls.unreachable))
             return SweepReport(len(fenced), deleted, forgotten, suspected, quarantined, purged, sessions, unreachable)
 
-    async def _sweep_released(self, cluster_map: ClusterMap, calls: NodeCalls) -> tuple[int, int]:
+    async def _fence(self) -> list[bytes]:
+        if self._horizon.silent_s * 1000 < self._settings.lease_ttl_ms:
+            return []
+        fenced: list[bytes] = await self._metadata.apply(FenceSessions(self._settings.lease_ttl_ms))
+        return fenced
+
+    async def _sweep_released(self, cutoff_ms: int, cluster_map: ClusterMap, calls: NodeCalls) -> tuple[int, int]:
         """(chunks deleted, blobs forgotten)"""
         deleted = forgotten = 0
         for _ in range(RELEASED_BATCHES_MAX):
-            sessions = await self._metadata.list_sessions()
-            cutoff_ms = choose_release_cutoff_ms(sessions, self._clock.now_ms(), self._settings.read_margin_ms)
             blobs = await self._metadata.list_released_blobs(cutoff_ms, RELEASED_BATCH_BLOBS)
             plan = plan_released(blobs, cluster_map)
             deleted += sum(

@@ -128,11 +128,13 @@ def make_timing(settings: TimingSettings) -> Timing:
 
 
 def make_sweep_settings(settings: MaintenanceSettings) -> SweepSettings:
-    """For the sweeper. Two passes that see an orphan are at least half an interval apart, so that they are two."""
+    """For the sweeper. Two passes that see an orphan are at least half an interval apart, so that they are two; a call
+    to the metadata takes at most a third of a lease (cluster/session.py), so half of one is margin enough."""
     defaults = SweepSettings()
     orphan_age_ms = round(settings.orphan_age_s * 1000)
     return defaults._replace(
         lease_ttl_ms=round(settings.lease_ttl_s * 1000),
+        read_margin_ms=round(settings.lease_ttl_s * 500),
         orphan_age_ms=orphan_age_ms,
         unknown_age_ms=max(defaults.unknown_age_ms, orphan_age_ms),
         passes_apart_ms=min(defaults.passes_apart_ms, round(settings.sweep_interval_s * 500)),

@@ -45,3 +45,7 @@ class ManualClock:
         """Move both times forward."""
         self._now_ms += round(seconds * 1000)
         self._monotonic_s += seconds
+
+    def set_wall(self, seconds: float) -> None:
+        """Somebody sets the clock: wall time jumps by so much, either way; steady time does not."""
+        self._now_ms += round(seconds * 1000)

@@ -161,6 +161,25 @@ async def test_a_session_is_replaced_every_day(scene: Scene) -> None:
     assert (await scene.record(new)).state is SessionState.OPEN
 
 
+async def test_a_replaced_session_stays_for_the_reads_that_are_older_than_the_new_one(scene: Scene) -> None:
+    """The new one cannot vouch for them: its record begins when it was opened."""
+    old = scene.session.session_id
+    with scene.reads.track():
+        begun_ms = scene.clock.now_ms()
+        scene.clock.advance(ROTATE_AFTER_S)
+        await scene.session.renew()
+        for _ in range(5):
+            scene.clock.advance(25)
+            await scene.session.renew()
+        record = await scene.record(old)
+        assert (record.state, begun_ms - 10 <= record.oldest_read_ms <= begun_ms) == (SessionState.OPEN, True)
+    with scene.reads.track():  # a younger one is the new session's
+        for _ in range(3):
+            scene.clock.advance(25)
+            await scene.session.renew()
+        assert (await scene.record(old)).state is SessionState.CLOSED
+
+
 async def test_a_replaced_session_may_be_fenced_or_stopped(scene: Scene) -> None:
     """Fenced: it is let go. Stopped: both are closed."""
     first = scene.session.session_id

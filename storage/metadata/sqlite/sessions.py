@@ -57,6 +57,13 @@ def extend_leases(execute: Execute, now_ms: int) -> None:
     execute(_EXTEND_LEASES, (now_ms,))
 
 
+def newest_renewal_ms(execute: Execute) -> int:
+    """Where an owner's time begins at least: what it records must not seem older than what was recorded before it
+    (cluster/maintenance/read_horizon.py), however the machine's clock was set meanwhile."""
+    newest_ms: int = execute("SELECT coalesce(max(renewed_ms), 0) FROM write_sessions").fetchone()[0]
+    return newest_ms
+
+
 def list_sessions(execute: Execute) -> list[WriteSession]:
     """All of them; one per worker incarnation that was not forgotten."""
     return [

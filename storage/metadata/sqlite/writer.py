@@ -36,6 +36,7 @@ from storage.metadata.journal import AppliedGroup, Journal
 from storage.metadata.sqlite.apply import HANDLERS
 from storage.metadata.sqlite.checkpoint import Checkpointer
 from storage.metadata.sqlite.database import Transaction
+from storage.metadata.sqlite.sessions import newest_renewal_ms
 from storage.metadata.sqlite.space import SpaceReserve
 
 QUEUE_COMMANDS_MAX = 4096
@@ -101,6 +102,7 @@ class GroupCommitter:
         self._connection = connection
         self._cursor = connection.cursor()
         self._transaction = Transaction(self._cursor)
+        self._transaction.now_ms = newest_renewal_ms(self._cursor.execute)
         self._clock = clock
         self._journal = journal
         self._checkpointer = checkpointer

@@ -10,7 +10,6 @@ from cluster.maintenance.sweep import (
     choose_forgettable,
     choose_forgettable_sessions,
     choose_orphan_suspects,
-    choose_release_cutoff_ms,
     plan_orphans,
     plan_released,
     skip_open_session,
@@ -54,18 +53,6 @@ entries_strategy = st.lists(
 def node(number: int, state: NodeState = NodeState.UP) -> Node:
     """A registry record."""
     return Node(number, NodeReport(f"{number:032x}", "c", f"unix:/{number}", "z/h/d", 100, 50, 10, 1), state, 0)
-
-
-@given(sessions_strategy, st.integers(0, 10**9), st.integers(0, 10**5))
-def test_the_cutoff_is_before_every_read_of_an_open_session(
-    sessions: list[WriteSession], now_ms: int, margin_ms: int
-) -> None:
-    """By the margin at least; sessions that are over hold nothing back."""
-    cutoff_ms = choose_release_cutoff_ms(sessions, now_ms, margin_ms)
-    assert cutoff_ms <= now_ms - margin_ms
-    oldest = [session.oldest_read_ms for session in sessions if session.state is SessionState.OPEN]
-    assert all(cutoff_ms <= oldest_ms - margin_ms for oldest_ms in oldest)
-    assert cutoff_ms == min([now_ms, *oldest]) - margin_ms
 
 
 @given(

@@ -320,3 +320,17 @@ async def test_below_the_reserve_only_what_grows_is_refused(tmp_path: Path) -> N
     await full.delete(b"k")
     await full.metadata.close()
     await owner.close()
+
+
+async def test_time_goes_on_where_it_was_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    """Not only while an owner lives: the next one begins where the last renewal was recorded."""
+    clock = ManualClock()
+    before = await open_owned_metadata(tmp_path, clock=clock)
+    await before.apply(OpenSession(b"a" * 8, "one"))
+    recorded_ms = clock.now_ms()
+    await before.close()
+    clock.set_wall(-7200)
+    after = await open_owned_metadata(tmp_path, clock=clock)
+    await after.apply(OpenSession(b"b" * 8, "two"))
+    assert {session.renewed_ms for session in await after.list_sessions()} == {recorded_ms}
+    await after.close()
