@@ -131,7 +131,7 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         repairs.start()
         running.push_async_callback(repairs.stop)
         yield Cluster(
-            ObjectStore(settings.cluster_id, keyring, metadata, writer, reader, outside.new_hasher),
+            ObjectStore(settings.cluster_id, keyring, metadata, writer, reader, outside.new_hasher, clock),
             Directory(metadata, keyring, clock),
             Operations(metadata, session, placer, maps, hints, budget, redundancy),
         )

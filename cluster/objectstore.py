@@ -18,6 +18,7 @@ from cluster.body import Body, BodyDigests
 from cluster.copied_body import CopiedBody, NewHasher
 from cluster.reader import MAC_KEY_VERSION, ObjectReading, Reader
 from cluster.writer import Writer, Written
+from storage.base.clock import Clock
 from storage.base.errors import NoSuchKey, NoSuchVersion, SourceChanged
 from storage.base.ids import VERSION_UID_BYTES
 from storage.crypto.keyring import Keyring
@@ -52,7 +53,7 @@ from storage.model import (
 __all__ = ["CopySource", "ObjectReading", "ObjectStore", "PutRequest", "PutResult"]
 
 DEFAULT_CHECKSUM = ChecksumAlgorithm.CRC64NVME
-UPLOAD_ID_BYTES = 32
+UPLOAD_ID_RANDOM_BYTES = 26
 
 
 class PutRequest(NamedTuple):
@@ -88,6 +89,7 @@ class ObjectStore:
         writer: Writer,
         reader: Reader,
         new_hasher: NewHasher,
+        clock: Clock,
     ) -> None:
         self._cluster_id = cluster_id
         self._keyring = keyring
@@ -95,6 +97,7 @@ class ObjectStore:
         self._writer = writer
         self._reader = reader
         self._new_hasher = new_hasher
+        self._clock = clock
 
     # ------------------------------------------------------------------ objects
 
@@ -164,7 +167,8 @@ class ObjectStore:
         checksum_type: ChecksumType | None,
     ) -> Upload:
         """An upload that stays open until it is completed or aborted."""
-        upload_id = secrets.token_hex(UPLOAD_ID_BYTES)
+        # Uploads are listed by key and id, and S3 lists those of one key by the time of their creation.
+        upload_id = f"{self._clock.now_ms():012x}{secrets.token_hex(UPLOAD_ID_RANDOM_BYTES)}"
         upload: Upload = await self._metadata.apply(
             CreateUpload(upload_id, bucket.bucket_id, object_key, owner_id, attributes, algorithm, checksum_type)
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster.objectstore import CopySource, ObjectReading, PutResult
+from storage.base.clock import ManualClock
 from storage.base.errors import NoSuchKey, NoSuchUpload, SourceChanged
 from storage.metadata.commands import Command, CommitVersion, Conditions, DeleteTarget
 from storage.model import Attributes, Bucket, ByteRange, Checksum, ChecksumAlgorithm, NodeState, Versioning
@@ -226,6 +227,21 @@ async def test_a_part_is_copied_from_a_range(world: World) -> None:
         assert base64.b64decode(part.checksum.value) == zlib.crc32(expected).to_bytes(4, "big")
     empty = source_of(world.bucket, await world.objects.head(world.bucket, b"empty"))
     assert (await world.objects.copy_part(empty, None, world.bucket, upload, 1)).size == 0
+
+
+async def test_uploads_of_a_key_are_listed_by_their_age(tmp_path: Path) -> None:
+    """As S3 lists them, and so that paging on (key, upload id) never passes over a newer one."""
+    clock = ManualClock()
+    async with open_world(tmp_path, clock=clock) as world:
+        made = []
+        for _ in range(5):
+            clock.advance(0.001)
+            upload = await world.objects.create_upload(
+                world.bucket, b"key", world.owner.canonical_id, Attributes(), None, None
+            )
+            made.append(upload.upload_id)
+        page = await world.objects.list_uploads(world.bucket, prefix=b"", delimiter=b"", after=(b"", ""), limit=9)
+        assert [upload.upload_id for upload in page.uploads] == made
 
 
 async def test_an_upload_that_is_gone_takes_no_part(world: World) -> None:

@@ -340,7 +340,7 @@ class MemoryObjectStore:
     ) -> Upload:
         """A new upload."""
         upload = Upload(
-            secrets.token_hex(16),
+            f"{self._clock.now_ms():012x}{secrets.token_hex(16)}",
             bucket.bucket_id,
             object_key,
             owner_id,
