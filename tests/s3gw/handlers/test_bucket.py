@@ -137,3 +137,6 @@ def test_listing_buckets_pages() -> None:
         assert [one["Name"] for one in s3.list_buckets(Prefix="page-6")["Buckets"]] == ["page-6"]
         assert not s3.list_buckets(BucketRegion="mars").get("Buckets")
         assert refusal(s3.list_buckets, ContinuationToken="forged").code == "InvalidArgument"
+        for limit in ("0", "10001", "-1", "x"):
+            assert send(gateway, "GET", f"/?max-buckets={limit}").code == "InvalidArgument"
+        assert len(s3.list_buckets(MaxBuckets=10_000)["Buckets"]) == len(names)
