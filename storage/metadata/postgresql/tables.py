@@ -126,7 +126,7 @@ FUNCTIONS_1 = (
     'SELECT (p_bucket_id % 2147483648)::integer'""",
     # changes when the server was started again or another was promoted: nobody could renew meanwhile
     """CREATE FUNCTION server_incarnation() RETURNS bigint LANGUAGE sql VOLATILE AS $$
-        SELECT (('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint << 36)
-            + floor(extract(epoch FROM pg_postmaster_start_time()))::bigint $$""",
+        SELECT (('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint << 42)
+            + floor(extract(epoch FROM pg_postmaster_start_time()) * 1000)::bigint $$""",
     "INSERT INTO meta SELECT 'server_incarnation', server_incarnation()",
 )
