@@ -15,6 +15,8 @@ import msgspec
 from cluster.registry.config import MetadataLocation
 from s3gw.config import ConfigError
 
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+"""names the directory where the workers of one gateway count together; prometheus_client reads it when imported"""
 CONFIG_BYTES_MAX = 64 * 1024
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -71,8 +72,8 @@ def run_gateway(file: Path, listen: str | None, workers: int | None, say: Callab
         raise ConfigError(f"{file}: tls_cert and tls_key go together")
     require_tls_files(config.tls_cert, config.tls_key)
     is_tls = bool(config.tls_cert)
-    with open_listener(listen) as listener:
+    with open_listener(listen) as listener, tempfile.TemporaryDirectory(prefix="frostbyte-metrics-") as metrics:
         readiness = make_readiness(listener, is_tls=is_tls)
-        gateways = Stage(plan_gateways(file.absolute(), count, listener.fileno()), readiness)
+        gateways = Stage(plan_gateways(file.absolute(), count, listener.fileno(), Path(metrics)), readiness)
         endpoint = format_endpoint(listen, is_tls=is_tls)
         run_supervised((gateways,), config.drain_timeout_s, lambda: say(f"Frostbyte is ready at {endpoint}"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import shutil
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ from cluster.registry.config import load_internal_key
 from s3gw.cli.home import FILES, DatanodeHome, Home
 from s3gw.cli.supervisor import ChildSpec, Stage
 from s3gw.config import parse_internal_listen
-from s3gw.worker_config import load_worker_config
+from s3gw.worker_config import METRICS_VARIABLE, load_worker_config
 from storage.base.errors import Unavailable
 from storage.base.files import store_file
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key
@@ -31,6 +32,7 @@ METADATA_READY_TIMEOUT_S = 60.0
 METADATA_POLL_S = 0.005
 MASTER_FILE = "master.json"
 GATEWAY_FILE = "gateway.json"
+METRICS_DIRECTORY = "metrics"
 
 
 def plan_stages(home: Home, listener_fd: int, ready: Callable[[], Awaitable[None]]) -> tuple[Stage, ...]:
@@ -54,14 +56,18 @@ def plan_stages(home: Home, listener_fd: int, ready: Callable[[], Awaitable[None
         )
         for datanode in home.datanodes
     ]
-    gateways = plan_gateways(home.run / GATEWAY_FILE, home.config.worker_count, listener_fd)
+    metrics = home.run / METRICS_DIRECTORY
+    shutil.rmtree(metrics, ignore_errors=True)
+    metrics.mkdir(mode=0o700)
+    gateways = plan_gateways(home.run / GATEWAY_FILE, home.config.worker_count, listener_fd, metrics)
     return Stage((metadata,), metadata_answers), Stage((master, *datanodes)), Stage(gateways, ready)
 
 
-def plan_gateways(config: Path, count: int, listener_fd: int) -> tuple[ChildSpec, ...]:
-    """Workers that share a listening socket."""
+def plan_gateways(config: Path, count: int, listener_fd: int, metrics: Path) -> tuple[ChildSpec, ...]:
+    """Workers that share a listening socket, and an empty directory of counters so that any of them answers for all."""
+    variables = ((METRICS_VARIABLE, str(metrics)),)
     command = role_command("s3gw", "--config", str(config), "--fd", str(listener_fd))
-    return tuple(ChildSpec(f"gateway-{number}", command, (listener_fd,)) for number in range(1, count + 1))
+    return tuple(ChildSpec(f"gateway-{number}", command, (listener_fd,), variables) for number in range(1, count + 1))
 
 
 def store_role_files(home: Home) -> list[Path]:

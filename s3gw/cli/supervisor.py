@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -52,6 +53,8 @@ class ChildSpec(NamedTuple):
     name: str
     argv: tuple[str, ...]
     pass_fds: tuple[int, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+    """set in its environment beside the inherited ones"""
 
 
 class Stage(NamedTuple):
@@ -179,6 +182,7 @@ class _Keeper:
             *self._spec.argv,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=self._spec.pass_fds,
+            env={**os.environ, **dict(self._spec.variables)},
             preexec_fn=_die_with_parent,
             start_new_session=True,  # a Ctrl-C reaches the supervisor alone, which then stops them in order
         )
