@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote
 
-from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from tests.s3gw.gateway import Gateway
+from tests.s3gw.protocol.signing import Signer
 
 ANSWER_TIMEOUT_S = 20
 
@@ -39,10 +39,15 @@ def sign(
     body: bytes = b"",
     headers: Mapping[str, str] | None = None,
     name: str = "alice",
+    payload: str | None = None,
 ) -> dict[str, str]:
-    """The headers of a request signed by botocore. path: with its query, already encoded as it will be sent."""
+    """The headers of a request signed by botocore. path: with its query, already encoded as it will be sent.
+
+    payload: x-amz-content-sha256, where it is not the body's digest.
+    """
     request = AWSRequest(method, gateway.url + path, data=body, headers=dict(headers or {}))
-    S3SigV4Auth(Credentials(name, f"secret-of-{name}"), "s3", gateway.services.settings.region).add_auth(request)
+    credentials = Credentials(name, f"secret-of-{name}")
+    Signer(credentials, gateway.services.settings.region, payload).add_auth(request)
     return dict(request.headers.items())
 
 

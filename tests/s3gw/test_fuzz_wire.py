@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import socket
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple, cast
 from urllib.parse import quote
@@ -22,8 +23,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from s3gw.protocol.checksums import encode_digest
+from s3gw.protocol.claims import PayloadMode, RawRequest
 from s3gw.protocol.subresources import SUBRESOURCE_NAMES
 from tests.s3gw.gateway import Gateway, cluster_doors, running_gateway
+from tests.s3gw.protocol.framing import frame_signed, frame_unsigned
+from tests.s3gw.protocol.signing import verify
 from tests.s3gw.raw import sign
 
 EXAMPLES = int(os.environ.get("FROSTBYTE_FUZZ_EXAMPLES", "150"))
@@ -130,6 +135,14 @@ Edit = tuple[str, float, bytes]
 edits = st.lists(st.tuples(st.sampled_from(EDITS), st.floats(0, 1), st.sampled_from(WORDS)), min_size=1, max_size=4)
 
 
+PLAINTEXT = b"the plaintext of a framed body, whole and in order"
+FRAMED_MODES = (
+    PayloadMode.STREAMING_SIGNED,
+    PayloadMode.STREAMING_SIGNED_TRAILER,
+    PayloadMode.STREAMING_UNSIGNED_TRAILER,
+)
+
+
 def mutate(data: bytes, changes: list[Edit]) -> bytes:
     """Some bytes changed, cut out, put in or said twice; `end` leaves out the rest."""
     for kind, where, word in changes:
@@ -153,7 +166,11 @@ def mutate(data: bytes, changes: list[Edit]) -> bytes:
 
 def render(gateway: Gateway, request: Request) -> bytes:
     """The request as it stands on the wire, signed."""
-    headers = sign(gateway, request.method, request.path, request.body, request.headers)
+    return write(gateway, request, sign(gateway, request.method, request.path, request.body, request.headers))
+
+
+def write(gateway: Gateway, request: Request, headers: dict[str, str]) -> bytes:
+    """The request with these headers."""
     headers = {"Host": f"{gateway.host}:{gateway.port}", "Content-Length": str(len(request.body))} | headers
     lines = "".join(f"{name}: {text}\r\n" for name, text in headers.items())
     return f"{request.method} {request.path} HTTP/1.1\r\n{lines}\r\n".encode() + request.body
@@ -251,6 +268,33 @@ def test_broken_documents(gateway: Gateway, quiet_log: None, upload_id: str, pat
     digest = base64.b64encode(hashlib.md5(body).digest()).decode()
     request = Request("POST", path.replace("UPLOAD", upload_id), {"Content-MD5": digest}, body)
     assert exchange(gateway, render(gateway, request), "POST", ANSWER_S)
+
+
+@fuzz
+@given(mode=st.sampled_from(FRAMED_MODES), changes=st.just([]) | edits)
+def test_broken_framing(gateway: Gateway, quiet_log: None, mode: PayloadMode, changes: list[Edit]) -> None:
+    """An aws-chunked body with bytes changed is refused, or is still the same object: never another one."""
+    sent = {"x-amz-decoded-content-length": str(len(PLAINTEXT)), "x-amz-trailer": "x-amz-checksum-crc32"}
+    if mode is PayloadMode.STREAMING_SIGNED:
+        del sent["x-amz-trailer"]
+    path = f"/{BUCKET}/framed"
+    headers = sign(gateway, "PUT", path, b"", sent, payload=mode.value)
+    framed = mutate(frame(gateway, path, headers, mode), changes)
+    assert exchange(gateway, write(gateway, Request("PUT", path, {}, framed), headers), "PUT", ANSWER_S)
+    found = gateway.client().list_objects_v2(Bucket=BUCKET, Prefix="framed").get("Contents", [])
+    assert not found or gateway.client().get_object(Bucket=BUCKET, Key="framed")["Body"].read() == PLAINTEXT
+
+
+def frame(gateway: Gateway, path: str, headers: dict[str, str], mode: PayloadMode) -> bytes:
+    """The body as an honest client frames it."""
+    pieces = [PLAINTEXT[:30], PLAINTEXT[30:]]
+    crc = ("x-amz-checksum-crc32", encode_digest(zlib.crc32(PLAINTEXT).to_bytes(4, "big")))
+    if mode is PayloadMode.STREAMING_UNSIGNED_TRAILER:
+        return frame_unsigned(pieces, f"{crc[0]}:{crc[1]}\r\n".encode())
+    host = f"{gateway.host}:{gateway.port}".encode()
+    lines = {name.lower().encode(): text.encode() for name, text in headers.items()} | {b"host": host}
+    verified = verify(RawRequest("PUT", path.encode(), b"", lines, host), "secret-of-alice")
+    return frame_signed(verified, pieces, crc if mode is PayloadMode.STREAMING_SIGNED_TRAILER else None)
 
 
 def test_honest_clients_are_served_on(gateway: Gateway) -> None:

@@ -18,7 +18,7 @@ REGION = "us-east-1"
 HOST = "127.0.0.1:9000"
 
 
-class _Signer(S3SigV4Auth):
+class Signer(S3SigV4Auth):
     """botocore's S3 signer with a chosen value of x-amz-content-sha256."""
 
     def __init__(self, credentials: Credentials, region: str, payload: str | None) -> None:
@@ -40,7 +40,7 @@ def sign_by_header(
 ) -> RawRequest:
     """path: as on the wire, query included. payload: x-amz-content-sha256, where it is not the body's digest."""
     request = AWSRequest(method=method, url=f"http://{HOST}{path}", headers=dict(headers or {}), data=body)
-    _Signer(Credentials(ACCESS_KEY_ID, secret), region, payload).add_auth(request)
+    Signer(Credentials(ACCESS_KEY_ID, secret), region, payload).add_auth(request)
     return to_raw(request)
 
 
