@@ -1,4 +1,5 @@
-"""`python -m s3gw --config FILE --fd N`: one gateway worker, accepting on an inherited listening socket.
+"""`python -m s3gw --config FILE --fd N [--board-fd M --worker I]`: one gateway worker, accepting on an inherited
+listening socket; beside others on the same one, it also inherits their board (s3gw.acceptor).
 
 SIGTERM drains: requests under way are answered, then it exits 0.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import uvloop
 
+from s3gw.acceptor import Board
 from s3gw.worker import run_worker
 from s3gw.worker_config import load_worker_config
 from storage.base.errors import FrostbyteError
@@ -27,12 +29,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m s3gw", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="the worker's config.json")
     parser.add_argument("--fd", type=int, required=True, help="file descriptor of a listening socket")
+    parser.add_argument("--board-fd", type=int, help="file descriptor of the board of all workers on that socket")
+    parser.add_argument("--worker", type=int, default=0, help="this worker's place on the board, from 0")
     arguments = parser.parse_args()
     configure_logging("gateway")
     raise_open_files_limit()
     try:
         config = load_worker_config(arguments.config)
-        uvloop.run(run_worker(config, socket.socket(fileno=arguments.fd)))
+        board = None if arguments.board_fd is None else Board(arguments.board_fd, arguments.worker)
+        uvloop.run(run_worker(config, socket.socket(fileno=arguments.fd), board))
     except (FrostbyteError, ValueError, OSError) as error:
         _log.error("%s", error)
         return 1

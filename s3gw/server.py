@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import signal
 import socket
 import ssl
@@ -31,6 +30,7 @@ from typing import Any, NamedTuple
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from s3gw.acceptor import Acceptor, Board
 from s3gw.protocol.errors import S3Error
 from storage.base.internal_server import HEAD_BYTES_MAX, STALL_CHECK_S, STALL_TIMEOUT_S, BoundedProtocol, TlsFiles
 
@@ -61,9 +61,10 @@ DEFAULT_LIMITS = HttpLimits()
 class GatewayProtocol(BoundedProtocol):
     """One connection from the open world."""
 
-    def __init__(self, *args: Any, limits: HttpLimits, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, limits: HttpLimits, on_lost: Callable[[], None], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
+        self._on_lost = on_lost
         self._refusal: S3Error | None = None
         self._running: RequestResponseCycle | None = None
         """the request whose response is next on the wire"""
@@ -80,6 +81,10 @@ class GatewayProtocol(BoundedProtocol):
         if len(self.connections) > self._limits.connections_max:
             self._refusal = S3Error("SlowDown")
             self.send_400_response("")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._on_lost()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -201,27 +206,59 @@ class GatewayProtocol(BoundedProtocol):
 class GatewayServer(uvicorn.Server):
     """uvicorn's server, stopped by an event: its own signal handling ends a drained process by the signal."""
 
-    def __init__(self, config: uvicorn.Config, stop: asyncio.Event, on_started: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        limits: HttpLimits,
+        board: Board | None,
+        stop: asyncio.Event,
+        on_started: Callable[[], None] | None,
+    ) -> None:
         super().__init__(config)
+        self._limits = limits
+        self._board = board
         self._stop = stop
         self._on_started = on_started
+        self._acceptor: Acceptor | None = None
+        self.servers = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        assert sockets is not None
+        self._acceptor = Acceptor(
+            sockets[0],
+            self._new_protocol,
+            lambda: len(self.server_state.connections),
+            self.config.ssl,
+            self._board,
+        )
+        self._acceptor.start(BACKLOG)
+        self.started = True
         if self._on_started is not None:
             self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._acceptor is not None:
+            self._acceptor.close()
         await super().shutdown(sockets)
         # A TLS client that never says goodbye would keep its transport half closed, and uvloop from ever closing.
         for connection in list(self.server_state.connections):
             if isinstance(connection, GatewayProtocol):
                 connection.transport.abort()
         await asyncio.sleep(0)
+
+    def _new_protocol(self) -> GatewayProtocol:
+        assert self._acceptor is not None
+        return GatewayProtocol(
+            limits=self._limits,
+            on_lost=self._acceptor.show_count,
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
 
     async def main_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -244,16 +281,18 @@ async def serve_gateway(
     *,
     tls: TlsFiles | None = None,
     limits: HttpLimits = DEFAULT_LIMITS,
+    board: Board | None = None,
     on_started: Callable[[], None] | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
     """Serve on a bound socket until SIGTERM or SIGINT (or, when `stop` is given, until that is set; signals are then
     left alone). From then on no connection is accepted, requests under way get limits.drain_s to finish, and it
-    returns with the socket closed. OSError (ssl.SSLError is one) when the TLS files cannot be loaded.
+    returns with the socket closed. board: of all workers on this socket, when there are others. OSError (ssl.SSLError
+    is one) when the TLS files cannot be loaded.
     """
     config = uvicorn.Config(
         app,
-        http=functools.partial(GatewayProtocol, limits=limits),  # type: ignore[arg-type]
+        http=GatewayProtocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -269,7 +308,7 @@ async def serve_gateway(
     config.ssl = _load_tls(tls) if tls is not None else None
     asked = stop or asyncio.Event()
     async with _stop_on_signals(asked, enabled=stop is None):
-        await GatewayServer(config, asked, on_started).serve(sockets=[sock])
+        await GatewayServer(config, limits, board, asked, on_started).serve(sockets=[sock])
 
 
 def _load_tls(tls: TlsFiles) -> ssl.SSLContext:

@@ -13,6 +13,7 @@ from cluster.operations import MapSource
 from cluster.registry.client import MasterClient
 from cluster.registry.config import load_internal_key
 from cluster.registry.follower import MapFollower
+from s3gw.acceptor import Board
 from s3gw.app import create_app
 from s3gw.call import Services, Settings
 from s3gw.protocol.checksums import new_hasher
@@ -30,7 +31,7 @@ from storage.metadata.sqlite.open import open_metadata
 from storage.model import ClusterMap
 
 
-async def run_worker(config: WorkerConfig, listener: socket.socket) -> None:
+async def run_worker(config: WorkerConfig, listener: socket.socket, board: Board | None = None) -> None:
     """Serve on the socket until SIGTERM. Unavailable, ValueError or OSError before it serves."""
     clock = SystemClock()
     keyring = _open_keyring(config, clock)
@@ -52,7 +53,8 @@ async def run_worker(config: WorkerConfig, listener: socket.socket) -> None:
             gc.collect()
             gc.freeze()
             tls = TlsFiles(config.tls_cert, config.tls_key) if config.tls_cert else None
-            await serve_gateway(app, listener, tls=tls, limits=HttpLimits(drain_s=round(config.drain_timeout_s)))
+            limits = HttpLimits(drain_s=round(config.drain_timeout_s))
+            await serve_gateway(app, listener, tls=tls, limits=limits, board=board)
     finally:
         await metadata.close()
 

@@ -19,6 +19,7 @@ import msgspec
 
 from cluster.registry.config import load_config as load_master_config
 from cluster.registry.config import load_internal_key
+from s3gw.acceptor import open_board
 from s3gw.cli.home import FILES, DatanodeHome, Home
 from s3gw.cli.supervisor import ChildSpec, Stage
 from s3gw.config import parse_internal_listen
@@ -66,8 +67,12 @@ def plan_stages(home: Home, listener_fd: int, ready: Callable[[], Awaitable[None
 def plan_gateways(config: Path, count: int, listener_fd: int, metrics: Path) -> tuple[ChildSpec, ...]:
     """Workers that share a listening socket, and an empty directory of counters so that any of them answers for all."""
     variables = ((METRICS_VARIABLE, str(metrics)),)
-    command = role_command("s3gw", "--config", str(config), "--fd", str(listener_fd))
-    return tuple(ChildSpec(f"gateway-{number}", command, (listener_fd,), variables) for number in range(1, count + 1))
+    board_fd = open_board(count)  # stays open: workers that are started again inherit it like the first ones
+    command = role_command("s3gw", "--config", str(config), "--fd", str(listener_fd), "--board-fd", str(board_fd))
+    return tuple(
+        ChildSpec(f"gateway-{worker + 1}", (*command, "--worker", str(worker)), (listener_fd, board_fd), variables)
+        for worker in range(count)
+    )
 
 
 def store_role_files(home: Home) -> list[Path]:

@@ -1,0 +1,144 @@
+"""Accepts on a listening socket that several workers share, so that each gets its share of the connections.
+
+An event loop's own server takes everything that waits in one go: of 16 connections made at once one worker got up to
+15, and served them alone beside an idle processor. Here every worker shows the others how many connections it has; who
+has more than another leaves the next one to it, for as long as that other worker is not given up on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import mmap
+import os
+import socket
+import ssl
+from collections.abc import Callable
+
+REST_S = 0.001
+"""for which a connection is left to the others"""
+RESTS_MAX = 16
+"""in a row; halved each time that none of the others took it, as one of them may hang or be gone"""
+RETRY_S = 0.5
+"""after the system had no room for another connection (files, memory)"""
+
+_log = logging.getLogger(__name__)
+
+
+def open_board(workers: int) -> int:
+    """The descriptor of a board for that many workers, which whoever starts them makes and lets them inherit."""
+    board_fd = os.memfd_create("frostbyte-connections")
+    os.ftruncate(board_fd, 4 * workers)
+    return board_fd
+
+
+class Board:
+    """The connections of every worker of one socket, in memory that they share: a number each, which only that worker
+    writes."""
+
+    def __init__(self, board_fd: int, worker: int) -> None:
+        """worker: from 0. ValueError when the board is not made for it."""
+        self._counts = memoryview(mmap.mmap(board_fd, 0)).cast("I")
+        if not 0 <= worker < len(self._counts):
+            raise ValueError(f"a board for {len(self._counts)} workers has no place for worker {worker}")
+        self._worker = worker
+        self.show(0)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether another worker has fewer connections than this one, by more than an eighth of them."""
+        count = self._counts[self._worker]
+        return count - min(self._counts) > count // 8
+
+    def show(self, count: int) -> None:
+        """How many connections this worker has now."""
+        self._counts[self._worker] = count
+
+
+class Acceptor:
+    """In place of asyncio's Server: `start`, then `close`. The socket stays the caller's to close."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        make_protocol: Callable[[], asyncio.Protocol],
+        count_connections: Callable[[], int],
+        tls: ssl.SSLContext | None,
+        board: Board | None,
+    ) -> None:
+        self._listener = listener
+        self._make_protocol = make_protocol
+        self._count_connections = count_connections
+        self._tls = tls
+        self._board = board
+        self._loop = asyncio.get_running_loop()
+        self._beginning: set[asyncio.Task[None]] = set()
+        """connections without a protocol yet: under TLS, until the handshake is over"""
+        self._rest: asyncio.TimerHandle | None = None
+        self._rests = 0
+        self._rests_max = RESTS_MAX
+
+    def start(self, backlog: int) -> None:
+        """OSError when the socket cannot listen."""
+        self._listener.setblocking(False)
+        self._listener.listen(backlog)
+        self._loop.add_reader(self._listener, self._accept)
+
+    def close(self) -> None:
+        """Accept nothing more; handshakes under way are given up."""
+        if self._rest is not None:
+            self._rest.cancel()
+        self._loop.remove_reader(self._listener)
+        for task in self._beginning:
+            task.cancel()
+
+    def show_count(self) -> None:
+        """To be called when a connection has ended, too."""
+        if self._board is not None:
+            self._board.show(self._count_connections() + len(self._beginning))
+
+    def _accept(self) -> None:
+        if self._leaves_it_to_others():
+            self._pause(REST_S)
+            return
+        try:
+            connection, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # another worker was first, or the client is gone
+        except OSError as error:
+            _log.warning("cannot accept connections for now: %s", error)
+            self._pause(RETRY_S)
+            return
+        connection.setblocking(False)
+        task = self._loop.create_task(self._begin(connection))
+        self._beginning.add(task)
+        task.add_done_callback(self._end_beginning)
+        self.show_count()
+
+    def _end_beginning(self, task: asyncio.Task[None]) -> None:
+        self._beginning.discard(task)
+        self.show_count()
+
+    def _leaves_it_to_others(self) -> bool:
+        if self._board is None or not self._board.is_ahead:
+            self._rests, self._rests_max = 0, RESTS_MAX
+            return False
+        self._rests += 1
+        if self._rests <= self._rests_max:
+            return True
+        self._rests, self._rests_max = 0, self._rests_max // 2
+        return False
+
+    def _pause(self, seconds: float) -> None:
+        self._loop.remove_reader(self._listener)
+        self._rest = self._loop.call_later(seconds, self._loop.add_reader, self._listener, self._accept)
+
+    async def _begin(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._make_protocol, connection, ssl=self._tls)
+        except OSError as error:  # ssl.SSLError and TimeoutError are among them
+            _log.debug("a connection ended before its first request: %s", error)
+            connection.close()
+        except asyncio.CancelledError:
+            connection.close()
+            raise

@@ -1,0 +1,158 @@
+"""The shared listening socket: who takes the next connection, and what happens when the others do not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from s3gw.acceptor import RESTS_MAX, Acceptor, Board, open_board
+
+WAIT_S = 20.0
+
+
+class Holder(asyncio.Protocol):
+    """Keeps what it is given."""
+
+    def __init__(self, held: set[asyncio.BaseTransport]) -> None:
+        self._held = held
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._held.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        assert self._transport is not None
+        self._held.discard(self._transport)
+
+
+class Worker:
+    """An acceptor with the connections that it took."""
+
+    def __init__(self, listener: socket.socket, board: Board | None) -> None:
+        self.held: set[asyncio.BaseTransport] = set()
+        self._listener = listener.dup()  # an event loop watches a descriptor once
+        self.acceptor = Acceptor(self._listener, lambda: Holder(self.held), lambda: len(self.held), None, board)
+        self.acceptor.start(64)
+
+    def end(self) -> None:
+        """Accept nothing more and drop everything."""
+        self.acceptor.close()
+        self._listener.close()
+        for transport in self.held:
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """A bound socket."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        yield bound
+
+
+@pytest.fixture
+def board_fd() -> Iterator[int]:
+    """A board for two."""
+    made = open_board(2)
+    yield made
+    os.close(made)
+
+
+async def connect(listener: socket.socket, count: int, *workers: Worker) -> list[socket.socket]:
+    """So many connections at once, until the workers hold them."""
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(count)]
+    before = sum(len(worker.held) for worker in workers)
+    async with asyncio.timeout(WAIT_S):
+        while sum(len(worker.held) for worker in workers) < before + count:
+            await asyncio.sleep(0.001)
+    return clients
+
+
+def test_a_board_shows_who_is_ahead(board_fd: int) -> None:
+    """By more than an eighth of its own connections, so that many may differ by a few."""
+    first, second = Board(board_fd, 0), Board(board_fd, 1)
+    assert not first.is_ahead
+    first.show(1)
+    assert (first.is_ahead, second.is_ahead) == (True, False)
+    second.show(1)
+    assert (first.is_ahead, second.is_ahead) == (False, False)
+    first.show(17)
+    second.show(15)
+    assert not first.is_ahead
+    second.show(14)
+    assert first.is_ahead
+
+
+def test_a_worker_that_starts_again_begins_with_none(board_fd: int) -> None:
+    """What its dead predecessor had shown is gone."""
+    Board(board_fd, 1).show(9)
+    first = Board(board_fd, 0)
+    first.show(1)
+    assert not first.is_ahead
+    Board(board_fd, 1)
+    assert first.is_ahead
+
+
+def test_a_board_has_places_for_its_workers_only(board_fd: int) -> None:
+    """ValueError otherwise."""
+    for worker in (-1, 2):
+        with pytest.raises(ValueError, match="no place for worker"):
+            Board(board_fd, worker)
+
+
+async def test_connections_are_shared_evenly(listener: socket.socket, board_fd: int) -> None:
+    """However they come."""
+    workers = [Worker(listener, Board(board_fd, number)) for number in range(2)]
+    clients = await connect(listener, 2, *workers)
+    assert [len(worker.held) for worker in workers] == [1, 1]
+    clients += await connect(listener, 30, *workers)
+    assert all(14 <= len(worker.held) <= 18 for worker in workers)
+    for client in clients:
+        client.close()
+    for worker in workers:
+        worker.end()
+
+
+async def test_a_worker_that_hangs_holds_nobody_up(listener: socket.socket, board_fd: int) -> None:
+    """Its connections are left to it for a while and then taken; each time the wait is shorter."""
+    Board(board_fd, 1)
+    worker = Worker(listener, Board(board_fd, 0))
+    clients = await connect(listener, 3 * RESTS_MAX, worker)
+    assert len(worker.held) == 3 * RESTS_MAX
+    for client in clients:
+        client.close()
+    worker.end()
+
+
+async def test_a_connection_that_ends_is_taken_off_the_board(listener: socket.socket, board_fd: int) -> None:
+    """By whoever calls show_count then."""
+    other = Board(board_fd, 1)
+    worker = Worker(listener, Board(board_fd, 0))
+    other.show(1)
+    (client,) = await connect(listener, 1, worker)
+    before = other.is_ahead
+    client.close()
+    async with asyncio.timeout(WAIT_S):
+        while worker.held:
+            await asyncio.sleep(0.001)
+    worker.acceptor.show_count()
+    assert (before, other.is_ahead) == (False, True)
+    worker.end()
+
+
+async def test_a_lone_worker_needs_no_board(listener: socket.socket) -> None:
+    """And takes nothing once it is closed."""
+    worker = Worker(listener, None)
+    clients = await connect(listener, 5, worker)
+    worker.acceptor.close()
+    clients.append(socket.create_connection(listener.getsockname()))
+    await asyncio.sleep(0)
+    assert len(worker.held) == 5
+    for client in clients:
+        client.close()
+    worker.end()
