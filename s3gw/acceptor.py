@@ -13,6 +13,7 @@ import mmap
 import os
 import socket
 import ssl
+import tempfile
 from collections.abc import Callable
 
 REST_S = 0.001
@@ -27,9 +28,9 @@ _log = logging.getLogger(__name__)
 
 def open_board(workers: int) -> int:
     """The descriptor of a board for that many workers, which whoever starts them makes and lets them inherit."""
-    board_fd = os.memfd_create("frostbyte-connections")
-    os.ftruncate(board_fd, 4 * workers)
-    return board_fd
+    with tempfile.TemporaryFile() as unnamed:
+        os.ftruncate(unnamed.fileno(), 4 * workers)
+        return os.dup(unnamed.fileno())
 
 
 class Board:
