@@ -162,5 +162,9 @@ class PostgresMetadata(Metadata):
     async def find_referenced_blobs(self, blob_ids: Sequence[bytes]) -> set[bytes]:
         return await blobs.find_recorded(self._database, blob_ids)
 
+    @property
+    def loss_window(self) -> tuple[str, ...]:
+        return self.durability.problems
+
     async def close(self) -> None:
         await self._database.close()

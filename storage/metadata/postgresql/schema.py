@@ -16,6 +16,10 @@ from storage.metadata.postgresql.tables import FUNCTIONS_1, TABLES_1, TYPES_1
 SCHEMA = "frostbyte"
 
 _MIGRATION_LOCK = 0x46424D47
+# by query, not by to_regclass, which may remember an answer from before the wait for another's migration
+_SELECT_META = (
+    "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = 'meta'"
+)
 
 _VERSION_1 = (
     *TABLES_1,
@@ -39,7 +43,7 @@ MIGRATIONS: Migrations = (_VERSION_1,)
 
 async def read_schema_version(connection: Connection) -> int:
     """0 for a database without our tables."""
-    if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.meta") is None:
+    if await connection.fetchval(_SELECT_META, SCHEMA) is None:
         return 0
     version: int = await connection.fetchval(f"SELECT value FROM {SCHEMA}.meta WHERE name = 'schema_version'")
     return version
@@ -75,5 +79,6 @@ async def _run_step(connection: Connection, statements: Sequence[str], version: 
     if version == 1:
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
     await connection.execute(f"SET LOCAL search_path = {SCHEMA}")
-    await connection.execute(";\n".join(statements))
+    if statements:
+        await connection.execute(";\n".join(statements))
     await connection.execute("UPDATE meta SET value = $1 WHERE name = 'schema_version'", version)
