@@ -39,3 +39,4 @@ async def test_the_settings_are_those_of_the_server(postgres: PostgresEngine) ->
     """As found at the opening: the test server has neither fsync nor a standby."""
     metadata = await postgres.open(connections_max=1)
     assert metadata.durability == Durability(False, True, "on", "", 0)
+    assert metadata.loss_window == metadata.durability.problems
