@@ -194,4 +194,9 @@ class Metadata(Protocol):
         """Those that have a blob row at all (referenced or released)."""
         ...
 
+    @property
+    def loss_window(self) -> tuple[str, ...]:
+        """What an acknowledged write does not survive, as the engine found it when it was opened: one line each."""
+        return ()
+
     async def close(self) -> None: ...

@@ -78,8 +78,12 @@ async def connect_postgres(dsn: str) -> Connection:
     """One connection with the usual settings. Unavailable; FrostbyteError for a dsn that makes no sense."""
     try:
         return await _connect(dsn)
-    except ValueError as error:
-        raise FrostbyteError(f"the metadata's dsn: {error}") from error
+    except asyncpg.ClientConfigurationError as error:
+        raise FrostbyteError(f"the metadata's dsn: {error}") from None
+    except ValueError:  # whose text shows a piece of the dsn, maybe of the password
+        raise FrostbyteError(
+            "the metadata's dsn is not postgresql://USER:PASSWORD@HOST:PORT/DATABASE with special characters in %XX"
+        ) from None
     except _CONNECT_ERRORS as error:
         raise Unavailable(f"the database does not answer: {error or type(error).__name__}") from error
 

@@ -11,7 +11,7 @@ import msgspec
 from storage.base.clock import ManualClock
 from storage.metadata.interface import Metadata
 from storage.metadata.journal import AppliedGroup
-from storage.metadata.open import MetadataSettings
+from storage.metadata.settings import MetadataSettings
 from storage.metadata.sqlite.check import check_integrity
 from storage.metadata.sqlite.database import DATABASE_NAME, read_only_uri
 from storage.metadata.sqlite.open import MetadataOwner, open_metadata

@@ -16,7 +16,8 @@ import msgspec
 from storage.base.errors import NoSuchKey, Refused
 from storage.metadata.commands import Conditions
 from storage.metadata.interface import Metadata
-from storage.metadata.open import MetadataSettings, open_metadata
+from storage.metadata.open import open_metadata
+from storage.metadata.settings import MetadataSettings
 from tests.storage.metadata.builders import PART_BYTES, Worker
 from tests.storage.metadata.linearizability import Operation
 

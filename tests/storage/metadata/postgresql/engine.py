@@ -9,10 +9,10 @@ import msgspec
 
 from storage.base.clock import ManualClock
 from storage.metadata.interface import Metadata
-from storage.metadata.open import POSTGRESQL, MetadataSettings
 from storage.metadata.postgresql.check import check_integrity
 from storage.metadata.postgresql.engine import PostgresMetadata
 from storage.metadata.postgresql.open import connect_postgres, open_postgres_metadata
+from storage.metadata.settings import POSTGRESQL, MetadataSettings
 from tests.postgres_server import shared_databases
 
 
