@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from storage.base.errors import FrostbyteError, Unavailable
-from storage.metadata.open import MetadataSettings, check_metadata_settings, open_metadata
+from storage.metadata.open import open_metadata
 from storage.metadata.postgresql.engine import PostgresMetadata
+from storage.metadata.settings import MetadataSettings, check_metadata_settings
 from storage.metadata.sqlite.reader import SqliteMetadata
 from tests.storage.metadata.engines import Engine
 
@@ -63,5 +66,31 @@ async def test_an_engine_that_does_not_answer_is_unavailable(tmp_path: Path) -> 
     with pytest.raises(Unavailable):
         await open_metadata(MetadataSettings(path=str(tmp_path), socket=str(tmp_path / "s")), deadline_s=0.05)
     with pytest.raises(Unavailable):
-        settings = MetadataSettings(engine="postgresql", dsn=f"postgresql://u@/x?host={tmp_path}")
-        await open_metadata(settings, deadline_s=0.05)
+        await open_metadata(
+            MetadataSettings(engine="postgresql", dsn=f"postgresql://u@/x?host={tmp_path}"), deadline_s=0
+        )
+
+
+@pytest.mark.parametrize(
+    "dsn", ["postgresql://u:hun/ter2@h/x", "postgresql://u:s@h:hunter2/x", "postgresql://u:hun@[x"]
+)
+async def test_a_dsn_that_makes_no_sense_is_not_shown(dsn: str) -> None:
+    """Not a piece of it, since that may be of the password."""
+    with pytest.raises(FrostbyteError, match="special characters in %XX") as refused:
+        await open_metadata(MetadataSettings(engine="postgresql", dsn=dsn))
+    assert "hun" not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+def test_without_the_extra_there_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That says what to install."""
+    monkeypatch.setattr("storage.metadata.settings.HAS_POSTGRESQL", False)
+    problem = check_metadata_settings(MetadataSettings(engine="postgresql", dsn=SECRET))
+    assert "pip install 'frostbyte[postgres]'" in problem
+    assert "hunter2" not in problem
+
+
+async def test_sqlite_alone_loads_no_postgresql() -> None:
+    """Every process on one machine would pay for it."""
+    code = "import sys, storage.metadata.open; sys.exit('asyncpg' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
