@@ -133,5 +133,5 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         yield Cluster(
             ObjectStore(settings.cluster_id, keyring, metadata, writer, reader, outside.new_hasher, clock),
             Directory(metadata, keyring, clock),
-            Operations(metadata, session, placer, maps, hints, budget, redundancy),
+            Operations(metadata, session, placer, maps, hints, budget, redundancy, nodes),
         )

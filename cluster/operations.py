@@ -6,12 +6,13 @@ import asyncio
 from typing import NamedTuple, Protocol
 
 from cluster.byte_budget import ByteBudget
+from cluster.nodes import NodePool
 from cluster.placement import is_full
 from cluster.placer import Placer
 from cluster.redundancy import Redundancy, evaluate_cluster
 from cluster.repair_hints import RepairHint, RepairHints
 from cluster.session import WriteSession
-from storage.base.errors import FrostbyteError, NotEnoughNodes
+from storage.base.errors import ChunkError, Corrupt, FrostbyteError, NotEnoughNodes, Unavailable
 from storage.metadata.interface import Metadata
 from storage.model import ClusterMap, NodeState
 
@@ -32,6 +33,8 @@ class MapSource(Protocol):
 
 
 READY_DEADLINE_S = 2.0
+PROBED_NODES_MAX = 16
+"""of a large cluster; a write needs a few that answer"""
 RENEWALS_MISSED_MAX = 2.5
 """more, and the metadata has not taken a command for two renewals: a commit would hardly succeed"""
 
@@ -65,7 +68,7 @@ class Health(NamedTuple):
 
 
 class Operations:
-    """Reads only what is at hand; nothing here waits for a datanode."""
+    """Reads what is at hand; only `ready` asks datanodes, whether they answer."""
 
     def __init__(
         self,
@@ -76,8 +79,10 @@ class Operations:
         hints: RepairHints,
         budget: ByteBudget,
         redundancy: Redundancy,
+        nodes: NodePool,
     ) -> None:
         self.budget = budget
+        self._nodes = nodes
         self._metadata = metadata
         self._session = session
         self._placer = placer
@@ -86,15 +91,38 @@ class Operations:
         self._redundancy = redundancy
 
     async def ready(self) -> bool:
-        """Whether a write would succeed now: the metadata answers and takes commands, enough nodes take chunks."""
+        """Whether a write would succeed now: the metadata answers and takes commands, and enough of the nodes that can
+        take a chunk by the map answer as well (the map of a moment ago may name nodes that have not started yet)."""
         session = self._session
         if not session.is_open or session.renewed_age_s > RENEWALS_MISSED_MAX * session.renew_interval_s:
             return False
         try:
             async with asyncio.timeout(READY_DEADLINE_S):
                 await self._metadata.configuration_sequence()
-            self._placer.eligible()
+                return await self._enough_nodes_answer()
         except (FrostbyteError, TimeoutError):
+            return False
+
+    async def _enough_nodes_answer(self) -> bool:
+        """True as soon as enough did, however long the others take. NotEnoughNodes."""
+        probes = [
+            asyncio.ensure_future(self._answers(node.number)) for node in self._placer.eligible()[:PROBED_NODES_MAX]
+        ]
+        answered = 0
+        try:
+            for probe in asyncio.as_completed(probes):
+                answered += await probe
+                if answered >= self._redundancy.width:
+                    return True
+            return False
+        finally:
+            for probe in probes:
+                probe.cancel()
+
+    async def _answers(self, number: int) -> bool:
+        try:
+            await self._nodes.store(number).space()
+        except (ChunkError, Corrupt, Unavailable):
             return False
         return True
 

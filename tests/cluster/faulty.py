@@ -151,6 +151,9 @@ class FaultyDatanode:
         return await self.inner.inventory(after, limit)
 
     async def space(self) -> Space:
+        self._check_up()
+        if self.get_stalls:
+            await asyncio.Event().wait()
         return await self.inner.space()
 
     async def close(self) -> None:

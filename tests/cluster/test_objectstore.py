@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import asyncio
 import os
 import zlib
 from collections.abc import AsyncIterator
@@ -254,6 +255,19 @@ async def test_an_upload_that_is_gone_takes_no_part(world: World) -> None:
 
 
 # ------------------------------------------------------------------ readiness and health
+
+
+async def test_ready_asks_the_nodes(world: World) -> None:
+    """The map may name some that have not started, or have just died: as many must answer as a write needs, and one
+    that is stalled keeps nobody waiting."""
+    operations = world.cluster.operations
+    world.nodes[1].get_stalls = True
+    async with asyncio.timeout(1):
+        assert await operations.ready()
+    world.nodes[2].down = True
+    assert not await operations.ready()
+    world.nodes[1].get_stalls = False
+    assert await operations.ready()
 
 
 async def test_ready_follows_nodes_and_session(world: World) -> None:

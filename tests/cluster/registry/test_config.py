@@ -73,7 +73,7 @@ def test_the_sweeper_gets_milliseconds() -> None:
 BAD: dict[str, dict[str, Any]] = {
     "unknown field": {"lissten": "x"},
     "cluster_id": {"cluster_id": "AB" * 16},
-    "not available; use sqlite": {"metadata": {"engine": "oracle", "path": "/x", "socket": "/y"}},
+    "no metadata engine": {"metadata": {"engine": "oracle", "path": "/x", "socket": "/y"}},
     "unknown": {"metadata": {"path": "/x", "socket": "/y", "paht": ""}},
     "go together": {"tls_cert": "/c.pem"},
     "needs tls_cert": {"listen": "https://10.0.0.1:9443"},
