@@ -23,7 +23,14 @@ from storage.metadata.postgresql.database import (
 from storage.metadata.postgresql.durability import Durability
 from storage.metadata.postgresql.engine import PostgresMetadata
 from storage.metadata.postgresql.pool import ACQUIRE_DEADLINE_S, LOST, Connection, ConnectionPool
-from storage.metadata.postgresql.schema import MIGRATIONS, SCHEMA, migrate, read_schema_version, require_known_version
+from storage.metadata.postgresql.schema import (
+    MIGRATIONS,
+    SCHEMA,
+    migrate,
+    read_schema_version,
+    require_known_version,
+    require_no_unfinished_copy,
+)
 
 SERVER_VERSION_MIN = 14
 
@@ -125,3 +132,4 @@ async def _require_schema(connection: Connection) -> None:
             f"the database has schema version {version}, this Frostbyte needs {len(MIGRATIONS)}: "
             "run `frostbyte metadata migrate` first"
         )
+    await require_no_unfinished_copy(connection)

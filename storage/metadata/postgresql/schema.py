@@ -15,6 +15,9 @@ from storage.metadata.postgresql.tables import FUNCTIONS_1, TABLES_1, TYPES_1
 
 SCHEMA = "frostbyte"
 
+COPY_MARK = "copy_unfinished"
+"""a name in meta while a copy from another engine fills the database"""
+
 _MIGRATION_LOCK = 0x46424D47
 # by query, not by to_regclass, which may remember an answer from before the wait for another's migration
 _SELECT_META = (
@@ -56,6 +59,12 @@ def require_known_version(version: int, migrations: Migrations = MIGRATIONS) -> 
             f"the database has schema version {version}, this Frostbyte knows up to {len(migrations)}: "
             "start the newer Frostbyte again"
         )
+
+
+async def require_no_unfinished_copy(connection: Connection) -> None:
+    """FrostbyteError for a database that does not hold all of a store yet."""
+    if await connection.fetchval(f"SELECT 1 FROM {SCHEMA}.meta WHERE name = $1", COPY_MARK):
+        raise FrostbyteError("a copy into this database was not finished: run it again to its end")
 
 
 async def migrate(connection: Connection, migrations: Migrations = MIGRATIONS) -> int:
