@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
-import asyncio
 import os
 import zlib
 from collections.abc import AsyncIterator

@@ -118,12 +118,12 @@ async def test_only_the_frames_of_a_range_are_fetched(world: World) -> None:
     assert sum(node.gets for node in world.nodes.values()) == before + 1
 
 
-async def test_readers_take_turns_over_the_replicas(world: World) -> None:
-    """Load is spread: both nodes of a chunk are asked."""
+async def test_readers_spread_over_the_replicas(world: World) -> None:
+    """Both nodes of a chunk are asked first, by chance."""
     (chunk, *_) = await rows(world)
-    for _ in range(4):
+    for _ in range(100):
         await world.get(b"key", ByteRange(0, 9))
-    assert all(world.nodes[number].gets >= 2 for number in chunk.nodes)
+    assert all(world.nodes[number].gets >= 20 for number in chunk.nodes)
 
 
 async def test_chunk_rows_are_paged(tmp_path: Path) -> None:
