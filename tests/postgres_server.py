@@ -24,7 +24,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 import pytest
@@ -194,8 +194,9 @@ class TestDatabases:
         if self._free:
             return self._free.pop()
         if self._server is None:
-            await _empty(self._given_dsn)
-            return self._given_dsn
+            dsn = await _for_this_process(self._given_dsn)
+            await _empty(dsn)
+            return dsn
         self._count += 1
         return await self._server.create_database(f"test_{self._count}")
 
@@ -207,6 +208,20 @@ class TestDatabases:
             await connection.close()
         await _empty(dsn)
         self._free.append(dsn)
+
+
+async def _for_this_process(dsn: str) -> str:
+    """Of a given database: itself, or one beside it for each worker of pytest-xdist, which it must be able to make."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if not worker:
+        return dsn
+    parts = urlsplit(dsn)
+    name = f"{parts.path.lstrip('/')}_{worker}"
+    connection = await asyncpg.connect(dsn)
+    if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", name):
+        await connection.execute(f'CREATE DATABASE "{name}"')
+    await connection.close()
+    return urlunsplit(parts._replace(path=f"/{name}"))
 
 
 async def _empty(dsn: str) -> None:

@@ -12,6 +12,7 @@ from storage.metadata.interface import Metadata
 from storage.metadata.postgresql.check import check_integrity
 from storage.metadata.postgresql.engine import PostgresMetadata
 from storage.metadata.postgresql.open import connect_postgres, open_postgres_metadata
+from storage.metadata.postgresql.schema import read_schema_version
 from storage.metadata.settings import POSTGRESQL, MetadataSettings
 from tests.postgres_server import shared_databases
 
@@ -46,7 +47,8 @@ class PostgresEngine:
     async def check(self) -> list[str]:
         if self._checking is None:
             self._checking = await connect_postgres(self.dsn)
-        return await check_integrity(self._checking)
+        is_made = await read_schema_version(self._checking)
+        return await check_integrity(self._checking) if is_made else []
 
     async def stop(self) -> None:
         for worker in self._workers:

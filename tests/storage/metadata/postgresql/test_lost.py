@@ -32,7 +32,7 @@ WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     """One for these tests alone, with fsync on."""
-    shared_databases()  # skips where there is none
+    assert shared_databases().server  # skips where there is none, or one that is not ours
     own = PostgresServer(fsync=True)
     yield own
     own.stop()
