@@ -36,17 +36,17 @@ from storage.base.log import configure_logging
 from storage.base.open_files import raise_open_files_limit
 from storage.datanode.client import make_connect
 from storage.metadata.interface import Metadata
-from storage.metadata.sqlite.open import open_metadata
+from storage.metadata.open import open_metadata
 
 _log = logging.getLogger("cluster.master")
 
 
 async def run_master(config: MasterConfig, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set. ConfigError, CannotListen, Unavailable (no metadata owner) before it serves."""
+    """Serve until `stop` is set. ConfigError, CannotListen, Unavailable (no metadata) before it serves."""
     internal_key = load_internal_key(Path(config.internal_key_file))
     clock = SystemClock()
     async with AsyncExitStack() as opened:
-        metadata = await open_metadata(Path(config.metadata.path), Path(config.metadata.socket))
+        metadata = await open_metadata(config.metadata)
         opened.push_async_callback(metadata.close)
         registry = Registry(config.cluster_id, metadata, clock, make_timing(config.timing))
         await registry.load()

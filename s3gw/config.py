@@ -18,6 +18,7 @@ from cluster.redundancy import REPLICAS_MAX
 from storage.base.address import Address, parse_address
 from storage.base.errors import FrostbyteError
 from storage.crypto.envelope import parse_cipher
+from storage.metadata.settings import SQLITE, MetadataSettings, check_metadata_settings
 
 DATANODES_MAX = 64
 WORKERS_MAX = 64
@@ -28,12 +29,6 @@ ENVIRONMENT_PREFIX = "FROSTBYTE_"
 
 class ConfigError(FrostbyteError):
     """A setting that cannot work; the message is one line for a person."""
-
-
-class MetadataSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which engine keeps the records."""
-
-    engine: str = "sqlite"
 
 
 class InternalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,6 +73,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """`fsync`, or `none`: nothing acknowledged survives a power cut then, and status says so"""
     cipher: str = "aes-256-gcm"
     metadata: MetadataSettings = MetadataSettings()
+    """which engine keeps the records; where SQLite's are follows from `data`"""
     internal: InternalSettings = InternalSettings()
     drain_timeout_s: float = 20.0
     lease_ttl_s: float = 30.0
@@ -184,8 +180,7 @@ def _check(config: Config, environment: Mapping[str, str]) -> None:
         raise ConfigError(f"between 1 and {WORKERS_MAX} workers, not {config.worker_count}")
     if bool(config.tls_cert) != bool(config.tls_key):
         raise ConfigError("--tls-cert and --tls-key go together")
-    if config.metadata.engine != "sqlite":
-        raise ConfigError(f"metadata engine {config.metadata.engine!r} is not available; use sqlite")
+    _check_metadata(config.metadata)
     if config.durability not in ("fsync", "none"):
         raise ConfigError(f"durability is fsync or none, not {config.durability!r}")
     if not 64 << 10 <= config.chunk_size_bytes <= 64 << 20:
@@ -215,6 +210,17 @@ def _check_data(config: Config) -> None:
         raise ConfigError(f"between 1 and {REPLICAS_MAX} replicas, not {config.replicas}")
     if 0 < count < config.replicas and not config.internal.listen:
         raise ConfigError(f"--replicas {config.replicas} needs as many datanodes; there are {count}")
+
+
+def _check_metadata(settings: MetadataSettings) -> None:
+    if settings.path or settings.socket:
+        raise ConfigError("metadata.path and metadata.socket follow from the data directory")
+    told = settings
+    if settings.engine == SQLITE:
+        told = msgspec.structs.replace(settings, path="in the data directory", socket="in the data directory")
+    problem = check_metadata_settings(told)
+    if problem:
+        raise ConfigError(f"metadata: {problem}")
 
 
 def _check_internal(internal: InternalSettings) -> None:

@@ -27,7 +27,7 @@ from storage.crypto.envelope import parse_cipher
 from storage.crypto.keyring import Keyring
 from storage.crypto.master_key import open_master_keys
 from storage.datanode.client import make_connect
-from storage.metadata.sqlite.open import open_metadata
+from storage.metadata.open import open_metadata
 from storage.model import ClusterMap
 
 
@@ -36,7 +36,7 @@ async def run_worker(config: WorkerConfig, listener: socket.socket, board: Board
     clock = SystemClock()
     keyring = _open_keyring(config, clock)
     internal_key = load_internal_key(Path(config.internal_key_file))
-    metadata = await open_metadata(Path(config.metadata.path), Path(config.metadata.socket))
+    metadata = await open_metadata(config.metadata)
     try:
         outside = Outside(
             metadata=metadata,

@@ -4,6 +4,8 @@
  "master_key_file": "/var/lib/frostbyte/master.key", "internal_key_file": "/var/lib/frostbyte/internal.key",
  "metadata": {"path": "/var/lib/frostbyte/metadata", "socket": "/run/frostbyte/metadata.sock"},
  "masters": ["unix:/run/frostbyte/master.sock"]}
+
+or "metadata": {"engine": "postgresql", "dsn": "postgresql://…"}, which makes the file a secret.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from cluster.registry.config import MetadataLocation
 from s3gw.config import ConfigError
+from storage.metadata.settings import MetadataSettings, check_metadata_settings
 
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """names the directory where the workers of one gateway count together; prometheus_client reads it when imported"""
@@ -33,7 +35,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     master_key_file: str
     """read unless FROSTBYTE_MASTER_KEY is set"""
     internal_key_file: str
-    metadata: MetadataLocation
+    metadata: MetadataSettings
     masters: tuple[str, ...]
     redundancy: str = "replica:2"
     region: str = "us-east-1"
@@ -53,8 +55,12 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 def load_worker_config(path: Path) -> WorkerConfig:
     """ConfigError in one line."""
     try:
-        return msgspec.json.decode(path.read_bytes()[:CONFIG_BYTES_MAX], type=WorkerConfig)
+        config = msgspec.json.decode(path.read_bytes()[:CONFIG_BYTES_MAX], type=WorkerConfig)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path}: {error}") from None
+    problem = check_metadata_settings(config.metadata)
+    if problem:
+        raise ConfigError(f"{path}: metadata: {problem}")
+    return config

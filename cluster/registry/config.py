@@ -2,6 +2,8 @@
 
 {"listen": "unix:/run/frostbyte/master.sock", "cluster_id": "<32 hex digits>", "internal_key_file": "/…/internal.key",
  "metadata": {"engine": "sqlite", "path": "/…/metadata", "socket": "/…/metadata.sock"}, "redundancy": "replica:2"}
+
+or "metadata": {"engine": "postgresql", "dsn": "postgresql://…"}, which makes the file a secret.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from cluster.registry.state import Timing
 from storage.base.address import Address, parse_address
 from storage.base.internal_auth import INTERNAL_KEY_BYTES
 from storage.base.tls_files import TlsFiles
+from storage.metadata.settings import MetadataSettings, check_metadata_settings
 
 CONFIG_BYTES_MAX = 64 * 1024
 KEY_FILE_BYTES_MAX = 1_024
@@ -29,14 +32,6 @@ _HEX_ID = re.compile(r"[0-9a-f]{32}\Z")
 
 class ConfigError(ValueError):
     """One line for the operator."""
-
-
-class MetadataLocation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where the records are: the directory of the SQLite database and its owner's socket."""
-
-    path: str
-    socket: str
-    engine: str = "sqlite"
 
 
 class TimingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,7 +62,7 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: str
     cluster_id: str
     internal_key_file: str
-    metadata: MetadataLocation
+    metadata: MetadataSettings
     redundancy: str = "replica:2"
     tls_cert: str = ""
     tls_key: str = ""
@@ -145,8 +140,9 @@ def make_sweep_settings(settings: MaintenanceSettings) -> SweepSettings:
 def _check(config: MasterConfig) -> None:
     if not _HEX_ID.match(config.cluster_id):
         raise ConfigError("cluster_id is 32 lower-case hex digits")
-    if config.metadata.engine != "sqlite":
-        raise ConfigError(f"metadata engine {config.metadata.engine!r} is not available; use sqlite")
+    problem = check_metadata_settings(config.metadata)
+    if problem:
+        raise ConfigError(f"metadata: {problem}")
     if bool(config.tls_cert) != bool(config.tls_key):
         raise ConfigError("tls_cert and tls_key go together")
     if config.listen_address.is_tls and not config.tls_cert:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from s3gw.cli.home import read_cluster_id
 from s3gw.cli.offline import open_records
-from s3gw.cli.options import ConfigOption, DataOption, JsonOption, find_home, run
+from s3gw.cli.options import ConfigOption, DataOption, JsonOption, find_config, run
 from s3gw.cli.screen import add_row, make_table, show
 from s3gw.cli.status import format_time
+from s3gw.config import Config
 from storage.model import Bucket
 
 PAGE_BUCKETS = 1000
@@ -28,7 +28,7 @@ def buckets() -> None:
 @app.command("list")
 def list_buckets(as_json: JsonOption = False, data: DataOption = None, config: ConfigOption = None) -> None:
     """Every bucket, by name, with its owner."""
-    found = run(_list(find_home(data, config)))
+    found = run(_list(find_config(data, config)))
     if as_json:
         print(json.dumps(found, indent=2))
         return
@@ -39,9 +39,9 @@ def list_buckets(as_json: JsonOption = False, data: DataOption = None, config: C
     show(table)
 
 
-async def _list(home: Path) -> list[dict[str, Any]]:
-    read_cluster_id(home)
-    async with open_records(home) as metadata:
+async def _list(config: Config) -> list[dict[str, Any]]:
+    read_cluster_id(config.home)
+    async with open_records(config) as metadata:
         names = {user.canonical_id: user.name for user, _ in await metadata.list_users()}
         found: list[Bucket] = []
         while True:

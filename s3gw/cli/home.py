@@ -1,11 +1,12 @@
 """The data directory of `frostbyte up`: what is made in it once, at the first start, and read at every later one.
 
-    cluster.json       cluster id and format version: what keys, chunks and nodes are bound to
+    cluster.json       cluster id and format version, what keys, chunks and nodes are bound to; which engine has the
+                       records
     credentials.json   the root credentials, unless the environment gives them
     master.key         opens the keyring; unless the environment gives it
     internal.key       what internal calls are authenticated with
     keyring/           bucket keys, wrapped by the master key
-    metadata/          the records
+    metadata/          the records, unless PostgreSQL has them
     datanode-N/        sealed chunks (with several --data: DIR/datanode/)
     run/               the lock, role configurations, and the sockets where their paths are short enough
 
@@ -35,8 +36,13 @@ from storage.base.internal_auth import INTERNAL_KEY_BYTES
 from storage.crypto.keyring import SYSTEM_KEY_ID, Keyring
 from storage.crypto.master_key import open_master_keys, require_private
 from storage.datanode.identity import WrongDirectory, find_identity, store_identity
+from storage.metadata.settings import SQLITE, MetadataSettings
+from storage.metadata.sqlite.database import DATABASE_NAME
 
 FORMAT_VERSION = 1
+METADATA_SOCKET = "metadata.sock"
+MASTER_FILE = "master.json"
+CLUSTER_FILE = "cluster.json"
 SMALL_FILE_BYTES_MAX = 64 * 1024
 SOCKET_PATH_BYTES_MAX = 100
 """the system's bound is 108 with the closing zero; some are shorter"""
@@ -72,6 +78,8 @@ class ClusterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     cluster_id: str
     format_version: int = FORMAT_VERSION
+    metadata_engine: str = ""
+    """which holds the records, since they were made: a start with another one would find none, or old ones"""
 
 
 class DatanodeHome(NamedTuple):
@@ -101,13 +109,18 @@ class Home(NamedTuple):
 
     @property
     def metadata(self) -> Path:
-        """The records' directory."""
-        return self.config.home / "metadata"
+        """The directory of SQLite's records."""
+        return metadata_directory(self.config.home)
 
     @property
     def metadata_socket(self) -> Path:
-        """Where the one owner of writes listens."""
-        return self.sockets / "metadata.sock"
+        """Where the one owner of writes to SQLite listens."""
+        return self.sockets / METADATA_SOCKET
+
+    @property
+    def records(self) -> MetadataSettings:
+        """How every process opens the records."""
+        return complete_settings(self.config.metadata, self.config.home, self.sockets)
 
     @property
     def internal_key_file(self) -> Path:
@@ -123,7 +136,8 @@ def prepare_home(config: Config, environment: Mapping[str, str], cluster_id: str
     home = config.home
     try:
         make_directories(FILES, home / "run")
-        make_directories(FILES, home / "metadata")
+        if config.metadata.engine == SQLITE:
+            make_directories(FILES, metadata_directory(home))
         lock = lock_home(home)
     except OSError as error:
         raise ConfigError(describe_os_error(error)) from error
@@ -142,7 +156,7 @@ def _prepare_locked(config: Config, environment: Mapping[str, str], cluster_id: 
     """In this order: what cannot be made again, then what it opens, then what is bound to it."""
     home = config.home
     sockets = socket_directory(home)
-    cluster_id = _cluster_id(home / "cluster.json", cluster_id)
+    cluster_id = _cluster_id(home / CLUSTER_FILE, cluster_id)
     _make_internal_key(home / "internal.key")
     keyring = open_keyring(home, cluster_id, environment, make=True)
     credentials, origin = _credentials(home / "credentials.json", environment)
@@ -182,10 +196,41 @@ def open_keyring(home: Path, cluster_id: str, environment: Mapping[str, str], *,
 
 def read_cluster_id(home: Path) -> str:
     """Of an existing data directory. ConfigError when there is none."""
-    path = home / "cluster.json"
+    path = home / CLUSTER_FILE
     if not path.exists():
         raise ConfigError(f"{home} holds no frostbyte data (no cluster.json)")
     return _cluster_id(path)
+
+
+def read_recorded_engine(home: Path) -> str:
+    """Which engine was said to hold the records of a data directory; empty before they were made."""
+    path = home / CLUSTER_FILE
+    return _decode_file(path, ClusterFile).metadata_engine if path.exists() else ""
+
+
+def read_engine(home: Path) -> str:
+    """As it is recorded, or SQLite where there is a file of its own."""
+    return read_recorded_engine(home) or (SQLITE if (metadata_directory(home) / DATABASE_NAME).exists() else "")
+
+
+def record_engine(home: Path, engine: str) -> None:
+    """From now on, a start with another one is refused."""
+    path = home / CLUSTER_FILE
+    stored = _decode_file(path, ClusterFile)
+    if stored.metadata_engine != engine:
+        _store_cluster_file(path, msgspec.structs.replace(stored, metadata_engine=engine))
+
+
+def metadata_directory(home: Path) -> Path:
+    """Of SQLite's records."""
+    return home / "metadata"
+
+
+def complete_settings(settings: MetadataSettings, home: Path, sockets: Path) -> MetadataSettings:
+    """With SQLite's places in a data directory."""
+    if settings.engine != SQLITE:
+        return settings
+    return msgspec.structs.replace(settings, path=str(metadata_directory(home)), socket=str(sockets / METADATA_SOCKET))
 
 
 def socket_directory(home: Path) -> Path:
@@ -227,7 +272,7 @@ def _cluster_id(path: Path, asked: str = "") -> str:
         stored = _decode_file(path, ClusterFile)
     except FileNotFoundError:
         stored = ClusterFile(asked or secrets.token_hex(CLUSTER_ID_BYTES))
-        store_file(FILES, path, msgspec.json.encode(stored) + b"\n")
+        _store_cluster_file(path, stored)
     if asked and stored.cluster_id != asked:
         raise ConfigError(f"{path.parent} belongs to cluster {stored.cluster_id}, not to {asked}")
     if not _CLUSTER_ID.match(stored.cluster_id):
@@ -235,6 +280,10 @@ def _cluster_id(path: Path, asked: str = "") -> str:
     if stored.format_version != FORMAT_VERSION:
         raise ConfigError(f"{path} has format {stored.format_version}; this program reads format {FORMAT_VERSION}")
     return stored.cluster_id
+
+
+def _store_cluster_file(path: Path, stored: ClusterFile) -> None:
+    store_file(FILES, path, msgspec.json.encode(stored) + b"\n")
 
 
 def _make_internal_key(path: Path) -> None:

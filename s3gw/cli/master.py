@@ -11,9 +11,8 @@ import msgspec
 from cluster.registry.app import JOBS, NODES
 from cluster.registry.client import MasterClient
 from cluster.registry.config import MasterConfig, load_config, load_internal_key
-from s3gw.cli.home import lock_home, read_cluster_id
+from s3gw.cli.home import MASTER_FILE, lock_home, read_cluster_id
 from s3gw.cli.options import find_home
-from s3gw.cli.roles import MASTER_FILE
 from s3gw.config import ConfigError
 from storage.base.errors import Unavailable
 from storage.model import ClusterMap, Node

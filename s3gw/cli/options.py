@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from s3gw.cli.home import open_keyring, read_cluster_id
-from s3gw.config import load_config
+from s3gw.config import Config, load_config
 from storage.crypto.keyring import Keyring
 
 Outcome = TypeVar("Outcome")
@@ -24,9 +24,14 @@ MasterOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def find_config(data: Path | None, config: Path | None) -> Config:
+    """The settings of a `frostbyte up`, as far as these options tell them. ConfigError when no data directory is."""
+    return load_config(config, {"data": [str(data)] if data else None}, os.environ)
+
+
 def find_home(data: Path | None, config: Path | None) -> Path:
-    """The data directory that holds keys and records. ConfigError when neither option names one."""
-    return load_config(config, {"data": [str(data)] if data else None}, os.environ).home
+    """The data directory that holds the keys. ConfigError when neither option names one."""
+    return find_config(data, config).home
 
 
 def open_keyring_of(home: Path) -> Keyring:

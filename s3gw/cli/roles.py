@@ -20,7 +20,7 @@ import msgspec
 from cluster.registry.config import load_config as load_master_config
 from cluster.registry.config import load_internal_key
 from s3gw.acceptor import open_board
-from s3gw.cli.home import FILES, DatanodeHome, Home
+from s3gw.cli.home import FILES, MASTER_FILE, DatanodeHome, Home
 from s3gw.cli.supervisor import ChildSpec, Stage
 from s3gw.config import parse_internal_listen
 from s3gw.worker_config import METRICS_VARIABLE, load_worker_config
@@ -28,25 +28,22 @@ from storage.base.errors import Unavailable
 from storage.base.files import store_file
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key
 from storage.datanode.config import load_config as load_datanode_config
+from storage.metadata.settings import SQLITE
 
 METADATA_READY_TIMEOUT_S = 60.0
 METADATA_POLL_S = 0.005
-MASTER_FILE = "master.json"
 GATEWAY_FILE = "gateway.json"
 METRICS_DIRECTORY = "metrics"
 
 
 def plan_stages(home: Home, listener_fd: int, ready: Callable[[], Awaitable[None]]) -> tuple[Stage, ...]:
-    """Metadata first, as everybody needs it; then master and datanodes; the gateways join when those can be found.
+    """The owner of SQLite's records first, as everybody needs it (PostgreSQL runs already); then master and datanodes;
+    the gateways join when those can be found.
 
     `ready` returns once the gateways would take a write. ConfigError or ValueError when a role would refuse its file.
     """
 
-    async def metadata_answers() -> None:
-        await wait_for_socket(home.metadata_socket)
-
     store_role_files(home)
-    metadata = ChildSpec("metadata", role_command("storage.metadata", *_metadata_arguments(home)))
     master = ChildSpec("master", role_command("cluster", "--config", str(home.run / MASTER_FILE)))
     datanodes = [
         ChildSpec(
@@ -61,7 +58,19 @@ def plan_stages(home: Home, listener_fd: int, ready: Callable[[], Awaitable[None
     shutil.rmtree(metrics, ignore_errors=True)
     metrics.mkdir(mode=0o700)
     gateways = plan_gateways(home.run / GATEWAY_FILE, home.config.worker_count, listener_fd, metrics)
-    return Stage((metadata,), metadata_answers), Stage((master, *datanodes)), Stage(gateways, ready)
+    return *_plan_metadata(home), Stage((master, *datanodes)), Stage(gateways, ready)
+
+
+def _plan_metadata(home: Home) -> tuple[Stage, ...]:
+    """Its owner, where there is one."""
+
+    async def answers() -> None:
+        await wait_for_socket(home.metadata_socket)
+
+    if home.records.engine != SQLITE:
+        return ()
+    command = role_command("storage.metadata", "--data", str(home.metadata), "--socket", str(home.metadata_socket))
+    return (Stage((ChildSpec("metadata", command),), answers),)
 
 
 def plan_gateways(config: Path, count: int, listener_fd: int, metrics: Path) -> tuple[ChildSpec, ...]:
@@ -96,7 +105,7 @@ def describe_master(home: Home) -> dict[str, Any]:
         "listen": master_address(home),
         "cluster_id": home.cluster_id,
         "internal_key_file": str(home.internal_key_file),
-        "metadata": _metadata(home),
+        "metadata": home.records,
         "redundancy": f"replica:{config.replicas}",
         "tls_cert": config.internal.tls_cert,
         "tls_key": config.internal.tls_key,
@@ -142,7 +151,7 @@ def describe_gateway(home: Home) -> dict[str, Any]:
         "keyring": str(config.home / "keyring"),
         "master_key_file": str(config.home / "master.key"),
         "internal_key_file": str(home.internal_key_file),
-        "metadata": _metadata(home),
+        "metadata": home.records,
         "masters": [master_address(home)],
         "redundancy": f"replica:{config.replicas}",
         "region": config.region,
@@ -196,14 +205,6 @@ async def wait_for_socket(path: Path) -> None:
                     return
     except TimeoutError:
         raise Unavailable(f"nothing accepts at {path} after {METADATA_READY_TIMEOUT_S:g} s") from None
-
-
-def _metadata(home: Home) -> dict[str, str]:
-    return {"path": str(home.metadata), "socket": str(home.metadata_socket)}
-
-
-def _metadata_arguments(home: Home) -> tuple[str, ...]:
-    return ("--data", str(home.metadata), "--socket", str(home.metadata_socket))
 
 
 def _datanode_file(home: Home, datanode: DatanodeHome) -> Path:

@@ -13,7 +13,7 @@ from cluster.registry.config import MasterConfig
 from s3gw.cli.master import Job, find_master, open_master
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
 from s3gw.cli.report import (
-    METADATA_SENTENCE,
+    METADATA_SENTENCES,
     describe_durability,
     describe_nodes,
     describe_survival,
@@ -22,7 +22,7 @@ from s3gw.cli.report import (
 )
 from s3gw.cli.screen import add_row, make_table, show
 from storage.base.errors import Unavailable
-from storage.metadata.sqlite.open import open_metadata
+from storage.metadata.open import open_metadata
 from storage.model import ClusterMap, SessionState
 
 METADATA_DEADLINE_S = 5.0
@@ -51,6 +51,7 @@ def describe_status(
     warnings += [f"Job {job.name} fails: {job.last_error}" for job in jobs if job.last_error]
     if not metadata["answers"]:
         warnings.insert(0, f"The metadata does not answer, so no request succeeds: {metadata['error']}")
+    warnings += [f"Metadata: {sentence}." for sentence in metadata.get("loss_window", ())]
     return {
         "cluster_id": config.cluster_id,
         "epoch": cluster_map.epoch,
@@ -59,17 +60,17 @@ def describe_status(
         "survives": survives and survives._asdict(),
         "summary": describe_survival(config.placed, survives) if survives else "",
         "warnings": warnings,
-        "notes": [METADATA_SENTENCE],
+        "notes": [METADATA_SENTENCES[config.metadata.engine]],
         "nodes": describe_nodes(cluster_map),
         "jobs": [{name: getattr(job, name) for name in Job.__struct_fields__} for job in jobs],
-        "metadata": metadata,
+        "metadata": {"engine": config.metadata.engine, **metadata},
     }
 
 
 async def _fetch_metadata(config: MasterConfig) -> dict[str, Any]:
     """Whether commands are taken, and a few counts."""
     try:
-        metadata = await open_metadata(Path(config.metadata.path), Path(config.metadata.socket), METADATA_DEADLINE_S)
+        metadata = await open_metadata(config.metadata, deadline_s=METADATA_DEADLINE_S)
     except Unavailable as error:
         return {"answers": False, "error": str(error)}
     try:
@@ -82,6 +83,7 @@ async def _fetch_metadata(config: MasterConfig) -> dict[str, Any]:
     return {
         "answers": True,
         "error": "",
+        "loss_window": list(metadata.loss_window),
         "buckets": len(buckets),
         "users": len(users),
         "writers": [session.owner for session in sessions],
@@ -103,7 +105,8 @@ def print_status(status: dict[str, Any], *, as_json: bool) -> None:
     metadata = status["metadata"]
     if metadata["answers"]:
         workers = f"{len(metadata['writers'])} gateway workers"
-        show(f"{metadata['buckets']} buckets, {metadata['users']} users, {workers}")
+        counts = f"{metadata['buckets']} buckets, {metadata['users']} users, {workers}"
+        show(f"{counts}, metadata in {metadata['engine']}")
 
 
 def make_node_table(nodes: list[dict[str, Any]]) -> Table:

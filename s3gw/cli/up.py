@@ -30,12 +30,13 @@ def run_up(config: Config, environment: Mapping[str, str], say: Callable[[str], 
     with open_listener(config.listen) as listener:
         home = prepare_home(config, environment)
 
-        def tell() -> None:
-            for line in describe_start(home, environment):
-                say(line)
-
         with home.lock:
-            put_root_user(home)
+            loss_window = put_root_user(home)
+
+            def tell() -> None:
+                for line in (*describe_start(home, environment), *describe_metadata(home, loss_window)):
+                    say(line)
+
             readiness = make_readiness(listener, is_tls=bool(config.tls_cert))
             stages = plan_stages(home, listener.fileno(), readiness)
             run_supervised(stages, config.drain_timeout_s, tell)
@@ -45,10 +46,10 @@ def run_init(config: Config, environment: Mapping[str, str], cluster_id: str, sa
     """Everything that a first start makes, and each role's config.json, without starting anything. Errors as run_up."""
     home = prepare_home(config, environment, cluster_id)
     with home.lock:
-        put_root_user(home)
+        loss_window = put_root_user(home)
         files = store_role_files(home)
     say(f"{config.home} is prepared for cluster {home.cluster_id}")
-    for line in describe_credentials(home):
+    for line in (*describe_credentials(home), *describe_metadata(home, loss_window)):
         say(line)
     for file in files:
         say(f"  {file}")
@@ -90,6 +91,11 @@ def describe_start(home: Home, environment: Mapping[str, str]) -> list[str]:
     if config.durability == "none":
         lines.append("  durability none: what was acknowledged last does not survive a power cut")
     return lines
+
+
+def describe_metadata(home: Home, loss_window: tuple[str, ...]) -> list[str]:
+    """Which engine holds the records, and what an acknowledged write does not survive there."""
+    return [f"  metadata in {home.records.engine}", *(f"  metadata: {sentence}" for sentence in loss_window)]
 
 
 def _secret_for_shell(home: Home) -> str:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from s3gw.cli.home import make_access_key_id, make_secret_access_key, read_cluster_id
 from s3gw.cli.offline import open_records
-from s3gw.cli.options import ConfigOption, DataOption, find_home, open_keyring_of, run
+from s3gw.cli.options import ConfigOption, DataOption, find_config, open_keyring_of, run
 from s3gw.cli.screen import add_row, make_table, show
-from s3gw.config import ConfigError
+from s3gw.config import Config, ConfigError
 from storage.base.clock import SystemClock
 from storage.base.errors import NoSuchUser
 from storage.metadata.commands import CreateUser, DeleteUser
@@ -43,12 +42,12 @@ def create(
     config: ConfigOption = None,
 ) -> None:
     """Make a user with one access key and print the credentials; they are shown this once."""
-    home = find_home(data, config)
+    settings = find_config(data, config)
     credentials = (access_key_id or make_access_key_id(), secret_access_key or make_secret_access_key())
     _check(name, canonical_id, display_name, email, *credentials, given=(access_key_id, secret_access_key))
     now_ms = SystemClock().now_ms()
     user = User(canonical_id or secrets.token_hex(32), name, display_name or name, email, created_ms=now_ms)
-    run(_create(home, user, *credentials))
+    run(_create(settings, user, *credentials))
     document = {**_describe(user), "access_key_id": credentials[0], "secret_access_key": credentials[1]}
     if as_json:
         print(json.dumps(document, indent=2))
@@ -64,7 +63,7 @@ def list_users(
     config: ConfigOption = None,
 ) -> None:
     """Every user with its access key ids."""
-    users = run(_list(find_home(data, config)))
+    users = run(_list(find_config(data, config)))
     if as_json:
         print(json.dumps([{**_describe(user), "access_key_ids": ids} for user, ids in users], indent=2))
         return
@@ -77,26 +76,26 @@ def list_users(
 @app.command("delete")
 def delete(name: str, data: DataOption = None, config: ConfigOption = None) -> None:
     """Remove a user that owns no bucket, and its access keys."""
-    run(_delete(find_home(data, config), name))
+    run(_delete(find_config(data, config), name))
 
 
-async def _create(home: Path, user: User, access_key_id: str, secret_access_key: str) -> None:
-    keyring = open_keyring_of(home)
+async def _create(config: Config, user: User, access_key_id: str, secret_access_key: str) -> None:
+    keyring = open_keyring_of(config.home)
     sealed = keyring.seal_access_secret(access_key_id, secret_access_key)
     access_key = AccessKey(access_key_id, user.canonical_id, sealed, created_ms=user.created_ms)
-    async with open_records(home) as metadata:
+    async with open_records(config) as metadata:
         await metadata.apply(CreateUser(user, access_key))
 
 
-async def _list(home: Path) -> list[tuple[User, list[str]]]:
-    read_cluster_id(home)
-    async with open_records(home) as metadata:
+async def _list(config: Config) -> list[tuple[User, list[str]]]:
+    read_cluster_id(config.home)
+    async with open_records(config) as metadata:
         return [(user, [item.access_key_id for item in items]) for user, items in await metadata.list_users()]
 
 
-async def _delete(home: Path, name: str) -> None:
-    read_cluster_id(home)
-    async with open_records(home) as metadata:
+async def _delete(config: Config, name: str) -> None:
+    read_cluster_id(config.home)
+    async with open_records(config) as metadata:
         try:
             await metadata.apply(DeleteUser(name))
         except NoSuchUser:

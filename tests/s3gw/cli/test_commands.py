@@ -11,6 +11,7 @@ import pytest
 from cluster.registry.config import load_internal_key
 from s3gw.cli.home import read_cluster_id
 from s3gw.cli.offline import open_records
+from s3gw.config import load_config
 from storage.base.internal_auth import derive_node_key
 from storage.datanode.config import parse_config
 from storage.metadata.commands import CreateBucket
@@ -26,7 +27,7 @@ def data(program: Program, tmp_path: Path) -> Path:
 
 async def make_bucket(data: Path, name: str, owner_id: str) -> None:
     """As a gateway does."""
-    async with open_records(data) as metadata:
+    async with open_records(load_config(None, {"data": [str(data)]}, {})) as metadata:
         await metadata.apply(CreateBucket(name, owner_id, "us-east-1", "bk-" + "0" * 32))
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.redundancy import replicated
-from cluster.registry.config import MasterConfig, MetadataLocation
+from cluster.registry.config import MasterConfig
 from s3gw.cli.master import Job, choose_node
 from s3gw.cli.report import (
     describe_durability,
@@ -23,6 +23,7 @@ from s3gw.cli.report import (
 )
 from s3gw.cli.status import describe_status, format_size, format_time, print_status
 from s3gw.config import ConfigError
+from storage.metadata.settings import MetadataSettings
 from storage.model import ClusterMap, Node, NodeReport, NodeState
 
 GIB = 1 << 30
@@ -168,7 +169,7 @@ def test_every_cluster_has_a_report(replicas: int, shapes: list[tuple[NodeState,
 
 def test_status_for_people_holds_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same document is printed as JSON and as text; brackets in a text are shown as they are."""
-    config = MasterConfig("unix:/m", "ab" * 16, "/k", MetadataLocation(str(tmp_path), "/s"))
+    config = MasterConfig("unix:/m", "ab" * 16, "/k", MetadataSettings(path=str(tmp_path), socket="/s"))
     jobs = [Job("sweep", 3, 1, 1_700_000_000_000, "Unavailable: [red] node")]
     metadata = {"answers": True, "error": "", "buckets": 5, "users": 2, "writers": ["gateway@host:1"]}
     status = describe_status(config, ONE_DISK, jobs, metadata)
@@ -183,7 +184,7 @@ def test_status_for_people_holds_every_figure(tmp_path: Path, capsys: pytest.Cap
 
 def test_metadata_that_does_not_answer_comes_first() -> None:
     """Without it nothing works."""
-    config = MasterConfig("unix:/m", "ab" * 16, "/k", MetadataLocation("/d", "/s"))
+    config = MasterConfig("unix:/m", "ab" * 16, "/k", MetadataSettings(path="/d", socket="/s"))
     status = describe_status(config, THREE_HOSTS, [], {"answers": False, "error": "no owner"})
     assert status["warnings"] == ["The metadata does not answer, so no request succeeds: no owner"]
 
