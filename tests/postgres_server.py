@@ -73,9 +73,15 @@ def find_binaries() -> Path:
 
 
 class PostgresServer:
-    """One server in a directory of its own."""
+    """One server in a directory of its own, new or (standby_of) a streaming copy of another."""
 
-    def __init__(self, *, fsync: bool = False, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        fsync: bool = False,
+        settings: dict[str, str] | None = None,
+        standby_of: PostgresServer | None = None,
+    ) -> None:
         self.binaries = find_binaries()
         self.directory = Path(tempfile.mkdtemp(prefix="frostbyte-pg-", dir="/tmp"))
         self.data = self.directory / "data"
@@ -83,7 +89,10 @@ class PostgresServer:
         self._as_user = _drop_privileges(self.directory)
         self._process: subprocess.Popen[bytes] | None = None
         try:
-            self._initialise()
+            if standby_of is None:
+                self._initialise()
+            else:
+                self._follow(standby_of)
             self.start()
         except BaseException:
             self.stop()
@@ -140,10 +149,20 @@ class PostgresServer:
         self.end(signal.SIGQUIT)
         shutil.rmtree(self.directory, ignore_errors=True)
 
+    def promote(self) -> None:
+        """A standby takes writes when it returns."""
+        self._run("pg_ctl", "promote", "-w", "-D", self.data)
+
     def _initialise(self) -> None:
-        command = [self.binaries / "initdb", "-D", self.data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C"]
+        self._run("initdb", "-D", self.data, "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+
+    def _follow(self, primary: PostgresServer) -> None:
+        whose = ("-h", primary.directory, "-U", USER)
+        self._run("pg_basebackup", "-D", self.data, *whose, "-R", "-X", "stream", "-c", "fast", "--no-sync")
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
         subprocess.run(
-            [*command, "--no-sync", "--no-instructions"],
+            [self.binaries / program, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             cwd=self.directory,

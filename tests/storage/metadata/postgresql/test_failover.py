@@ -1,0 +1,113 @@
+"""A primary and a synchronous standby: the primary dies, the standby is promoted, nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+
+from storage.base.errors import NoSuchKey, Unavailable
+from storage.metadata.commands import FenceSessions
+from storage.metadata.postgresql import open as opening
+from storage.metadata.postgresql.check import check_integrity
+from storage.metadata.postgresql.open import connect_postgres, open_postgres_metadata
+from tests.postgres_server import USER, PostgresServer, shared_databases
+from tests.storage.metadata.builders import Worker
+from tests.storage.metadata.postgresql.load import Load, list_all, try_until_it_answers
+
+WRITERS = 8
+WRITES_BEFORE_THE_KILL = 200
+
+
+class Pair(NamedTuple):
+    """Two servers that one DSN names."""
+
+    primary: PostgresServer
+    standby: PostgresServer
+
+    @property
+    def dsn(self) -> str:
+        hosts = quote(f"{self.primary.directory},{self.standby.directory}", safe="")
+        return f"postgresql://{USER}@/postgres?host={hosts}"
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    """Every commit on the primary waits for the standby."""
+    assert shared_databases().server  # skips where there is none, or one that is not ours
+    primary = PostgresServer()
+    standby = None
+    try:
+        standby = PostgresServer(standby_of=primary)
+        admin = await asyncpg.connect(primary.dsn())
+        await admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        await admin.execute("SELECT pg_reload_conf()")
+        while await admin.fetchval("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") != 1:
+            await asyncio.sleep(0.01)
+        await admin.close()
+        yield Pair(primary, standby)
+    finally:
+        if standby is not None:
+            standby.stop()
+        primary.stop()
+
+
+async def test_a_failover_loses_nothing_acknowledged(pair: Pair) -> None:
+    """Writers find the promoted standby by themselves, with their sessions as they were."""
+    metadata = await open_postgres_metadata(pair.dsn, connections_max=WRITERS)
+    assert not any("standby" in problem for problem in metadata.loss_window)
+    worker = await Worker.start(metadata)
+    load = Load(worker)
+    writers = [asyncio.create_task(load.write(number)) for number in range(WRITERS)]
+    while len(load.acknowledged) < WRITES_BEFORE_THE_KILL:
+        await asyncio.sleep(0.01)
+    pair.primary.end(signal.SIGQUIT)
+    while not load.unknown:
+        await asyncio.sleep(0.01)
+    with pytest.raises(Unavailable):  # a standby answers nobody
+        await worker.put(b"too early")
+    await asyncio.to_thread(pair.standby.promote)
+    await try_until_it_answers(worker, b"after")
+    for writer in writers:
+        writer.cancel()
+    await asyncio.wait(writers)
+    found = await list_all(worker)
+    assert load.acknowledged <= found
+    assert found <= load.acknowledged | load.unknown | {*load.in_flight.values(), b"after", b"too early"}
+    assert await metadata.apply(FenceSessions(0)) == []
+    await worker.put(b"not fenced")
+    await metadata.close()
+    checking = await connect_postgres(pair.dsn)
+    assert await check_integrity(checking) == []
+    await checking.close()
+
+
+async def test_a_write_waits_for_the_standby_and_is_not_seen_before(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the standby a write ends with its outcome unknown, after its deadline; reads go on."""
+    monkeypatch.setattr(opening, "COMMAND_DEADLINE_S", 0.5)
+    metadata = await open_postgres_metadata(pair.dsn)
+    worker = await Worker.start(metadata)
+    await worker.put(b"before")
+    pair.standby.end()
+    writing = asyncio.create_task(worker.put(b"k", "e1"))
+    admin = await asyncpg.connect(pair.primary.dsn())
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    while not await admin.fetchval(waiting):
+        await asyncio.sleep(0.01)
+    with pytest.raises(NoSuchKey):
+        await worker.etag(b"k")
+    assert await worker.etag(b"before") == "e"
+    with pytest.raises(Unavailable) as lost:
+        await writing
+    assert lost.value.details == {"outcome": "unknown"}
+    await asyncio.to_thread(pair.standby.start)
+    await try_until_it_answers(worker, b"after")
+    await admin.close()
+    await metadata.close()
