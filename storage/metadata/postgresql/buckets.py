@@ -11,7 +11,7 @@ from typing import Any
 from storage.base.errors import BucketAlreadyExists, BucketNotEmpty, LimitExceeded, NoSuchBucket
 from storage.metadata.commands import CreateBucket, DeleteBucket, PutBucketSetting, SetVersioning
 from storage.metadata.postgresql.configuration import raise_configuration_sequence
-from storage.metadata.postgresql.database import Database, is_storable
+from storage.metadata.postgresql.database import Database, is_storable, without_unstorable
 from storage.metadata.postgresql.pool import Connection
 from storage.metadata.postgresql.tables import BUCKET_LOCKS
 from storage.model import Bucket, Versioning
@@ -126,7 +126,9 @@ async def find_bucket(database: Database, name: str) -> Bucket | None:
 
 async def list_buckets(database: Database, owner_id: str | None, after: str, limit: int) -> list[Bucket]:
     """See the interface."""
-    after = after if is_storable(after) else after.replace("\x00", "")
+    after = without_unstorable(after)
+    if owner_id is not None and not is_storable(owner_id):
+        return []
     if owner_id is None:
         rows = await database.read(_SELECT_PAGE, after, limit)
     else:

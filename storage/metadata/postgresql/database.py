@@ -162,6 +162,11 @@ def is_storable(text: str) -> bool:
         return False
 
 
+def without_unstorable(text: str) -> str:
+    """A place in an order that the database can be asked for: what it cannot hold is left out."""
+    return text.encode(errors="ignore").replace(b"\x00", b"").decode()
+
+
 def _is_fatal(error: Exception) -> bool:
     """The server ended the connection, maybe while it committed."""
     return getattr(error, "severity_en", None) in ("FATAL", "PANIC")

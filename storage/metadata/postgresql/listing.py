@@ -7,7 +7,7 @@ its common prefix. `next_after` is the last key or prefix of the page, and is gi
 from __future__ import annotations
 
 from storage.metadata.interface import HeadEntry, HeadPage, UploadPage
-from storage.metadata.postgresql.database import Database
+from storage.metadata.postgresql.database import Database, without_unstorable
 from storage.metadata.postgresql.uploads import upload_of
 from storage.metadata.skipscan import common_prefix, prefix_upper_bound, scan_start
 from storage.model import Upload
@@ -167,6 +167,6 @@ def _upload_start(prefix: bytes, delimiter: bytes, after: tuple[bytes, str]) -> 
     """The position that the first upload must be greater than; every upload id is greater than the empty one."""
     object_key, upload_id = after
     if upload_id and object_key.startswith(prefix) and common_prefix(object_key, prefix, delimiter) is None:
-        return object_key, upload_id.replace("\x00", "")
+        return object_key, without_unstorable(upload_id)
     start = scan_start(prefix, object_key, delimiter)
     return None if start is None else (start, "")

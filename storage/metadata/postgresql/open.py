@@ -14,6 +14,7 @@ import asyncpg
 
 from storage.base.clock import Clock
 from storage.base.errors import FrostbyteError, Unavailable
+from storage.metadata.postgresql.check import check_integrity
 from storage.metadata.postgresql.database import (
     COMMAND_DEADLINE_S,
     POOL_CONNECTIONS_MAX,
@@ -77,6 +78,19 @@ async def migrate_postgres_metadata(dsn: str) -> tuple[int, int]:
         return before, await migrate(connection)
     except asyncpg.PostgresError as error:
         raise FrostbyteError(f"the database cannot be migrated: {error}") from error
+    finally:
+        connection.terminate()
+
+
+async def check_postgres_metadata(dsn: str) -> list[str]:
+    """What is not whole in the database; empty when all is well. As open_postgres_metadata, but an empty database is
+    left as it is."""
+    connection = await connect_postgres(dsn)
+    try:
+        await _require_schema(connection)
+        return await check_integrity(connection)
+    except _CONNECT_ERRORS as error:
+        raise Unavailable(f"the database cannot be checked: {error or type(error).__name__}") from error
     finally:
         connection.terminate()
 
