@@ -7,7 +7,7 @@ import re
 from s3gw.protocol.errors import S3Error
 from storage.model import ByteRange
 
-_RANGE = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.ASCII | re.IGNORECASE)
+_DIGITS = re.compile(r"\d*", re.ASCII)
 _COPY_RANGE = re.compile(r"bytes=(\d+)-(\d+)", re.ASCII)
 _POSITION_MAX = 2**63 - 1
 _POSITION_DIGITS_MAX = 18
@@ -17,10 +17,11 @@ def parse_range(header: str | None) -> ByteRange | None:
     """One byte range, or None for no header and for what S3 ignores: malformed, backward, other units, several."""
     if header is None:
         return None
-    match = _RANGE.fullmatch(header)
-    if match is None:
+    # Cut by hand: one expression with blanks everywhere can match them in many ways, and be made to try them all.
+    unit, _, span = header.partition("=")
+    first, dash, last = (text.strip() for text in span.partition("-"))
+    if unit.strip().lower() != "bytes" or not dash or not _DIGITS.fullmatch(first) or not _DIGITS.fullmatch(last):
         return None
-    first, last = match.groups()
     if not first:
         return ByteRange(None, None, _position(last)) if last else None
     if not last:

@@ -133,3 +133,11 @@ def test_any_header_is_a_list_of_tags(header: str) -> None:
 def test_quoted_lists_come_back(tags: list[str]) -> None:
     """Whatever stands between quotes is a tag."""
     assert parse_etags(", ".join(f'"{tag}"' for tag in tags)) == frozenset(tags)
+
+
+def test_a_hostile_list_costs_its_length() -> None:
+    """What begins like a tag and ends like none; backtracking over it would stop the worker for seconds."""
+    blanks = " " * 30_000
+    assert parse_etags(f'a{blanks}"') == {"a"}
+    assert parse_etags(f'{blanks}W/"b"{blanks},{blanks}c{blanks}') == {"b", "c"}
+    assert parse_etags('" "' * 10_000) == {" "}

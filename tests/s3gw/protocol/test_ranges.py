@@ -116,3 +116,11 @@ def test_copy_range_refused(header: str, code: str) -> None:
 def test_content_range() -> None:
     """Inclusive again on the way out."""
     assert format_content_range(0, 10, 100) == "bytes 0-9/100"
+
+
+@pytest.mark.parametrize("blank", [" ", "\t"])
+def test_a_hostile_header_costs_its_length(blank: str) -> None:
+    """Blanks in every place that may have them, and no range after all; backtracking over them would take for ever."""
+    blanks = blank * 10_000
+    assert parse_range(f"bytes{blanks}={blanks}-{blanks}x") is None
+    assert parse_range(f"{blanks}bytes{blanks}={blanks}1{blanks}-{blanks}2{blanks}") == ByteRange(1, 2)
