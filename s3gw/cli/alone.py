@@ -1,6 +1,7 @@
-"""One role on its own, from its own config.json: `frostbyte gateway|master|metadata|datanode`.
+"""One role on its own, from its own config.json: `frostbyte gateway|master|datanode`.
 
-Master, metadata and datanode become the role's process. The gateway binds its socket and supervises its workers.
+Master and datanode become the role's process (as the owner of SQLite's records does, see metadata). The gateway binds
+its socket and supervises its workers.
 """
 
 from __future__ import annotations
@@ -36,14 +37,6 @@ def gateway(
 def master(config: RoleConfigOption) -> None:
     """Run the master alone: the registry of datanodes and the maintenance jobs."""
     become_role("cluster", "--config", str(config))
-
-
-def metadata(
-    data: Annotated[Path, typer.Option(help="Directory of the records.")],
-    socket: Annotated[Path, typer.Option(help="Path of the Unix socket to listen on.")],
-) -> None:
-    """Run the owner of the records alone."""
-    become_role("storage.metadata", "--data", str(data), "--socket", str(socket))
 
 
 def datanode(

@@ -16,7 +16,7 @@ from s3gw.config import load_config
 COMMANDS = {
     "gateway": "s3gw.cli.alone:gateway",
     "master": "s3gw.cli.alone:master",
-    "metadata": "s3gw.cli.alone:metadata",
+    "metadata": "s3gw.cli.metadata:app",
     "datanode": "s3gw.cli.alone:datanode",
     "status": "s3gw.cli.status:status",
     "user": "s3gw.cli.user:app",

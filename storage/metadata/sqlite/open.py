@@ -21,7 +21,7 @@ from storage.metadata.sqlite.checkpoint import Checkpointer
 from storage.metadata.sqlite.client import MetadataClient
 from storage.metadata.sqlite.database import DATABASE_NAME, connect_writer, translate
 from storage.metadata.sqlite.reader import SqliteMetadata
-from storage.metadata.sqlite.schema import migrate
+from storage.metadata.sqlite.schema import migrate, read_schema_version
 from storage.metadata.sqlite.sessions import extend_leases
 from storage.metadata.sqlite.space import RESERVE_BYTES, SpaceReserve
 from storage.metadata.sqlite.writer import GroupCommitter, LocalSink
@@ -53,6 +53,19 @@ async def open_owned_metadata(
     except BaseException:
         await owner.close()
         raise
+
+
+def migrate_owned_metadata(directory: Path) -> tuple[int, int]:
+    """Bring the schema forward. → (version before, version now). Errors as MetadataOwner.open."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as resources:
+        resources.callback(os.close, _lock(directory / LOCK_NAME))
+        try:
+            writing = resources.enter_context(closing(connect_writer(directory / DATABASE_NAME)))
+            before = read_schema_version(writing)
+            return before, migrate(writing)
+        except sqlite3.Error as error:
+            raise translate(error) from error
 
 
 class MetadataOwner:
