@@ -8,6 +8,7 @@ pool keeps its sessions' settings, so a pooler between must be in session mode.
 from __future__ import annotations
 
 import logging
+import os
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -32,6 +33,7 @@ from storage.metadata.postgresql.schema import (
     require_known_version,
     require_no_unfinished_copy,
 )
+from storage.metadata.postgresql.transport import is_protected
 
 SERVER_VERSION_MIN = 14
 
@@ -96,8 +98,13 @@ async def check_postgres_metadata(dsn: str) -> list[str]:
 
 
 async def connect_postgres(dsn: str) -> Connection:
-    """One connection with the usual settings. Unavailable; FrostbyteError for a dsn that makes no sense."""
+    """One connection with the usual settings. Unavailable; FrostbyteError for a dsn that makes no sense, or leads to
+    another machine without TLS."""
     try:
+        if not is_protected(dsn, os.environ):
+            raise FrostbyteError(
+                "the metadata's dsn leads to another machine in the clear: add sslmode=verify-full (or require)"
+            )
         return await _connect(dsn)
     except asyncpg.ClientConfigurationError as error:
         raise FrostbyteError(f"the metadata's dsn: {error}") from None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from storage.base.errors import FrostbyteError
 from storage.metadata.copy import TABLES, Counters, Row, Table
+from storage.metadata.postgresql.database import SESSION_SETTINGS
 from storage.metadata.postgresql.open import connect_postgres
 from storage.metadata.postgresql.pool import Connection
 from storage.metadata.postgresql.schema import COPY_MARK, SCHEMA, migrate
@@ -18,6 +19,10 @@ from storage.metadata.records import decode_attributes
 _UNBOUNDED = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0"
 _NAMES = sorted({table.name for table in TABLES})
 _LOCK = f"LOCK TABLE meta, {', '.join(_NAMES)} IN SHARE MODE"
+_COUNT_PROCESSES = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()"
+)
 _SEQUENCES = {
     "bucket_id": "buckets_bucket_id_seq",
     "node_number": "nodes_number_seq",
@@ -120,6 +125,17 @@ async def open_postgres_source(dsn: str) -> PostgresRows:
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
     await connection.execute(_LOCK)
     return PostgresRows(connection)
+
+
+async def require_no_processes(dsn: str) -> None:
+    """FrostbyteError while gateways, masters or commands are connected: they would go on writing to what was left."""
+    connection = await connect_postgres(dsn)
+    try:
+        connected: int = await connection.fetchval(_COUNT_PROCESSES, SESSION_SETTINGS["application_name"])
+    finally:
+        connection.terminate()
+    if connected:
+        raise FrostbyteError(f"{connected} connections of running Frostbyte processes to the database: stop them first")
 
 
 async def open_postgres_target(dsn: str) -> PostgresTarget:
