@@ -13,6 +13,7 @@ import typer
 
 from s3gw.cli.alone import become_role
 from s3gw.cli.home import read_cluster_id
+from s3gw.cli.metadata_copy import copy
 from s3gw.cli.offline import locate_records
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, find_config, run
 from storage.base.errors import Corrupt, FrostbyteError
@@ -23,6 +24,7 @@ from storage.metadata.sqlite.open import migrate_owned_metadata
 from storage.metadata.sqlite.schema import read_schema_version, require_known_version
 
 app = typer.Typer(help="The records: their owner as a process of its own, and care for either engine's.")
+app.command("copy")(copy)
 
 
 @app.callback(invoke_without_command=True)

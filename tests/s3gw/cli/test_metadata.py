@@ -12,6 +12,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from s3gw.cli.home import lock_home
+from storage.metadata.open import open_metadata
+from storage.metadata.settings import MetadataSettings
 from tests.postgres_server import shared_databases
 from tests.s3gw.cli.program import Program
 
@@ -88,6 +91,62 @@ def test_records_are_migrated(program: Program, config: Path) -> None:
         assert "start the newer Frostbyte again" in program.refused("metadata", command, "--config", config)
     if engine == "postgresql":
         asyncio.run(execute(settings["metadata"]["dsn"], newer.replace("999", str(told["now"])).format("frostbyte.")))
+
+
+def write_config(path: Path, data: Path, **metadata: str) -> Path:
+    """Of a start."""
+    path.write_text(json.dumps({"data": [str(data)], "metadata": metadata}))
+    return path
+
+
+def test_a_store_moves_to_postgresql_and_back(program: Program, tmp_path: Path, dsn: str) -> None:
+    """Everything is there, the directory remembers where, and the one left behind is refused."""
+    data = tmp_path / "data"
+    lite = write_config(tmp_path / "lite.json", data, engine="sqlite")
+    large = write_config(tmp_path / "large.json", data, engine="postgresql", dsn=dsn)
+    program.succeed("init", "--config", lite)
+    guest = program.load("user", "create", "guest", "--data", data)
+    users = program.load("user", "list", "--data", data)
+    assert "the same engine" in program.refused("metadata", "copy", "--data", data, "--to", lite)
+
+    copied = program.load("metadata", "copy", "--data", data, "--to", large)
+    assert (copied["from"], copied["to"]) == ("sqlite", "postgresql")
+    assert (copied["rows"]["users"], copied["rows"]["access_keys"]) == (2, 2)
+    assert "are in postgresql, not in sqlite" in program.refused("init", "--config", lite)
+    program.succeed("init", "--config", large)
+    assert program.load("user", "list", "--data", data) == users
+    program.succeed("user", "delete", guest["name"], "--data", data)
+    program.succeed("metadata", "check", "--config", large)
+
+    back = ("metadata", "copy", "--config", large, "--to", lite)
+    assert "already" in program.refused(*back)
+    (data / "metadata" / "metadata.db").rename(tmp_path / "left.db")
+    assert "every one compared" in program.succeed(*back)
+    program.succeed("init", "--config", lite)
+    assert [user["name"] for user in program.load("user", "list", "--data", data)] == ["root"]
+    assert "are in sqlite, not in postgresql" in program.refused("init", "--config", large)
+    assert "holds a store already" in program.refused("metadata", "copy", "--data", data, "--to", large)
+
+
+def test_a_store_in_use_is_not_copied(program: Program, tmp_path: Path, dsn: str) -> None:
+    """Neither beside a `frostbyte up` nor beside a gateway of another machine."""
+    data = tmp_path / "data"
+    lite = write_config(tmp_path / "lite.json", data, engine="sqlite")
+    large = write_config(tmp_path / "large.json", data, engine="postgresql", dsn=dsn)
+    program.succeed("init", "--config", large)
+    with lock_home(data):
+        assert "another frostbyte runs" in program.refused("metadata", "copy", "--config", large, "--to", lite)
+
+    async def beside() -> str:
+        gateway = await open_metadata(MetadataSettings(engine="postgresql", dsn=dsn))
+        await gateway.configuration_sequence()
+        try:
+            return await asyncio.to_thread(program.refused, "metadata", "copy", "--config", large, "--to", lite)
+        finally:
+            await gateway.close()
+
+    assert "1 connections of running Frostbyte processes" in asyncio.run(beside())
+    assert not (data / "metadata" / "metadata.db").exists()
 
 
 def test_a_damaged_file_is_told(program: Program, tmp_path: Path) -> None:
