@@ -1,0 +1,152 @@
+"""Two hosts' worth of gateways over one PostgreSQL: one master, three datanodes over https, and a server of their own.
+
+The hosts are directories and ports of this machine. What two real hosts would each have a copy of - the keyring, the
+master key and the internal key - is one directory here, which both gateways read.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.postgres_server import PostgresMissingError, PostgresServer, shared_databases
+from tests.probe.roles import load_json, running_role, succeed
+from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
+from tests.tls import InternalTls, make_internal_tls
+
+WAIT_S = 30.0
+DATANODES = 3
+CONNECTIONS_MAX = 4
+"""of each worker and the master"""
+
+
+class Gateway:
+    """`frostbyte gateway` of one host, with one worker."""
+
+    def __init__(self, name: str, port: int, process: Any, log: Path) -> None:
+        self.name = name
+        self.port = port
+        self.process = process
+        self.log = log
+
+    def client(self, access_key_id: str = ACCESS_KEY_ID, secret: str = SECRET_ACCESS_KEY) -> Any:
+        """A boto3 client that tries once."""
+        return boto3.client(
+            "s3",
+            endpoint_url=f"http://127.0.0.1:{self.port}",
+            region_name=REGION,
+            aws_access_key_id=access_key_id,
+            aws_secret_access_key=secret,
+            config=Config(
+                retries={"total_max_attempts": 1},
+                connect_timeout=5,
+                read_timeout=60,
+                max_pool_connections=32,
+                s3={"addressing_style": "path"},
+            ),
+        )
+
+    def ready(self) -> int:
+        """The status of /-/ready; 0 when nothing answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
+        try:
+            connection.request("GET", "/-/ready")
+            return connection.getresponse().status
+        except OSError:
+            return 0
+        finally:
+            connection.close()
+
+    def workers(self) -> list[int]:
+        """Their process ids."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in children]
+
+
+class Hosts:
+    """Started by `running_hosts`."""
+
+    def __init__(self, root: Path, running: ExitStack, database: PostgresServer, dsn: str) -> None:
+        self.root = root
+        self.database = database
+        self.dsn = dsn
+        self.data = root / "shared"
+        self.config = root / "config.json"
+        self._running = running
+        self._tls: InternalTls = make_internal_tls(root)
+        self._internal = f"https://127.0.0.1:{free_port()}"
+        settings = {
+            "datanodes": 0,
+            "lease_ttl_s": 6,
+            "metadata": {"engine": "postgresql", "dsn": dsn, "connections_max": CONNECTIONS_MAX},
+            "internal": {
+                "listen": self._internal,
+                "tls_cert": self._tls.files.cert,
+                "tls_key": self._tls.files.key,
+                "tls_ca": self._tls.ca,
+            },
+        }
+        self.config.write_text(json.dumps(settings))
+        succeed("init", "--data", self.data, "--config", self.config)
+        self.master_file = self.data / "run" / "master.json"
+
+    def start_cluster(self) -> None:
+        """The master and the datanodes, each with its own key file."""
+        self.start_role("master", f"ready on {self._internal}", "master", "--config", self.master_file)
+        for number in range(1, DATANODES + 1):
+            machine = self.root / f"node-{number}"
+            machine.mkdir()
+            document = load_json(
+                *("node", "add", "--data", self.data, "--listen", f"https://127.0.0.1:{free_port()}"),
+                *("--key-file", machine / "node.key", "--zone", f"zone-{number}"),
+                *("--tls-cert", self._tls.files.cert, "--tls-key", self._tls.files.key, "--tls-ca", self._tls.ca),
+            )
+            config = machine / "config.json"
+            config.write_text(json.dumps({**document, "reserve_bytes": 0}))
+            arguments = ("datanode", "--data", machine / "data", "--config", config)
+            self.start_role(f"node-{number}", "registered with", *arguments)
+
+    def start_gateway(self, name: str) -> Gateway:
+        """A host with its own config.json, port and log."""
+        port, file = free_port(), self.root / f"{name}.json"
+        document = json.loads((self.data / "run" / "gateway.json").read_text())
+        file.write_text(json.dumps({**document, "listen": f"127.0.0.1:{port}", "workers": 1}))
+        process = self.start_role(name, "Frostbyte is ready", "gateway", "--config", file)
+        return Gateway(name, port, process, self.root / f"{name}.log")
+
+    def start_role(self, name: str, ready: str, *arguments: str | Path) -> Any:
+        """Ends with the test."""
+        return self._running.enter_context(running_role(self.root / f"{name}.log", ready, *arguments))
+
+
+@contextmanager
+def running_hosts(root: Path) -> Iterator[tuple[Hosts, Gateway, Gateway]]:
+    """Everything, with a PostgreSQL that the test may stop. Skips without its programs, or fails with CI=true."""
+    with ExitStack() as running:
+        try:
+            database = PostgresServer()
+        except PostgresMissingError:
+            shared_databases()  # which skips or fails, and says why
+            pytest.skip("needs a PostgreSQL server of its own")
+        running.callback(database.stop)
+        hosts = Hosts(root, running, database, database.dsn())
+        hosts.start_cluster()
+        yield hosts, hosts.start_gateway("east"), hosts.start_gateway("west")
+
+
+def wait_until(condition: Callable[[], bool], what: str, within_s: float = WAIT_S) -> float:
+    """Poll what the processes bring about by themselves. → seconds that it took."""
+    began_s = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began_s < within_s, what
+        time.sleep(0.05)
+    return time.monotonic() - began_s
