@@ -30,6 +30,7 @@ from cluster.registry.config import (
 from cluster.registry.registry import Registry
 from storage.base.background import BackgroundLoop
 from storage.base.clock import Clock, SystemClock
+from storage.base.core_dumps import forbid_core_dumps
 from storage.base.errors import FrostbyteError
 from storage.base.internal_server import CannotListen, serve
 from storage.base.log import configure_logging
@@ -101,6 +102,7 @@ def main() -> int:
     arguments = parser.parse_args()
     configure_logging("master")
     raise_open_files_limit()
+    forbid_core_dumps()
     try:
         uvloop.run(_run_until_signal(load_config(arguments.config)))
     except (ConfigError, CannotListen, FrostbyteError) as error:

@@ -17,6 +17,7 @@ import uvloop
 from s3gw.acceptor import Board
 from s3gw.worker import run_worker
 from s3gw.worker_config import load_worker_config
+from storage.base.core_dumps import forbid_core_dumps
 from storage.base.errors import FrostbyteError
 from storage.base.log import configure_logging
 from storage.base.open_files import raise_open_files_limit
@@ -34,6 +35,7 @@ def main() -> int:
     arguments = parser.parse_args()
     configure_logging("gateway")
     raise_open_files_limit()
+    forbid_core_dumps()
     try:
         config = load_worker_config(arguments.config)
         board = None if arguments.board_fd is None else Board(arguments.board_fd, arguments.worker)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import shutil
 import sys
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,7 @@ from s3gw.worker_config import METRICS_VARIABLE, load_worker_config
 from storage.base.errors import Unavailable
 from storage.base.files import store_file
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key
+from storage.crypto.master_key import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
 from storage.datanode.config import load_config as load_datanode_config
 from storage.metadata.settings import SQLITE
 
@@ -75,7 +77,8 @@ def _plan_metadata(home: Home) -> tuple[Stage, ...]:
 
 def plan_gateways(config: Path, count: int, listener_fd: int, metrics: Path) -> tuple[ChildSpec, ...]:
     """Workers that share a listening socket, and an empty directory of counters so that any of them answers for all."""
-    variables = ((METRICS_VARIABLE, str(metrics)),)
+    given = tuple((it, os.environ[it]) for it in (MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE) if it in os.environ)
+    variables = ((METRICS_VARIABLE, str(metrics)), *given)
     board_fd = open_board(count)  # stays open: workers that are started again inherit it like the first ones
     command = role_command("s3gw", "--config", str(config), "--fd", str(listener_fd), "--board-fd", str(board_fd))
     return tuple(

@@ -19,7 +19,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from s3gw.cli.home import SECRET_KEY_VARIABLE
 from storage.base.errors import FrostbyteError
+from storage.crypto.master_key import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ LIVED_S = 5.0
 """a child that ran for this long has started"""
 START_FAILURES_MAX = 5
 KILL_WAIT_S = 5.0
+WITHHELD = frozenset({MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE, SECRET_KEY_VARIABLE})
+"""secrets that an operator may give to the supervisor in its environment; a child has them only if its spec says so"""
 _PR_SET_PDEATHSIG = 1
 
 if sys.platform == "linux":
@@ -43,6 +47,10 @@ else:  # pragma: no cover - other systems have no such call; there a killed pare
         return None
 
 
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in WITHHELD}
+
+
 class StartFailed(FrostbyteError):
     """A child cannot be started, however often it is tried; the text is one line for a person."""
 
@@ -54,7 +62,7 @@ class ChildSpec(NamedTuple):
     argv: tuple[str, ...]
     pass_fds: tuple[int, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
-    """set in its environment beside the inherited ones"""
+    """set in its environment beside the inherited ones, of which it does not get those in WITHHELD"""
 
 
 class Stage(NamedTuple):
@@ -182,7 +190,7 @@ class _Keeper:
             *self._spec.argv,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=self._spec.pass_fds,
-            env={**os.environ, **dict(self._spec.variables)},
+            env=_inherited() | dict(self._spec.variables),
             preexec_fn=_die_with_parent,
             start_new_session=True,  # a Ctrl-C reaches the supervisor alone, which then stops them in order
         )

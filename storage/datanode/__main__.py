@@ -17,6 +17,7 @@ import uvloop
 
 from storage.base.address import Address
 from storage.base.clock import SystemClock
+from storage.base.core_dumps import forbid_core_dumps
 from storage.base.errors import Unavailable
 from storage.base.files import DiskFiles, FileSystem, make_directories
 from storage.base.internal_server import CannotListen, load_server_tls, serve
@@ -115,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     configure_logging("datanode")
     raise_open_files_limit()
+    forbid_core_dumps()
     try:
         config = load_config(options.config)
         load_server_tls(config.listen_address, config.tls)
