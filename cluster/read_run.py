@@ -42,7 +42,7 @@ class ReadRuns:
         self.chunks = chunks
         self.budget = budget
         self.sending_bytes = 0
-        """handed out and not asked to be followed yet, over all reads"""
+        """handed out and not known to have left, over all reads"""
         self._metadata = metadata
         self._clock = clock
         self._sending_bytes_max = sending_bytes_max
@@ -53,24 +53,27 @@ class ReadRuns:
             yield self.chunks.open_inline(read.blobs[0], start - read.extents[0].offset, end - read.extents[0].offset)
             return
         left = end - start
-        run = _Run(self, self._slices(read, start, end))
+        run = _Run(self, self._slices(read, start, end), SPAN_FRAMES_FIRST if self._has_room else 1)
+        size = size_before = 0
         try:
             while (block := await run.next_block()) is not None:
-                size, handed_s = len(block), self._clock.monotonic_s()
+                # A sender hands a block to its transport and waits for that to empty when it has the next one: the one
+                # that was asked to be followed may still be there, the one before it has left.
+                self.sending_bytes += len(block) - size_before
+                size, size_before = len(block), size
                 left -= size
-                self.sending_bytes += size
-                try:
-                    yield block
-                finally:
-                    self.sending_bytes -= size
-                run.adapt(
-                    keeps_up=self._clock.monotonic_s() - handed_s < SLOW_AFTER_S
-                    and self.sending_bytes < self._sending_bytes_max
-                )
+                handed_s = self._clock.monotonic_s()
+                yield block
+                run.adapt(keeps_up=self._clock.monotonic_s() - handed_s < SLOW_AFTER_S and self._has_room)
         finally:
+            self.sending_bytes -= size + size_before
             run.close()
         if left:
             raise Corrupt(f"the rows of a version are {left} bytes short of what it says")
+
+    @property
+    def _has_room(self) -> bool:
+        return self.sending_bytes < self._sending_bytes_max
 
     async def _slices(self, read: VersionRead, start: int, end: int) -> AsyncIterator[ChunkSlice]:
         """The chunks that [start, end) of the version touches, and what of each."""
@@ -111,10 +114,10 @@ class _Ahead(NamedTuple):
 class _Run:
     """One read under way."""
 
-    def __init__(self, shared: ReadRuns, slices: AsyncIterator[ChunkSlice]) -> None:
+    def __init__(self, shared: ReadRuns, slices: AsyncIterator[ChunkSlice], frames_first: int) -> None:
         self._shared = shared
         self._slices = slices
-        self._frames = SPAN_FRAMES_FIRST
+        self._frames = frames_first
         self._keeps_up = True
         self._rest: ChunkSlice | None = None
         """of the chunk that was begun"""

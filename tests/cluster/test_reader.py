@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from cluster.read_run import SLOW_AFTER_S
 from storage.base.clock import ManualClock
 from storage.base.errors import Corrupt, InvalidPart, NoSuchKey, SealBroken, Unavailable
+from storage.crypto.envelope import FRAME_BYTES
 from storage.metadata.commands import SetReplicas
 from storage.metadata.interface import CHUNK_PAGE_ROWS, VersionRead
 from storage.model import ByteRange, Chunk
@@ -216,6 +217,23 @@ async def test_readers_that_stop_reading_starve_nobody(tmp_path: Path) -> None:
             await opened.__aexit__(None, None, None)
         assert world.objects._reader._reads.running == 0
         assert world.cluster.operations.budget.held_bytes == 0
+
+
+async def test_what_all_senders_hold_together_is_bounded(tmp_path: Path) -> None:
+    """A block asked to be followed may still be in its transport. Above the bound everybody gets single frames, from
+    the first on."""
+    settings = replace(SETTINGS, chunk_bytes=4 << 20)
+    async with open_world(tmp_path, settings=settings) as world, AsyncExitStack() as stopped:
+        await world.put(b"key", os.urandom(4 << 20))
+        runs = world.objects._reader._runs
+        runs._sending_bytes_max = 1 << 20
+        for _ in range(20):
+            blocks = aiter(await stopped.enter_async_context(world.objects.open(world.bucket, b"key")))
+            sizes = [len(await anext(blocks)) for _ in range(4)]
+        assert sizes == [FRAME_BYTES] * 4
+        assert 1 << 20 <= runs.sending_bytes <= (3 << 20) + 20 * 2 * FRAME_BYTES
+        await stopped.aclose()
+        assert runs.sending_bytes == 0
 
 
 async def test_a_read_that_is_left_early_gives_everything_back(world: World) -> None:
