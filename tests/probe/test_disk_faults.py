@@ -1,0 +1,240 @@
+"""Disks that lie, fill up or freeze, beneath real processes: a read gives the right bytes or fails, nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tests.probe.conftest import FAST_SWEEP
+from tests.probe.load import body_of
+from tests.probe.mounts import fill, frozen, small_disk
+from tests.probe.server import Server
+from tests.probe.test_restart_and_kill import wait_until
+
+BUCKET = "disks"
+SIZE = 9 << 20
+"""two chunks"""
+HEAL_WAIT_S = 40.0
+DISK_MIB = 64
+METADATA_DISK_MIB = 176
+"""its reserve is 128"""
+
+
+def flip(path: Path) -> None:
+    """One bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    """The end is missing, footer and all."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path: Path) -> None:
+    """Nothing is left but the name."""
+    path.write_bytes(b"")
+
+
+def extend(path: Path) -> None:
+    """More than was ever written."""
+    path.write_bytes(path.read_bytes() + bytes(100))
+
+
+def remove(path: Path) -> None:
+    """Not even the name."""
+    path.unlink()
+
+
+def replace(path: Path) -> None:
+    """With another chunk in its place: whole, with a good footer, and wrong."""
+    others = path.parents[3].glob("datanode-*/chunks/*/*")
+    other = next(it for it in sorted(others) if it.name != path.name)
+    path.write_bytes(other.read_bytes())
+
+
+DAMAGES: list[Callable[[Path], None]] = [flip, truncate, empty, extend, remove, replace]
+
+
+def replicas(server: Server) -> dict[str, list[Path]]:
+    """Chunk id → its files."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(server.data.glob("datanode-*/chunks/*/*")):
+        found.setdefault(path.name, []).append(path)
+    return found
+
+
+def are_whole(server: Server, good: dict[str, bytes]) -> bool:
+    """Two replicas of every chunk, with the bytes that were stored (their footers name different times)."""
+    found = replicas(server)
+    return found.keys() == good.keys() and all(
+        len(paths) == 2 and all(path.read_bytes()[:-32] == good[name] for path in paths)
+        for name, paths in found.items()
+    )
+
+
+def try_to(call: Callable[..., Any], **arguments: Any) -> str:
+    """The error's code, or `ok`."""
+    try:
+        call(Bucket=BUCKET, **arguments)
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    except BotoCoreError as error:
+        return type(error).__name__
+    return "ok"
+
+
+def put(client: Any, name: str, size: int = SIZE) -> str:
+    """An object whose body follows from its name."""
+    return try_to(client.put_object, Key=name, Body=body_of(name, size))
+
+
+def get(client: Any, name: str) -> bytes:
+    """A whole body."""
+    return bytes(client.get_object(Bucket=BUCKET, Key=name)["Body"].read())
+
+
+@pytest.mark.timeout(200)
+def test_a_damaged_replica_is_not_served_and_is_healed(server: Server) -> None:
+    """Whatever is wrong with one of the two: the body is right every time, and soon there are two good ones again."""
+    client = server.client()
+    client.create_bucket(Bucket=BUCKET)
+    for name in ("one", "two"):
+        assert put(client, name) == "ok"
+    good = {name: paths[0].read_bytes()[:-32] for name, paths in replicas(server).items()}
+    for damage in DAMAGES:
+        damage(next(iter(replicas(server).values()))[0])
+        assert not are_whole(server, good)
+        for _ in range(6):  # every frame is asked of the damaged replica first, sooner or later
+            for name in ("one", "two"):
+                assert get(client, name) == body_of(name, SIZE), damage
+        wait_until(lambda: are_whole(server, good), HEAL_WAIT_S, f"healing after {damage.__name__}")
+
+
+@pytest.mark.timeout(200)
+def test_when_no_good_replica_is_left(server: Server) -> None:
+    """An error before the headers or a broken connection: neither wrong bytes nor a short body that ends cleanly."""
+    client = server.client()
+    client.create_bucket(Bucket=BUCKET)
+    for damage in DAMAGES:
+        name = damage.__name__
+        before = replicas(server).keys()
+        assert put(client, name) == "ok"
+        chunks = {chunk: paths for chunk, paths in replicas(server).items() if chunk not in before}
+        first, last = (chunks[chunk] for chunk in sorted(chunks))
+        for path in last:
+            damage(path)
+        with pytest.raises((BotoCoreError, ClientError)):
+            get(client, name)
+        head = client.get_object(Bucket=BUCKET, Key=name, Range="bytes=0-999")["Body"].read()
+        assert head == body_of(name, SIZE)[:1000], "what is whole can still be read"
+        for path in first:
+            damage(path)
+        with pytest.raises((BotoCoreError, ClientError)):
+            get(client, name)
+    assert server.ready()
+
+
+@pytest.fixture
+def unlucky(tmp_path: Path) -> Iterator[Server]:
+    """A server one of whose datanodes has a small disk."""
+    running = Server(tmp_path / "frost", FAST_SWEEP, "--workers", "2")
+    with small_disk(running.data / "datanode-2", DISK_MIB):
+        try:
+            running.start()
+            running.client().create_bucket(Bucket=BUCKET)
+            yield running
+        finally:
+            running.stop()
+
+
+@pytest.mark.timeout(200)
+def test_a_full_datanode(unlucky: Server) -> None:
+    """Others take its place without a failed request; deletes make room, which is used again."""
+    client, disk = unlucky.client(), unlucky.data / "datanode-2"
+    for number in range(14):
+        assert put(client, f"filling-{number}") == "ok"
+        assert unlucky.ready()
+    fill(disk)
+    for number in range(6):
+        assert put(client, f"full-{number}") == "ok"
+        assert put(client, f"small-{number}", 20_000) == "ok"
+        assert unlucky.ready()
+    for number in range(14):
+        assert get(client, f"filling-{number}") == body_of(f"filling-{number}", SIZE)
+    for number in range(14):
+        assert try_to(client.delete_object, Key=f"filling-{number}") == "ok"
+    wait_until(lambda: len(list(disk.glob("chunks/*/*"))) <= 6, 60, "making room by deletes")
+    (disk / "ballast").unlink()
+    used = {path.name for path in disk.glob("chunks/*/*")}
+    wait_until(
+        lambda: put(client, "again") == "ok" and not {path.name for path in disk.glob("chunks/*/*")} <= used,
+        60,
+        "using it again",
+    )
+    for number in range(6):
+        assert get(client, f"full-{number}") == body_of(f"full-{number}", SIZE)
+
+
+@pytest.mark.timeout(200)
+def test_a_datanode_whose_disk_turns_read_only(unlucky: Server) -> None:
+    """Writes go to the others, reads are served, and deletes are made good once it can be written again."""
+    client, disk = unlucky.client(), unlucky.data / "datanode-2"
+    for number in range(4):
+        assert put(client, f"before-{number}", 300_000) == "ok"
+    held = {path.name for path in disk.glob("chunks/*/*")}
+    assert held
+    with frozen(disk):
+        for number in range(6):
+            assert put(client, f"during-{number}", 300_000) == "ok"
+            assert unlucky.ready()
+        for name in [f"{when}-{number}" for when, count in (("before", 4), ("during", 6)) for number in range(count)]:
+            assert get(client, name) == body_of(name, 300_000)
+        for number in range(4):
+            assert try_to(client.delete_object, Key=f"before-{number}") == "ok"
+        time.sleep(5 * FAST_SWEEP["lease_ttl_s"])  # the sweep tries and cannot
+        assert {path.name for path in disk.glob("chunks/*/*")} == held
+    wait_until(lambda: not held & {path.name for path in disk.glob("chunks/*/*")}, 60, "the deletes")
+    assert all(get(client, f"during-{number}") == body_of(f"during-{number}", 300_000) for number in range(6))
+
+
+@pytest.mark.timeout(200)
+def test_a_full_metadata_disk(tmp_path: Path) -> None:
+    """Below the reserve new objects get 503 while reads and deletes go on; with no byte left reads still do; with room
+    again everything works, without a restart by hand."""
+    server = Server(tmp_path / "frost", FAST_SWEEP, "--workers", "2")
+    disk = server.data / "metadata"
+    with small_disk(disk, METADATA_DISK_MIB):
+        try:
+            server.start()
+            client = server.client()
+            client.create_bucket(Bucket=BUCKET)
+            for number in range(20):
+                assert put(client, f"before-{number}", 5_000) == "ok"
+            ballast = fill(disk, leave_mib=64)
+            wait_until(lambda: put(client, "probing", 5_000) == "SlowDown", 10, "the reserve")
+            assert put(client, "refused", 300_000) == "SlowDown"
+            assert get(client, "before-0") == body_of("before-0", 5_000)
+            assert try_to(client.delete_object, Key="before-1") == "ok"
+            ballast.unlink()
+            ballast = fill(disk)
+            for number in range(2, 20):
+                assert get(client, f"before-{number}") == body_of(f"before-{number}", 5_000)
+            assert put(client, "refused", 5_000) != "ok"
+            answers = {try_to(client.delete_object, Key=f"before-{number}") for number in range(2, 10)}
+            assert answers <= {"ok", "SlowDown"}
+            ballast.unlink()
+            wait_until(lambda: put(client, "after", 5_000) == "ok", 60, "writing again")
+            server.wait_ready()
+            assert try_to(client.head_object, Key="refused") == "404"
+            assert try_to(client.head_object, Key="before-1") == "404"
+            for number in range(10, 20):
+                assert get(client, f"before-{number}") == body_of(f"before-{number}", 5_000)
+        finally:
+            server.stop()
