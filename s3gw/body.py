@@ -49,7 +49,7 @@ _WITH_TRAILER = frozenset({PayloadMode.STREAMING_SIGNED_TRAILER, PayloadMode.STR
 
 
 class ClientDisconnected(Exception):
-    """The client went away before its body was whole; there is nobody to answer."""
+    """The client went away before its body, or the answer's, was whole; there is nobody to answer."""
 
 
 class BodyLimits(NamedTuple):

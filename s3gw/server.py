@@ -24,6 +24,7 @@ import signal
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from s3gw.acceptor import Acceptor, Board
+from s3gw.body import ClientDisconnected
 from s3gw.protocol.errors import S3Error
 from storage.base.internal_server import HEAD_BYTES_MAX, STALL_CHECK_S, STALL_TIMEOUT_S, BoundedProtocol, TlsFiles
 
@@ -162,7 +164,8 @@ class GatewayProtocol(BoundedProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app if len(self.tasks) < self._limits.requests_max else _slow_down)
+        has_room = len(self.tasks) < self._limits.requests_max
+        super()._start_asgi_task(cycle, partial(_serve_while_there, app, cycle) if has_room else _slow_down)
 
     def _unsupported_upgrade_warning(self) -> None:
         self.cycle.keep_alive = False
@@ -201,6 +204,18 @@ class GatewayProtocol(BoundedProtocol):
         """Out of a callback: the parser stops, and data_received calls send_400_response."""
         self._refusal = S3Error(code, message, **extra)
         raise self._refusal
+
+
+async def _serve_while_there(app: Any, cycle: RequestResponseCycle, scope: Any, receive: Any, send: Any) -> None:
+    """uvicorn drops in silence what is sent to nobody: an object would be read to its end. ClientDisconnected instead,
+    out of the send of a piece of a body."""
+
+    async def send_or_tell(message: Any) -> None:
+        await send(message)
+        if cycle.disconnected and message.get("more_body"):
+            raise ClientDisconnected
+
+    await app(scope, receive, send_or_tell)
 
 
 class GatewayServer(uvicorn.Server):

@@ -91,6 +91,48 @@ def test_a_slow_reader_keeps_what_was_deleted_under_it(server: Server) -> None:
 
 
 @pytest.mark.timeout(200)
+def test_nothing_is_read_for_a_reader_that_went_away(one_worker: Server) -> None:
+    """A client that hangs up in the middle of a large object costs no more reading than was under way."""
+    server = one_worker
+    server.start()
+    try:
+        client = server.client()
+        client.create_bucket(Bucket=BUCKET)
+        body = body_of("large", SIZE)
+        upload = client.create_multipart_upload(Bucket=BUCKET, Key="large")["UploadId"]
+        parts = [
+            {
+                "PartNumber": number,
+                "ETag": client.upload_part(Bucket=BUCKET, Key="large", UploadId=upload, PartNumber=number, Body=body)[
+                    "ETag"
+                ],
+            }
+            for number in range(1, 7)
+        ]
+        client.complete_multipart_upload(Bucket=BUCKET, Key="large", UploadId=upload, MultipartUpload={"Parts": parts})
+        (worker,) = server.pids("gateway")
+        url = presign(server, "get_object", BUCKET, "large")
+        before = bytes_read(server)
+        for _ in range(10):
+            with Exchange(url, "GET") as reader:
+                assert reader.status() == 200
+                reader.read(100_000)
+        assert client.get_object(Bucket=BUCKET, Key="large", Range="bytes=0-9")["Body"].read() == body[:10]
+        time.sleep(2)  # long enough to read everything, if somebody did
+        assert bytes_read(server) - before < 6 * SIZE
+        assert server.pids("gateway") == [worker]
+        assert "Traceback" not in server.log.read_text()
+    finally:
+        server.stop()
+
+
+def bytes_read(server: Server) -> int:
+    """By the system calls of all datanodes (proc(5), rchar)."""
+    lines = [Path(f"/proc/{pid}/io").read_text().splitlines() for pid in server.pids("datanode")]
+    return sum(int(line.split()[1]) for found in lines for line in found if line.startswith("rchar"))
+
+
+@pytest.mark.timeout(200)
 def test_a_stop_waits_for_what_is_under_way(server: Server) -> None:
     """An upload and a download that go on slowly are finished, and what was put is there after a start."""
     client = server.client()
