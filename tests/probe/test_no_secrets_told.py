@@ -15,8 +15,10 @@ import pytest
 from tests.probe.conftest import FAST_SWEEP
 from tests.probe.server import SECRET_ACCESS_KEY, Server
 from tests.probe.slow import presign
+from tests.probe.test_restart_and_kill import wait_until
 from tests.probe.test_sealed_at_rest import LARGE, MARKER, opened_keys, put_the_secret
 
+STARTED_WAIT_S = 30.0
 ROLES = ("metadata", "master", "datanode", "gateway")
 
 
@@ -71,9 +73,14 @@ def test_no_core_dumps(talkative: Server) -> None:
     """A core dump would hold keys and plaintext."""
     for role in ("gateway", "master", "datanode"):
         for pid in server_pids(talkative, role):
-            limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
-            line = next(it for it in limits if it.startswith("Max core file size"))
-            assert line.split()[4:6] == ["0", "0"], f"{role}: {line}"
+            # One worker makes the server ready; another may still be importing, and holds nothing yet.
+            wait_until(lambda pid=pid: core_limits(pid) == ["0", "0"], STARTED_WAIT_S, f"no core dumps of a {role}")
+
+
+def core_limits(pid: int) -> list[str]:
+    """Soft and hard, as the kernel shows them."""
+    limits = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    return next(it for it in limits if it.startswith("Max core file size")).split()[4:6]
 
 
 def test_a_master_key_in_the_environment_reaches_gateways_only(tmp_path: Path) -> None:
