@@ -6,7 +6,8 @@ jump backwards makes it stand still until it has caught up. So an age is taken f
 come from one moment (renewed_ms - oldest_read_ms), and everything else is counted on the sweeper's own steady clock:
 
 1. A *look* is the steady time at which sessions were listed, and the newest renewal seen then. Whatever was released
-   before that renewal, in the owner's time, was released before the look.
+   before that renewal, in the owner's time, was released before the look (less the margin: where commands commit side
+   by side, what was stamped earlier may become visible a moment later).
 2. A session that was renewed since the last look says how old its oldest read is: no read of it that still runs began
    before the last look, less that age and a margin for a renewal that took its time. While the record of its oldest
    read does not move, what was known of it before stays true.
@@ -60,7 +61,7 @@ class ReadHorizon:
         while self._looks and self._looks[0].at_s < reads_since_s:
             self._cutoff_ms = max(self._cutoff_ms, self._looks.popleft().newest_renewal_ms)
         if len(self._looks) < LOOKS_MAX:  # fewer looks make the sweep later, never wrong
-            newest_ms = max((it.renewed_ms for it in sessions), default=_NOTHING_MS)
+            newest_ms = max((it.renewed_ms for it in sessions), default=_NOTHING_MS) - round(self._margin_s * 1000)
             self._looks.append(_Look(now_s, newest_ms))
         self._last_look_s = now_s
         return self._cutoff_ms

@@ -56,10 +56,10 @@ async def test_a_bad_replica_is_passed_over(world: World, how: str) -> None:
     """The bytes come from the other one, and a hint says which was bad."""
     (chunk, *_) = await rows(world)
     node = await break_one(world, chunk, how)
-    for _ in range(2):
+    for _ in range(100):  # replicas are asked in a random order
         assert await world.get(b"key") == DATA
-    hints = world.cluster.operations.repair_hints()
-    assert hints
+        if hints := world.cluster.operations.repair_hints():
+            break
     assert {hint.node for hint in hints} == {node.number}
     assert (await world.cluster.operations.health()).hints == len(hints)
 

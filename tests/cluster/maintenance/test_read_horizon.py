@@ -190,11 +190,11 @@ def test_a_renewal_right_before_a_look() -> None:
 
 
 def test_how_soon_a_release_is_given() -> None:
-    """With nothing in the way: at the third look at the latest."""
+    """With nothing in the way: at the fourth look at the latest."""
     world = World()
     world.live(10 * LOOK_S)
     world.release()
-    world.live(3 * LOOK_S)
+    world.live(4 * LOOK_S)
     assert world.cutoff_ms > world.releases[0][1]
 
 
@@ -209,6 +209,21 @@ def test_silence_is_counted_from_what_was_seen() -> None:
     assert horizon.silent_s == 40
     horizon.look([WriteSession(b"a" * 8, "w", SessionState.FENCED, 0, 0, 0)], 1100.0)
     assert horizon.silent_s == 0
+
+
+def test_a_release_that_becomes_visible_late() -> None:
+    """Stamped before a renewal that was seen, and visible after it: a read that began in between still holds it."""
+    world = World(1)
+    world.live(60)
+    stamped_ms = world.owner_ms
+    world.wait(MARGIN_S / 2)
+    world.send(0)
+    world.arrive(0)
+    world.look()
+    world.begin_read(0)
+    world.releases.append((world.steady_s, stamped_ms))
+    world.live(10 * LOOK_S)
+    assert world.cutoff_ms <= stamped_ms
 
 
 def test_memory_is_bounded() -> None:

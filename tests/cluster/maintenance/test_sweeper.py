@@ -46,7 +46,7 @@ class Scene:
         """Runs with the worker alive, as many as it takes until what was released before is held by nobody in the
         sweeper's eyes; what they did together."""
         reports = []
-        for _ in range(4):
+        for _ in range(5):
             await self.pass_time(20)
             reports.append(await self.sweep())
         sums = [sum(values) for values in zip(*(report[:-1] for report in reports), strict=True)]
