@@ -12,7 +12,8 @@ The write, and what a power cut before each step leaves:
 So a name under chunks/ always leads to bytes that were durable before it, and a chunk that was answered for is there.
 Deleting is unlink, then fsync of the directory; setting aside is rename, then fsync of both directories, the target's
 first, so that the chunk is under one of the two names whatever happens. (Letting the threads that wait for the sync of
-one directory share it was measured: a third slower than leaving that to the file system, which gathers them itself.)
+one directory share it was measured: 16–42 % slower at 64 KiB and 16 in flight, unclear above; the file system gathers
+them itself.)
 
 Nobody locks a chunk: a reader keeps the file it opened though the name may go, and the system makes each change of a
 name atomic. Only two writers of one id must take turns between looking for the name and taking it.
