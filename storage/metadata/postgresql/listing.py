@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from storage.metadata.interface import HeadEntry, HeadPage, UploadPage
 from storage.metadata.postgresql.database import Database, without_unstorable
-from storage.metadata.postgresql.uploads import upload_of
+from storage.metadata.records import upload_of
 from storage.metadata.skipscan import common_prefix, prefix_upper_bound, scan_start
 from storage.model import Upload
 

@@ -7,8 +7,6 @@ are being recorded, and parts that come after them find no upload.
 
 from __future__ import annotations
 
-from typing import Any
-
 from storage.base.errors import NoSuchUpload
 from storage.metadata.commands import AbortUpload, CompleteUpload, CreateUpload, PutPart, VersionCommitted
 from storage.metadata.interface import CompletedUpload, PartPage
@@ -16,14 +14,14 @@ from storage.metadata.postgresql.blobs import blob_rows
 from storage.metadata.postgresql.database import Database, is_storable
 from storage.metadata.postgresql.tables import BUCKET_LOCKS
 from storage.metadata.postgresql.versions import version_row
-from storage.metadata.records import decode_attributes, decode_checksum, encode_record
+from storage.metadata.records import decode_checksum, encode_record, upload_of
 from storage.metadata.rules import (
     COMPLETED_FORGOTTEN_PER_COMMAND,
     COMPLETED_UPLOAD_TTL_MS,
     PART_SIZE_MIN_BYTES,
     require_covered,
 )
-from storage.model import Blob, ChecksumAlgorithm, ChecksumType, PartInfo, Upload, Versioning
+from storage.model import Blob, PartInfo, Upload, Versioning
 
 FUNCTIONS_1 = (
     f"""CREATE FUNCTION create_upload(
@@ -329,21 +327,6 @@ async def list_parts(
     parts = tuple(found[:limit])
     more = parts and len(found) > limit
     return PartPage(upload_of(row[:_UPLOAD_COLUMNS]), parts, parts[-1].part_number if more else None)
-
-
-def upload_of(row: Any) -> Upload:
-    """From upload_id, bucket_id, object_key, owner_id, initiated_ms, attributes, checksum_algorithm, checksum_type."""
-    upload_id, bucket_id, object_key, owner_id, initiated_ms, attributes, algorithm, kind = row
-    return Upload(
-        upload_id,
-        bucket_id,
-        object_key,
-        owner_id,
-        initiated_ms,
-        decode_attributes(attributes),
-        None if algorithm is None else ChecksumAlgorithm(algorithm),
-        None if kind is None else ChecksumType(kind),
-    )
 
 
 def _part_of(

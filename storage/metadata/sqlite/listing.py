@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from storage.metadata.interface import HeadEntry, HeadPage, UploadPage
+from storage.metadata.records import upload_of
 from storage.metadata.skipscan import common_prefix, prefix_upper_bound, scan_start
 from storage.metadata.sqlite.database import Execute
-from storage.metadata.sqlite.uploads import UPLOAD, upload_of
+from storage.metadata.sqlite.uploads import UPLOAD
 from storage.model import Upload
 
 _HEADS = (

@@ -17,7 +17,7 @@ from storage.metadata.commands import (
     VersionCommitted,
 )
 from storage.metadata.interface import CompletedUpload, PartPage
-from storage.metadata.records import decode_attributes, decode_checksum, encode_record
+from storage.metadata.records import decode_checksum, encode_record, upload_of
 from storage.metadata.rules import (
     COMPLETED_FORGOTTEN_PER_COMMAND,
     COMPLETED_UPLOAD_TTL_MS,
@@ -28,7 +28,7 @@ from storage.metadata.sqlite.blobs import insert_blob, release_unreferenced
 from storage.metadata.sqlite.commits import INSERT_EXTENT
 from storage.metadata.sqlite.database import Execute, Transaction
 from storage.metadata.sqlite.versions import append_version, check_conditions, current_etag, drop_replaced, find_place
-from storage.model import ChecksumAlgorithm, ChecksumType, PartInfo, Upload
+from storage.model import PartInfo, Upload
 
 UPLOAD = "upload_id, bucket_id, object_key, owner_id, initiated_ms, attributes, checksum_algorithm, checksum_type"
 _PART = "part_number, size, etag, last_modified_ms, blob_id, checksum"
@@ -172,21 +172,6 @@ def list_parts(execute: Execute, bucket_id: int, object_key: bytes, upload_id: s
     rows = execute(_SELECT_PART_PAGE, (upload_row, after, limit + 1)).fetchall()
     parts = tuple(_part_of(row) for row in rows[:limit])
     return PartPage(upload, parts, parts[-1].part_number if parts and len(rows) > limit else None)
-
-
-def upload_of(row: tuple[Any, ...]) -> Upload:
-    """From the columns of UPLOAD."""
-    upload_id, bucket_id, object_key, owner_id, initiated_ms, attributes, algorithm, kind = row
-    return Upload(
-        upload_id,
-        bucket_id,
-        object_key,
-        owner_id,
-        initiated_ms,
-        decode_attributes(attributes),
-        None if algorithm is None else ChecksumAlgorithm(algorithm),
-        None if kind is None else ChecksumType(kind),
-    )
 
 
 def _find_upload_row(tx: Transaction, command: PutPart | CompleteUpload | AbortUpload) -> int | None:
