@@ -20,10 +20,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from html import escape
 from typing import Any, NamedTuple
@@ -34,7 +33,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 from s3gw.acceptor import Acceptor, Board
 from s3gw.body import ClientDisconnected
 from s3gw.protocol.errors import S3Error
-from storage.base.internal_server import HEAD_BYTES_MAX, STALL_CHECK_S, STALL_TIMEOUT_S, BoundedProtocol, TlsFiles
+from storage.base.internal_server import (
+    HEAD_BYTES_MAX,
+    STALL_CHECK_S,
+    STALL_TIMEOUT_S,
+    BoundedProtocol,
+    TlsFiles,
+    make_server_tls,
+    stop_on_signals,
+)
 
 BACKLOG = 2048
 TICK_S = 1.0
@@ -322,29 +329,14 @@ async def serve_gateway(
     config.load()
     config.ssl = _load_tls(tls) if tls is not None else None
     asked = stop or asyncio.Event()
-    async with _stop_on_signals(asked, enabled=stop is None):
+    with stop_on_signals(asked, enabled=stop is None):
         await GatewayServer(config, limits, board, asked, on_started).serve(sockets=[sock])
 
 
 def _load_tls(tls: TlsFiles) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(tls.cert, tls.key)
+    context = make_server_tls(tls)
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-
-@contextlib.asynccontextmanager
-async def _stop_on_signals(stop: asyncio.Event, *, enabled: bool) -> AsyncIterator[None]:
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT) if enabled else ()
-    for number in signals:
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
 
 
 def _render_document(error: S3Error) -> bytes:

@@ -236,7 +236,7 @@ async def serve(
     server = InternalServer(_configure(app), address, context, on_started)
     if stop is not None:
         server.stop_asked = stop
-    with _stop_on_signals(server.stop_asked, enabled=stop is None):
+    with stop_on_signals(server.stop_asked, enabled=stop is None):
         serving = asyncio.ensure_future(server.serve())
         try:
             await asyncio.shield(serving)
@@ -254,12 +254,17 @@ def load_server_tls(address: Address, tls: TlsFiles | None) -> ssl.SSLContext | 
         return None
     if tls is None:
         raise CannotListen(f"{address} needs a TLS certificate and key")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(tls.cert, tls.key)
+        return make_server_tls(tls)
     except (OSError, ssl.SSLError) as error:
         raise CannotListen(f"cannot load {tls.cert} and {tls.key}: {error.strerror or error}") from error
+
+
+def make_server_tls(tls: TlsFiles) -> ssl.SSLContext:
+    """TLS 1.2 or later with this certificate. OSError (ssl.SSLError is one) when the files cannot be loaded."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.cert, tls.key)
     return context
 
 
@@ -284,7 +289,8 @@ def _configure(app: Any) -> uvicorn.Config:
 
 
 @contextlib.contextmanager
-def _stop_on_signals(stop: asyncio.Event, *, enabled: bool) -> Iterator[None]:
+def stop_on_signals(stop: asyncio.Event, *, enabled: bool) -> Iterator[None]:
+    """SIGTERM and SIGINT set the event for as long as the block lasts; nothing is touched when not enabled."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT) if enabled else ()
     for number in signals:
