@@ -17,12 +17,14 @@ import msgspec
 from cluster.redundancy import REPLICAS_MAX
 from storage.base.address import Address, parse_address
 from storage.base.errors import FrostbyteError
+from storage.base.files import DiskFiles, fetch_file
 from storage.crypto.envelope import parse_cipher
 from storage.metadata.settings import SQLITE, MetadataSettings, check_metadata_settings
 
 DATANODES_MAX = 64
 WORKERS_MAX = 64
 PORT_MAX = 65535
+CONFIG_BYTES_MAX = 64 * 1024
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound
 ENVIRONMENT_PREFIX = "FROSTBYTE_"
 
@@ -145,11 +147,13 @@ _ENVIRONMENT_FIELDS = frozenset({"data", "listen", "region", "replicas", "datano
 
 def _read_file(file: Path) -> dict[str, Any]:
     try:
-        loaded = msgspec.json.decode(file.read_bytes())
+        loaded = msgspec.json.decode(fetch_file(DiskFiles(), file, CONFIG_BYTES_MAX))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from None
     except msgspec.DecodeError as error:
         raise ConfigError(f"{file}: not JSON: {error}") from None
+    except ValueError as error:  # too large; it names the file
+        raise ConfigError(str(error)) from None
     if not isinstance(loaded, dict):
         raise ConfigError(f"{file}: a JSON object is expected")
     return loaded

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import msgspec
 
-from s3gw.config import ConfigError
+from s3gw.config import CONFIG_BYTES_MAX, ConfigError
+from storage.base.files import DiskFiles, fetch_file
 from storage.metadata.settings import MetadataSettings, check_metadata_settings
 
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 """names the directory where the workers of one gateway count together; prometheus_client reads it when imported"""
-CONFIG_BYTES_MAX = 64 * 1024
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -55,11 +55,13 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 def load_worker_config(path: Path) -> WorkerConfig:
     """ConfigError in one line."""
     try:
-        config = msgspec.json.decode(path.read_bytes()[:CONFIG_BYTES_MAX], type=WorkerConfig)
+        config = msgspec.json.decode(fetch_file(DiskFiles(), path, CONFIG_BYTES_MAX), type=WorkerConfig)
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path}: {error}") from None
+    except ValueError as error:  # too large; it names the file
+        raise ConfigError(str(error)) from None
     problem = check_metadata_settings(config.metadata)
     if problem:
         raise ConfigError(f"{path}: metadata: {problem}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3gw.config import Config, ConfigError, format_endpoint, load_config, parse_listen
+from s3gw.config import CONFIG_BYTES_MAX, Config, ConfigError, format_endpoint, load_config, parse_listen
+from s3gw.worker_config import load_worker_config
 
 TLS = {"tls_cert": "c.pem", "tls_key": "k.pem"}
 
@@ -181,3 +184,12 @@ def test_any_document_is_a_config_or_one_line(fields: dict[str, Any]) -> None:
         load_config(None, fields, {})
     except ConfigError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("load", [lambda path: load_config(path, {}, {}), load_worker_config])
+def test_a_file_without_end_is_refused_unread(tmp_path: Path, load: Callable[[Path], object]) -> None:
+    """More than the bound is one line that names the file, though its beginning alone could be parsed."""
+    path = tmp_path / "config.json"
+    path.write_text("{}" + " " * CONFIG_BYTES_MAX)
+    with pytest.raises(ConfigError, match=re.escape(f"{path} is larger than {CONFIG_BYTES_MAX} bytes")):
+        load(path)
