@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -141,12 +140,3 @@ def running_hosts(root: Path) -> Iterator[tuple[Hosts, Gateway, Gateway]]:
         hosts = Hosts(root, running, database, database.dsn())
         hosts.start_cluster()
         yield hosts, hosts.start_gateway("east"), hosts.start_gateway("west")
-
-
-def wait_until(condition: Callable[[], bool], what: str, within_s: float = WAIT_S) -> float:
-    """Poll what the processes bring about by themselves. → seconds that it took."""
-    began_s = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began_s < within_s, what
-        time.sleep(0.05)
-    return time.monotonic() - began_s

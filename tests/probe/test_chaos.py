@@ -17,7 +17,8 @@ from storage.metadata.sqlite.check import check_integrity
 from tests.probe.chaos import Chaos
 from tests.probe.chaos_load import BUCKET, JOIN_S, LARGE_SIZES, SIZES, ChaosClient
 from tests.probe.server import Server
-from tests.probe.test_restart_and_kill import SWEEP_WAIT_S, leftovers, wait_until
+from tests.probe.test_restart_and_kill import SWEEP_WAIT_S, leftovers
+from tests.probe.waiting import wait_until
 
 CLIENTS = 4
 QUICK_S = 15.0

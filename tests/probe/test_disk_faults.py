@@ -14,7 +14,7 @@ from tests.probe.conftest import FAST_SWEEP
 from tests.probe.load import body_of
 from tests.probe.mounts import fill, frozen, small_disk
 from tests.probe.server import Server
-from tests.probe.test_restart_and_kill import wait_until
+from tests.probe.waiting import wait_until
 
 BUCKET = "disks"
 SIZE = 9 << 20

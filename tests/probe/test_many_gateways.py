@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.probe.gateways import Gateway, Hosts, running_hosts, wait_until
+from tests.probe.gateways import WAIT_S, Gateway, Hosts, running_hosts
 from tests.probe.load import body_of
 from tests.probe.roles import load_json, succeed
+from tests.probe.waiting import wait_until
 
 PART_BYTES = 5 << 20
 ROUNDS = 25
@@ -210,7 +211,7 @@ class Account:
     def wait_for_more(self, count: int) -> None:
         """Until this many more were acknowledged."""
         goal = len(self.acknowledged) + count
-        wait_until(lambda: len(self.acknowledged) >= goal, "nothing is acknowledged")
+        wait_until(lambda: len(self.acknowledged) >= goal, WAIT_S, "acknowledging")
 
     def _write(self, number: int, client: Any) -> None:
         for turn in range(1_000_000):
@@ -279,7 +280,7 @@ def test_a_database_that_is_away(hosts: tuple[Hosts, Gateway, Gateway], east: An
     with Account(bucket, east, west, threads_each=12) as account:
         account.wait_for_more(20)
         took_away = take_away(running, how)
-        wait_until(lambda: one.ready() == other.ready() == 503, "still ready without a database")
+        wait_until(lambda: one.ready() == other.ready() == 503, WAIT_S, "being unready without a database")
         with ThreadPoolExecutor(4) as asking:
             refusals = [asking.submit(refused_by, c.get_object, Bucket=bucket, Key="kept") for c in (east, west)]
             refusals += [
@@ -291,7 +292,7 @@ def test_a_database_that_is_away(hosts: tuple[Hosts, Gateway, Gateway], east: An
         time.sleep(max(0.0, AWAY_S - (time.monotonic() - took_away)))  # what is tested is that it is away for long
         grown = {pid: resident_bytes(pid) - before[pid] for pid in workers}
         bring_back(running, how)
-        wait_until(lambda: one.ready() == other.ready() == 200, "not ready again")
+        wait_until(lambda: one.ready() == other.ready() == 200, WAIT_S, "being ready again")
         account.wait_for_more(20)
     assert all(growth < RSS_GROWTH_BYTES_MAX for growth in grown.values()), grown
     assert [*one.workers(), *other.workers()] == workers, "a worker died of it"

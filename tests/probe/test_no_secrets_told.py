@@ -15,8 +15,8 @@ import pytest
 from tests.probe.conftest import FAST_SWEEP
 from tests.probe.server import SECRET_ACCESS_KEY, Server
 from tests.probe.slow import presign
-from tests.probe.test_restart_and_kill import wait_until
 from tests.probe.test_sealed_at_rest import LARGE, MARKER, opened_keys, put_the_secret
+from tests.probe.waiting import wait_until
 
 STARTED_WAIT_S = 30.0
 ROLES = ("metadata", "master", "datanode", "gateway")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import boto3.s3.transfer
@@ -14,18 +12,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.probe.load import Writers, body_of, verify
 from tests.probe.server import Server
+from tests.probe.waiting import wait_until
 
 SIZES = (300, 20_000, 200_000, 9 << 20)
 BIG_BYTES = 256 << 20
 SWEEP_WAIT_S = 60.0
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Poll a condition that the server brings about by itself."""
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"{what} did not happen in {timeout_s} s"
-        time.sleep(0.1)
 
 
 def wait_for_a_new_process(server: Server, role: str, killed: int) -> None:

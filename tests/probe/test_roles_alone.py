@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from botocore.config import Config
 from tests.probe.load import body_of
 from tests.probe.roles import load_json, run_command, running_role, succeed
 from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
+from tests.probe.waiting import wait_until
 from tests.tls import InternalTls, make_internal_tls
 
 SIZES = (300, 200_000, 9 << 20)
@@ -104,14 +103,6 @@ class Machines:
         return list((self.root / f"machine-{number}" / "data" / "chunks").glob("*/*"))
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Poll what the processes bring about by themselves."""
-    end_s = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end_s
-        time.sleep(0.1)
-
-
 def put_all(client: Any, prefix: str) -> None:
     """One object of each size."""
     for size in SIZES:
@@ -141,8 +132,8 @@ def test_roles_alone_over_https(tmp_path: Path) -> None:
         assert len(machines.chunks(1)) == len(machines.chunks(2)) == 3  # 200,000 bytes, and 9 MiB in two chunks
 
         machines.start_datanode(3)
-        wait_until(lambda: [node["state"] for node in machines.nodes()] == ["up"] * 3)
-        wait_until(lambda: put_all(client, "late") or bool(machines.chunks(3)))
+        wait_until(lambda: [node["state"] for node in machines.nodes()] == ["up"] * 3, WAIT_S, "all nodes up")
+        wait_until(lambda: put_all(client, "late") or bool(machines.chunks(3)), WAIT_S, "a chunk on the late node")
         verify_all(client, "early", "late")
 
         status = load_json("status", "--master", machines.master_file)
@@ -155,7 +146,7 @@ def test_roles_alone_over_https(tmp_path: Path) -> None:
         assert "does not move" in succeed("node", "drain", third["number"], "--master", machines.master_file)
         assert machines.nodes()[third["number"] - 1]["state"] == "draining"
         succeed("node", "resume", third["node_id"][:12], "--master", machines.master_file)
-        wait_until(lambda: machines.nodes()[third["number"] - 1]["state"] == "up")
+        wait_until(lambda: machines.nodes()[third["number"] - 1]["state"] == "up", WAIT_S, "the third node up")
 
         second.send_signal(signal.SIGTERM)
         assert second.wait(WAIT_S) == 0
@@ -256,7 +247,7 @@ def test_a_machine_joins_a_running_up(tmp_path: Path) -> None:
         config.write_text(json.dumps({**document, "reserve_bytes": 0}))
         arguments = ("datanode", "--data", machine / "data", "--config", config)
         running.enter_context(running_role(tmp_path / "machine.log", "registered with", *arguments))
-        wait_until(lambda: "Frostbyte is ready" in log.read_text())
+        wait_until(lambda: "Frostbyte is ready" in log.read_text(), WAIT_S, "the start")
         client = client_at(port)
         client.create_bucket(Bucket="roles")
         put_all(client, "spread")

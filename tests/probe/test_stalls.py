@@ -16,7 +16,8 @@ from tests.probe.conftest import FAST_SWEEP
 from tests.probe.load import body_of
 from tests.probe.server import Server
 from tests.probe.slow import Exchange, presign
-from tests.probe.test_restart_and_kill import SWEEP_WAIT_S, leftovers, wait_until
+from tests.probe.test_restart_and_kill import SWEEP_WAIT_S, leftovers
+from tests.probe.waiting import wait_until
 
 BUCKET = "stalls"
 SIZE = 24 << 20
