@@ -80,6 +80,14 @@ class Directory:
             raise NoSuchBucket(f"no bucket is named {name[:64]}")
         return bucket
 
+    async def user_by_email(self, email: str) -> User | None:
+        """None when no user, or more than one, has this address. Not remembered."""
+        return await self._metadata.find_user_by_email(email)
+
+    async def user_by_name(self, name: str) -> User | None:
+        """Not remembered."""
+        return await self._metadata.find_user_by_name(name)
+
     async def buckets(self, owner_id: str, prefix: str = "", after: str = "", limit: int = 10_000) -> list[Bucket]:
         """Of one owner, by name, those that begin with the prefix and come after `after`."""
         found: list[Bucket] = []

@@ -25,6 +25,7 @@ from storage.crypto.keyring import Keyring
 from storage.crypto.keys import make_version_mac
 from storage.metadata.commands import (
     AbortUpload,
+    ChangeObject,
     CommitVersion,
     CompleteUpload,
     Conditions,
@@ -33,10 +34,11 @@ from storage.metadata.commands import (
     DeleteTarget,
     DeleteVersions,
     NewVersion,
+    ObjectChanged,
     PutPart,
     VersionCommitted,
 )
-from storage.metadata.interface import CompletedUpload, HeadPage, Metadata, PartPage, UploadPage
+from storage.metadata.interface import CompletedUpload, HeadPage, Metadata, PartPage, UploadPage, VersionPage
 from storage.model import (
     Attributes,
     Bucket,
@@ -144,15 +146,31 @@ class ObjectStore:
                 digests = await body.finish()
                 return await self._commit(written, bucket, object_key, digests, request)
 
-    async def delete(self, bucket: Bucket, targets: Sequence[DeleteTarget]) -> list[Deleted]:
+    async def delete(
+        self, bucket: Bucket, targets: Sequence[DeleteTarget], *, bypass_governance: bool = False
+    ) -> list[Deleted]:
         """One outcome per target, in order."""
-        deleted: list[Deleted] = await self._metadata.apply(DeleteVersions(bucket.bucket_id, tuple(targets)))
+        command = DeleteVersions(bucket.bucket_id, tuple(targets), bypass_governance)
+        deleted: list[Deleted] = await self._metadata.apply(command)
         return deleted
+
+    async def change(self, command: ChangeObject) -> ObjectChanged:
+        """Tags, ACL, retention or legal hold of a version; see ChangeObject."""
+        changed: ObjectChanged = await self._metadata.apply(command)
+        return changed
 
     async def list(self, bucket: Bucket, *, prefix: bytes, after: bytes, delimiter: bytes, limit: int) -> HeadPage:
         """Current versions in key order; see Metadata.list_heads."""
         return await self._metadata.list_heads(
             bucket.bucket_id, prefix=prefix, after=after, delimiter=delimiter, limit=limit
+        )
+
+    async def list_versions(
+        self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, after: tuple[bytes, str], limit: int
+    ) -> VersionPage:
+        """Every version and marker, by key and the newest first; see Metadata.list_versions."""
+        return await self._metadata.list_versions(
+            bucket.bucket_id, prefix=prefix, delimiter=delimiter, after=after, limit=limit
         )
 
     # ------------------------------------------------------------------ multipart uploads

@@ -21,6 +21,8 @@ REFUSAL_CODES = {
     "SessionFenced": "ServiceUnavailable",
     "NoSuchUser": "InvalidAccessKeyId",
     "UserAlreadyExists": "InternalError",
+    "ObjectLocked": "AccessDenied",
+    "InvalidBucketState": "InvalidBucketState",
     "LimitExceeded": "InvalidRequest",
 }
 """name of a Refused class → S3 code"""

@@ -84,8 +84,36 @@ class Bucket(Record, frozen=True):
     settings: dict[str, bytes] = {}
 
 
+class Grant(Record, frozen=True):
+    """One line of an access control list."""
+
+    grantee: str
+    """a canonical id, or `group:AllUsers`, `group:AuthenticatedUsers`, `group:LogDelivery`"""
+    permission: str
+    """FULL_CONTROL, READ, WRITE, READ_ACP or WRITE_ACP"""
+
+
+class LockMode(enum.StrEnum):
+    """Of a retention. A COMPLIANCE one is never shortened or lifted, by nobody."""
+
+    NONE = ""
+    GOVERNANCE = "GOVERNANCE"
+    COMPLIANCE = "COMPLIANCE"
+
+
+class ObjectLock(Record, frozen=True):
+    """What keeps a version from being deleted: a retention that has not run out, or a legal hold."""
+
+    mode: LockMode = LockMode.NONE
+    retain_until_ms: int = 0
+    legal_hold: bool = False
+
+
 class Attributes(Record, frozen=True):
-    """What the client said of an object and gets back. Header names lower-case; user metadata without `x-amz-meta-`."""
+    """What the client said of an object and gets back. Header names lower-case; user metadata without `x-amz-meta-`.
+
+    tags, acl and lock may be changed later (ChangeObject); a Version that is read carries them as they are now.
+    """
 
     content_type: str = "binary/octet-stream"
     headers: dict[str, str] = {}
@@ -95,6 +123,10 @@ class Attributes(Record, frozen=True):
     checksum: Checksum | None = None
     tags: dict[str, str] = {}
     sse: dict[str, str] = {}
+    """empty: sealed like everything, nothing asked; else what was asked for, by s3gw.protocol.encryption's names"""
+    acl: tuple[Grant, ...] | None = None
+    """None: the object's owner has full control and nobody else anything"""
+    lock: ObjectLock = ObjectLock()
 
 
 class Chunk(Record, frozen=True):

@@ -20,6 +20,8 @@ FrostbyteError
     ├── SourceChanged              a copy's source blobs are gone: read the source again
     ├── SessionFenced              this worker's write session is no longer open
     ├── NoSuchUser  UserAlreadyExists
+    ├── ObjectLocked               a retention or a legal hold forbids it
+    ├── InvalidBucketState         the bucket's versioning or object lock forbids this setting
     └── LimitExceeded              a bound that is stated in the message
 
 Refused errors cross the metadata socket by name with a text and a small dict of details (str → str).
@@ -142,6 +144,14 @@ class NoSuchUser(Refused):
 
 class UserAlreadyExists(Refused):
     """The name, canonical id or access key id is taken."""
+
+
+class ObjectLocked(Refused):
+    """A retention that has not run out, or a legal hold, forbids the deletion or the change."""
+
+
+class InvalidBucketState(Refused):
+    """Versioning of a bucket with object lock stays enabled; object lock needs versioning."""
 
 
 class LimitExceeded(Refused):

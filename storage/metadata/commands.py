@@ -15,6 +15,8 @@ from storage.model import (
     ChecksumAlgorithm,
     ChecksumType,
     Extent,
+    Grant,
+    LockMode,
     NodeReport,
     NodeState,
     PartInfo,
@@ -22,6 +24,9 @@ from storage.model import (
     User,
     Versioning,
 )
+
+OBJECT_LOCK_SETTING = "object-lock"
+"""the bucket setting whose presence says that object lock is enabled; what it says of a default, s3gw knows"""
 
 
 class Command(Record, frozen=True, tag=True):
@@ -33,6 +38,10 @@ class Conditions(Record, frozen=True):
 
     if_match: str | None = None
     if_none_match: str | None = None
+    size: int | None = None
+    """x-amz-if-match-size, of a delete"""
+    last_modified_s: int | None = None
+    """x-amz-if-match-last-modified-time, of a delete: whole seconds since the epoch"""
 
 
 # ------------------------------------------------------------------ write sessions
@@ -127,7 +136,8 @@ class DeleteBucket(Command, frozen=True):
 
 
 class PutBucketSetting(Command, frozen=True):
-    """Set (or with None remove) one sub-resource document. → None. NoSuchBucket."""
+    """Set (or with None remove) one sub-resource document. → None. NoSuchBucket; InvalidBucketState for `object-lock`
+    (the name of the setting that OBJECT_LOCK_SETTING holds) in a bucket whose versioning is not enabled."""
 
     bucket_id: int
     name: str
@@ -135,7 +145,7 @@ class PutBucketSetting(Command, frozen=True):
 
 
 class SetVersioning(Command, frozen=True):
-    """→ None. NoSuchBucket."""
+    """→ None. NoSuchBucket; InvalidBucketState for anything but ENABLED in a bucket with an object-lock setting."""
 
     bucket_id: int
     versioning: Versioning
@@ -192,11 +202,14 @@ class DeleteTarget(Record, frozen=True):
 class DeleteVersions(Command, frozen=True):
     """Delete up to 1,000 targets. → list[Deleted], one per target in order; a refusal is an outcome, not an exception.
 
-    NoSuchBucket fails the command. The owner may apply it in several transactions, never splitting one target.
+    A target that names a version (or replaces the null version) under a lock is refused as ObjectLocked. NoSuchBucket
+    fails the command. The owner may apply it in several transactions, never splitting one target.
     """
 
     bucket_id: int
     targets: tuple[DeleteTarget, ...]
+    bypass_governance: bool = False
+    """the caller may delete versions under a GOVERNANCE retention; nothing bypasses COMPLIANCE or a legal hold"""
 
 
 class Deleted(Record, frozen=True):
@@ -207,6 +220,38 @@ class Deleted(Record, frozen=True):
     """the version removed was a marker, or a marker was made"""
     refusal: str = ""
     """name of a Refused class, `` when deleted"""
+
+
+class Retention(Record, frozen=True):
+    """mode NONE lifts the retention."""
+
+    mode: LockMode
+    retain_until_ms: int = 0
+
+
+class ChangeObject(Command, frozen=True):
+    """Change what may change of a version without making a new one; None leaves a part as it is. → ObjectChanged.
+
+    version_id None: the current version. NoSuchBucket, NoSuchKey, NoSuchVersion (a marker is neither: NoSuchKey when it
+    is current, NoSuchVersion with details is_marker=`true` when it was named). ObjectLocked: a COMPLIANCE retention
+    that has not run out is only ever prolonged; a GOVERNANCE one is shortened or lifted only with bypass_governance
+    (raising it to COMPLIANCE needs none). LastModified and the version id stay.
+    """
+
+    bucket_id: int
+    object_key: bytes
+    version_id: str | None = None
+    tags: dict[str, str] | None = None
+    acl: tuple[Grant, ...] | None = None
+    retention: Retention | None = None
+    legal_hold: bool | None = None
+    bypass_governance: bool = False
+
+
+class ObjectChanged(Record, frozen=True):
+    """version_id: of the version changed; `null` for a null version."""
+
+    version_id: str
 
 
 class ReleaseBlobs(Command, frozen=True):
@@ -325,6 +370,7 @@ AnyCommand = (
     | SetVersioning
     | CommitVersion
     | DeleteVersions
+    | ChangeObject
     | ReleaseBlobs
     | CreateUpload
     | PutPart

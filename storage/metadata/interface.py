@@ -65,6 +65,30 @@ class HeadPage(NamedTuple):
     next_after: bytes | None
 
 
+class VersionEntry(NamedTuple):
+    """A line of a listing of versions."""
+
+    object_key: bytes
+    version_id: str
+    is_latest: bool
+    is_marker: bool
+    size: int
+    etag: str
+    last_modified_ms: int
+    storage_class: str
+    owner_id: str
+    checksum_algorithm: str
+    checksum_type: str
+
+
+class VersionPage(NamedTuple):
+    """A page of a listing of versions, paged on (key, version id); the id is `` after a common prefix."""
+
+    entries: tuple[VersionEntry, ...]
+    common_prefixes: tuple[bytes, ...]
+    next_after: tuple[bytes, str] | None
+
+
 class UploadPage(NamedTuple):
     """Paged on (key, upload id)."""
 
@@ -112,6 +136,12 @@ class Metadata(Protocol):
 
     async def find_user(self, canonical_id: str) -> User | None: ...
 
+    async def find_user_by_email(self, email: str) -> User | None:
+        """The one user with this e-mail address; None for none, for several and for an empty address."""
+        ...
+
+    async def find_user_by_name(self, name: str) -> User | None: ...
+
     async def list_users(self) -> list[tuple[User, list[AccessKey]]]:
         """By name."""
         ...
@@ -150,6 +180,21 @@ class Metadata(Protocol):
         prefix roll up into common prefixes, which count towards the limit. A common prefix that is <= after (as
         `next_after` of a page that ended with it) is not given again, nor any key below it. Skip-scan: a rolled-up
         prefix costs one seek."""
+        ...
+
+    async def list_versions(
+        self,
+        bucket_id: int,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        after: tuple[bytes, str] = (b"", ""),
+        limit: int = 1000,
+    ) -> VersionPage:
+        """Every version and marker by key, the newest of a key first. With after[1] empty, keys > after[0]; with it,
+        what is older than that version under its key, and then further keys. after[1] may name a version that is gone:
+        an id places itself in the order; a `null` that is gone continues with the next key. Common prefixes as in
+        list_heads; skip-scan."""
         ...
 
     # --- multipart uploads
