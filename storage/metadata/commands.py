@@ -192,7 +192,12 @@ class VersionCommitted(Record, frozen=True):
 
 
 class DeleteTarget(Record, frozen=True):
-    """version_id None: the current version, by the rules of the bucket's versioning state."""
+    """version_id None: the current version, by the rules of the bucket's versioning state.
+
+    Conditions are of what would be removed or hidden. Where there is nothing (no such key, or no version of this id)
+    they are not asked: the outcome is that of a deletion, and no marker is made. A marker meets `*` and no other ETag;
+    its size is 0.
+    """
 
     object_key: bytes
     version_id: str | None = None
@@ -234,8 +239,8 @@ class ChangeObject(Command, frozen=True):
 
     version_id None: the current version. NoSuchBucket, NoSuchKey, NoSuchVersion (a marker is neither: NoSuchKey when it
     is current, NoSuchVersion with details is_marker=`true` when it was named). ObjectLocked: a COMPLIANCE retention
-    that has not run out is only ever prolonged; a GOVERNANCE one is shortened or lifted only with bypass_governance
-    (raising it to COMPLIANCE needs none). LastModified and the version id stay.
+    that has not run out is only ever prolonged; a GOVERNANCE one is shortened, lifted or made a COMPLIANCE one only
+    with bypass_governance. LastModified and the version id stay.
     """
 
     bucket_id: int
