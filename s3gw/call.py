@@ -63,10 +63,14 @@ class Response(NamedTuple):
 
 
 class Call:
-    """One authenticated and authorized request."""
+    """One authenticated and authorized request.
+
+    (Those of a form and preflights reach their handlers before that; see authenticate_as.)
+    """
 
     __slots__ = (
         "_bucket",
+        "client_address",
         "headers",
         "intake",
         "query",
@@ -92,6 +96,7 @@ class Call:
         bucket: Bucket | None,
         intake: Intake,
         responder: Responder,
+        client_address: str = "",
     ) -> None:
         self.services = services
         self.raw = raw
@@ -100,7 +105,11 @@ class Call:
         self.query = query
         self.route = route
         self.verified = verified
+        """of an anonymous request: with a claim of nobody, which says how the body is sent"""
         self.user = user
+        """never None: principals.ANONYMOUS where nobody signed"""
+        self.client_address = client_address
+        """`` where the server does not know it"""
         self.intake = intake
         self.responder = responder
         self._bucket = bucket
@@ -115,6 +124,45 @@ class Call:
     def object_key(self) -> bytes:
         """The key that the route names."""
         return self.route.object_key
+
+    # ------------------------------------------------------------------ access
+
+    async def may(self, permission: str, object_key: bytes | None = None, version_id: str | None = None) -> bool:
+        """Whether the caller has another permission than the one that the route names, on an object of this bucket.
+
+        object_key: None for that of the request. version_id: where the permission is on a version; asked under the
+        permission's own name (`s3:GetObjectVersion`, `s3:BypassGovernanceRetention`, …), nothing is derived here.
+        """
+        try:
+            await self.authorize(permission, object_key, version_id)
+        except S3Error:
+            return False
+        return True
+
+    async def authorize(self, permission: str, object_key: bytes | None = None, version_id: str | None = None) -> None:
+        """AccessDenied unless the caller may; see may."""
+        authorize(self.user, permission, self._bucket, self.object_key if object_key is None else object_key)
+
+    async def authorize_request(self) -> None:
+        """AccessDenied unless the caller may do what the request asks, by all that its headers say.
+
+        Dispatch asks it for every request but a form's and a preflight's.
+        """
+        expected_owner = self.headers.get("x-amz-expected-bucket-owner", "")
+        authorize(self.user, self.route.permission, self._bucket, self.object_key, expected_owner)
+
+    async def authenticate_as(self, user: User, object_key: bytes, headers: dict[str, str]) -> None:
+        """Take a form for the signed PUT of an object that it stands for, and authorize that. AccessDenied.
+
+        user: whom the form's signature proves (ANONYMOUS for a form without one). headers: what its fields say, by
+        the lower-case names of the headers they stand for; they take the place of the request's own.
+        """
+        self.user = user
+        self.headers = headers
+        self.route = self.route._replace(object_key=object_key)
+        await self.authorize_request()
+
+    # ------------------------------------------------------------------ body
 
     def open_body(self, algorithm: ChecksumAlgorithm | None = None) -> RequestBody:
         """The request's body; nothing is read yet. algorithm: of the checksum to keep, None for the client's own."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from s3gw.body import ClientDisconnected
@@ -23,21 +23,25 @@ from s3gw.handlers.object_delete import delete_object, delete_objects
 from s3gw.handlers.object_read import get_object, head_object
 from s3gw.handlers.object_settings import get_object_setting
 from s3gw.handlers.object_write import put_object
+from s3gw.handlers.post_object import post_object
+from s3gw.handlers.preflight import preflight
 from s3gw.handlers.service import list_buckets
 from s3gw.metrics import RequestMetrics
-from s3gw.protocol.authorize import authorize
-from s3gw.protocol.claims import RawRequest, join_headers, parse_claim
+from s3gw.protocol.claims import RawRequest, join_headers, make_anonymous_claim, parse_claim
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.operations import Operation
+from s3gw.protocol.principals import ANONYMOUS
 from s3gw.protocol.routing import Route, add_hoisted_headers, parse_query, parse_target, route_request
 from s3gw.protocol.sigv4 import SigningKeys, Verified, verify_claim
 from s3gw.refusals import translate
 from s3gw.respond import Headers, Intake, Receive, Responder, Send, format_error_headers, render_error
-from storage.base.errors import FrostbyteError
-from storage.model import User
+from storage.base.errors import FrostbyteError, NoSuchBucket
+from storage.model import Bucket, User
 
 Scope = dict[str, Any]
 Handler = Callable[[Call], Awaitable[Response | None]]
+BucketHeaders = Callable[[Bucket, str, Mapping[str, str]], Headers]
+"""(bucket, method, request headers) → response headers"""
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +67,14 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.COMPLETE_MULTIPART_UPLOAD: complete_multipart_upload,
     Operation.ABORT_MULTIPART_UPLOAD: abort_multipart_upload,
     Operation.LIST_PARTS: list_parts,
+    Operation.POST_OBJECT: post_object,
+    Operation.PREFLIGHT: preflight,
 }
+UNSIGNED = frozenset({Operation.POST_OBJECT, Operation.PREFLIGHT})
+"""reach their handlers as nobody's: a form is authenticated and authorized there (Call.authenticate_as)"""
+
+CROSS_ORIGIN_HEADERS: tuple[BucketHeaders, ...] = ()
+"""what every answer to a request with an Origin carries, an error as well; asked when the bucket has settings"""
 _NO_ROUTE = Route(Operation.METHOD_NOT_ALLOWED, "", "", b"")
 
 
@@ -81,13 +92,13 @@ class Dispatcher:
         """Serve one request; never raises but for cancellation."""
         clock = self._services.clock
         started_s = clock.monotonic_s()
-        raw, scheme = self._read_head(scope)
+        raw, scheme, address = self._read_head(scope)
         expects_continue = raw.headers.get(b"expect", b"").lower() == b"100-continue"
         intake = Intake(receive, _has_body(raw), expects_continue)
         request_id = secrets.token_hex(8).upper()
         identity: Headers = [(b"x-amz-request-id", request_id.encode("ascii")), self._host_header]
         responder = Responder(send, intake, raw.method == "HEAD", identity)
-        road = _Road(self._services, self._signing_keys, raw, scheme, intake, responder)
+        road = _Road(self._services, self._signing_keys, raw, scheme, address, intake, responder)
         try:
             response = await road.travel()
             if response is not None:
@@ -103,18 +114,20 @@ class Dispatcher:
         operation = road.route.operation.value
         self._metrics.record(operation, responder.status, elapsed_s, intake.bytes_received, responder.bytes_sent)
 
-    def _read_head(self, scope: Scope) -> tuple[RawRequest, str]:
-        """The request, and the scheme that the client used."""
+    def _read_head(self, scope: Scope) -> tuple[RawRequest, str, str]:
+        """The request, the scheme that the client used, and its address (`` over a Unix socket)."""
         headers = join_headers(scope["headers"])
         host = headers.get(b"host", b"")
         scheme: str = scope.get("scheme", "http")
+        address: str = scope["client"][0] if scope.get("client") else ""
         proxies = self._services.settings.trusted_proxies
-        if proxies and scope.get("client") and scope["client"][0] in proxies:
+        if proxies and address in proxies:
+            address = _find_forwarded_address(headers.get(b"x-forwarded-for", b""), proxies) or address
             host = headers.get(b"x-forwarded-host", host).partition(b",")[0].strip()
             if headers.get(b"x-forwarded-proto", b"").partition(b",")[0].strip().lower() == b"https":
                 scheme = "https"
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
-        return RawRequest(scope["method"], raw_path, scope["query_string"], headers, host), scheme
+        return RawRequest(scope["method"], raw_path, scope["query_string"], headers, host), scheme, address
 
     async def _refuse(self, road: _Road, request_id: str, error: Exception) -> None:
         """Tell the client, or cut the connection when the response is already under way."""
@@ -146,7 +159,7 @@ class Dispatcher:
 class _Road:
     """One request under way: what is known of it so far, so that an error can be told in full."""
 
-    __slots__ = ("_keys", "_services", "intake", "query", "raw", "responder", "route", "scheme")
+    __slots__ = ("_keys", "_services", "address", "intake", "query", "raw", "responder", "route", "scheme")
 
     def __init__(
         self,
@@ -154,6 +167,7 @@ class _Road:
         keys: SigningKeys,
         raw: RawRequest,
         scheme: str,
+        address: str,
         intake: Intake,
         responder: Responder,
     ) -> None:
@@ -161,6 +175,7 @@ class _Road:
         self._keys = keys
         self.raw = raw
         self.scheme = scheme
+        self.address = address
         self.intake = intake
         self.responder = responder
         self.query: dict[str, str] = {}
@@ -176,30 +191,51 @@ class _Road:
         bucket_name, object_key = parse_target(raw.raw_path, raw.host.decode("latin-1"), services.settings.domains)
         self.route = route = route_request(raw.method, bucket_name, object_key, query, headers)
         operation = route.operation
-        if operation is Operation.PREFLIGHT:
-            raise _refuse_preflight(headers)
         await services.directory.refresh()
-        verified, user = await self._authenticate()
+        if bucket_name and "origin" in headers:
+            await self._promise_headers(bucket_name, headers)
+        verified, user = await self._authenticate(operation in UNSIGNED)
         if operation is Operation.METHOD_NOT_ALLOWED:
             raise S3Error("MethodNotAllowed", Method=raw.method, ResourceType=route.subresource.upper() or "OBJECT")
         bucket = None
         if bucket_name and operation is not Operation.CREATE_BUCKET:
             bucket = await services.directory.bucket(bucket_name)
-        authorize(user, route.permission, bucket, object_key, headers.get("x-amz-expected-bucket-owner", ""))
-        if operation is Operation.NOT_IMPLEMENTED:
-            raise S3Error("NotImplemented", f"{raw.method} {route.subresource or 'form'} is not implemented")
-        assert verified is not None and user is not None
         call = Call(
-            services, raw, self.scheme, headers, query, route, verified, user, bucket, self.intake, self.responder
+            services,
+            raw,
+            self.scheme,
+            headers,
+            query,
+            route,
+            verified,
+            user,
+            bucket,
+            self.intake,
+            self.responder,
+            self.address,
         )
+        if operation not in UNSIGNED:
+            await call.authorize_request()
+        if operation is Operation.NOT_IMPLEMENTED:
+            raise S3Error("NotImplemented", f"{raw.method} {route.subresource} is not implemented")
         return await HANDLERS[operation](call)
 
-    async def _authenticate(self) -> tuple[Verified, User] | tuple[None, None]:
-        """Who is asking; (None, None) for anonymous. Raises the S3Error of a claim that does not hold."""
+    async def _promise_headers(self, bucket_name: str, headers: Mapping[str, str]) -> None:
+        """What a browser must be told of a bucket whatever becomes of the request, a refused signature included."""
+        try:
+            bucket = await self._services.directory.bucket(bucket_name)
+        except NoSuchBucket:
+            return
+        if bucket.settings:
+            for plan in CROSS_ORIGIN_HEADERS:
+                self.responder.promise(plan(bucket, self.raw.method, headers))
+
+    async def _authenticate(self, unsigned: bool) -> tuple[Verified, User]:
+        """Who is asking. Raises the S3Error of a claim that does not hold."""
         services = self._services
-        claim = parse_claim(self.raw, services.settings.region)
+        claim = None if unsigned else parse_claim(self.raw, services.settings.region)
         if claim is None:
-            return None, None
+            return Verified(make_anonymous_claim(self.raw), b""), ANONYMOUS
         credential = await services.directory.credential(claim.access_key_id)
         if credential is None:
             raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key_id)
@@ -210,11 +246,13 @@ class _Road:
         return verified, credential.user
 
 
-def _refuse_preflight(headers: dict[str, str]) -> S3Error:
-    """No bucket has a CORS configuration yet."""
-    if not headers.get("origin"):
-        return S3Error("BadRequest", "Insufficient information. Origin request header needed.")
-    return S3Error("AccessForbidden", Method=headers.get("access-control-request-method", ""), ResourceType="BUCKET")
+def _find_forwarded_address(forwarded: bytes, proxies: Sequence[str]) -> str:
+    """The last address that no proxy of ours put there itself: those before it are what the client claims."""
+    for word in reversed(forwarded.decode("latin-1").split(",")):
+        address = word.strip()
+        if address not in proxies:
+            return address
+    return ""
 
 
 def _has_body(raw: RawRequest) -> bool:

@@ -79,6 +79,10 @@ class Responder:
         self.bytes_sent = 0
         self.finished = False
 
+    def promise(self, headers: Headers) -> None:
+        """Headers that whatever is answered from now on carries, an error as well."""
+        self._identity = self._identity + headers
+
     async def answer(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """A whole response. `content-length` is added, but where the status has no body or HEAD has set its own."""
         lines = self._identity + headers

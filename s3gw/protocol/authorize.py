@@ -6,6 +6,7 @@ One function, so that bucket policies and ACLs have one place to go.
 from __future__ import annotations
 
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.principals import is_anonymous
 from storage.model import Bucket, User
 
 ANYONE_SIGNED = frozenset({"s3:ListAllMyBuckets", "s3:CreateBucket"})
@@ -13,13 +14,13 @@ ANYONE_SIGNED = frozenset({"s3:ListAllMyBuckets", "s3:CreateBucket"})
 
 
 def authorize(
-    caller: User | None, permission: str, bucket: Bucket | None, object_key: bytes, expected_owner: str = ""
+    caller: User, permission: str, bucket: Bucket | None, object_key: bytes, expected_owner: str = ""
 ) -> None:
-    """AccessDenied unless the caller (None: anonymous) has the permission on the bucket or object.
+    """AccessDenied unless the caller has the permission on the bucket or object.
 
     expected_owner: x-amz-expected-bucket-owner; a request that expects another owner is denied whoever asks.
     """
-    if caller is None:
+    if is_anonymous(caller):
         raise S3Error("AccessDenied")
     if bucket is None:
         if permission not in ANYONE_SIGNED:

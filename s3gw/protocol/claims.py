@@ -147,6 +147,19 @@ def parse_claim(request: RawRequest, region: str | None) -> Claim | None:
     return _parse_authorization(authorization.decode("latin-1"), headers, region)
 
 
+def make_anonymous_claim(request: RawRequest) -> Claim:
+    """What stands for a claim where nobody signs: the payload's mode alone counts, and no chunk of it can be signed.
+
+    InvalidArgument for an x-amz-content-sha256 of no meaning, InvalidRequest for a mode that needs a signature.
+    """
+    payload = request.headers.get(b"x-amz-content-sha256")
+    payload_text = payload.decode("latin-1").strip() if payload else PayloadMode.UNSIGNED.value
+    mode = parse_payload_mode(payload_text)
+    if mode in (PayloadMode.STREAMING_SIGNED, PayloadMode.STREAMING_SIGNED_TRAILER):
+        raise S3Error("InvalidRequest", "A body of signed chunks needs a signed request.")
+    return Claim("", "", "", "", 0.0, (), "", payload_text, mode)
+
+
 def parse_payload_mode(text: str) -> PayloadMode:
     """The value of x-amz-content-sha256 → its mode. InvalidArgument for anything else, the ECDSA modes included."""
     mode = _MODES_BY_TEXT.get(text)

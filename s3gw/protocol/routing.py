@@ -45,7 +45,7 @@ _BUCKET_RULES = {
     "HEAD": Rule(Operation.HEAD_BUCKET, "s3:ListBucket"),
     "PUT": Rule(Operation.CREATE_BUCKET, "s3:CreateBucket"),
     "DELETE": Rule(Operation.DELETE_BUCKET, "s3:DeleteBucket"),
-    "POST": Rule(Operation.NOT_IMPLEMENTED, "s3:PutObject"),
+    "POST": Rule(Operation.POST_OBJECT, "s3:PutObject"),
 }
 _LIST_V2 = Rule(Operation.LIST_OBJECTS_V2, "s3:ListBucket")
 _OBJECT_RULES = {

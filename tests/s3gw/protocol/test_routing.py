@@ -57,7 +57,7 @@ def operation(method: str, target: str, headers: dict[str, str] | None = None) -
         ("PUT", "/b", Operation.CREATE_BUCKET),
         ("HEAD", "/b", Operation.HEAD_BUCKET),
         ("DELETE", "/b", Operation.DELETE_BUCKET),
-        ("POST", "/b", Operation.NOT_IMPLEMENTED),
+        ("POST", "/b", Operation.POST_OBJECT),
         ("POST", "/b?delete", Operation.DELETE_OBJECTS),
         ("GET", "/b?uploads", Operation.LIST_MULTIPART_UPLOADS),
         ("GET", "/b?location", Operation.GET_BUCKET_SETTING),

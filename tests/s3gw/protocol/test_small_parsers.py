@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from s3gw.protocol.authorize import authorize
 from s3gw.protocol.copy_source import SourceName, parse_copy_source, parse_directive
 from s3gw.protocol.errors import CATALOGUE, S3Error
+from s3gw.protocol.principals import ANONYMOUS
 from s3gw.protocol.versions import check_version_id, find_version_id
 from s3gw.refusals import REFUSAL_CODES, translate
 from storage.base import errors
@@ -101,12 +102,12 @@ def test_authorization() -> None:
     """Owner and root everything, others nothing; every signed user may list and create buckets."""
     for caller in (ALICE, ROOT):
         authorize(caller, "s3:GetObject", BUCKET, b"k")
-    for user in (BOB, None):
+    for user in (BOB, ANONYMOUS):
         with pytest.raises(S3Error, match="AccessDenied"):
             authorize(user, "s3:GetObject", BUCKET, b"k")
     authorize(BOB, "s3:CreateBucket", None, b"")
     with pytest.raises(S3Error, match="AccessDenied"):
-        authorize(None, "s3:ListAllMyBuckets", None, b"")
+        authorize(ANONYMOUS, "s3:ListAllMyBuckets", None, b"")
     with pytest.raises(S3Error, match="AccessDenied"):
         authorize(BOB, "s3:GetObject", None, b"")
 
