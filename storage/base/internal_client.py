@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.connector import Connection
 from aiohttp.payload import Payload
 from multidict import CIMultiDict
 from yarl import URL
@@ -128,6 +129,22 @@ class StreamBody(Payload):
                 self._deadline.reschedule(None if seconds is None else self._loop.time() + seconds)
 
 
+class _Request(aiohttp.ClientRequest):
+    """A request whose body is written by a task that keeps its failure to itself.
+
+    aiohttp does so too, except before the body's first byte and after its last. There a connection that is lost makes
+    the task raise: a traceback in the log, as nobody looks at the task of a call that has failed already, and a call
+    that could be tried again is not. A task that fails closes its connection in any case, so whoever waits for the
+    answer is told.
+    """
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        with suppress(aiohttp.ClientError, OSError):
+            await super().write_bytes(writer, conn, content_length)
+
+
 class InternalClient:
     """One peer. Made anywhere, used on one event loop, closed once."""
 
@@ -234,6 +251,7 @@ class InternalClient:
         limits = self.deadlines
         self._session = aiohttp.ClientSession(
             connector=self._connector(),
+            request_class=_Request,
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             skip_auto_headers=_IMPLICIT_HEADERS,

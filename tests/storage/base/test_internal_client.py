@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from storage.base.address import Address, parse_address
@@ -150,6 +152,53 @@ async def test_what_the_source_raises_is_raised(tmp_path: Path) -> None:
     async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
         with pytest.raises(LookupError, match="the source broke"):
             await client.send("PUT", "/x", source(), 6, expect_continue=True)
+
+
+def before_the_body(act: Callable[[asyncio.Transport], None]) -> aiohttp.TraceConfig:
+    """Does something to the connection of the next request, between its head and its body."""
+    left = 1
+
+    async def once(session: aiohttp.ClientSession, *_: object) -> None:
+        nonlocal left
+        assert session.connector is not None
+        for protocol in session.connector._acquired if left else ():
+            assert protocol.transport is not None
+            act(protocol.transport)
+        left = 0
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(once)
+    trace.freeze()
+    return trace
+
+
+async def test_a_kept_connection_that_was_lost_is_replaced(tmp_path: Path) -> None:
+    """Where the source was not touched yet the call goes on over a new one."""
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
+        await client.call("GET", "/count")
+        assert client._session is not None
+        client._session._trace_configs.append(before_the_body(lambda transport: transport.abort()))
+        assert (await client.send("PUT", "/x", _blocks(b"abc"), 3, expect_continue=True)).body == b"abc"
+
+
+async def test_a_lost_connection_is_told_once(tmp_path: Path) -> None:
+    """The call fails, and no task of it leaves an error behind that nobody retrieves."""
+    left_behind: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: left_behind.append(context))
+
+    async def stuck(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    def close(transport: asyncio.Transport) -> None:
+        transport.write(bytes(16 << 20))  # which nobody takes, so that it goes on closing
+        transport.close()
+
+    async with raw_peer(tmp_path / "s", stuck) as address, calling(address, deadlines=SHORT) as client:
+        client._open_session()._trace_configs.append(before_the_body(close))
+        with pytest.raises(NodeUnreachable):
+            await client.send("PUT", "/x", _blocks(b"abc"), 3, expect_continue=True)
+    gc.collect()
+    assert left_behind == []
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:
