@@ -10,12 +10,13 @@ import msgspec
 
 from cluster.objectstore import CopySource, PutRequest, PutResult
 from s3gw.call import Call, Response
-from s3gw.protocol.attributes import parse_attributes, parse_storage_class, parse_tags, refuse_unsupported
+from s3gw.protocol.attributes import parse_attributes, parse_storage_class, refuse_unsupported
 from s3gw.protocol.checksums import DEFAULT_ALGORITHM, parse_algorithm
 from s3gw.protocol.conditions import parse_write_conditions
 from s3gw.protocol.copy_source import COPY_BYTES_MAX, parse_directive
 from s3gw.protocol.documents import format_copied
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.tags import parse_tags
 from s3gw.respond import XML_TYPE, Headers, format_written
 from storage.base.errors import SourceChanged
 from storage.model import Attributes, Version, Versioning

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from s3gw.call import Call, Response
-from s3gw.protocol.documents import format_access_list, format_tags
+from s3gw.protocol.documents import format_access_list
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.tags import format_tags
 from s3gw.protocol.versions import find_version_id
 from s3gw.respond import XML_TYPE, Headers
 from storage.model import Versioning

@@ -11,15 +11,12 @@ import re
 from collections.abc import Mapping
 from email.errors import HeaderParseError
 from email.header import decode_header
-from urllib.parse import parse_qsl
 
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.tags import parse_tags
 from storage.model import Attributes
 
 USER_METADATA_BYTES_MAX = 2048
-TAGS_MAX = 10
-TAG_NAME_CHARACTERS_MAX = 128
-TAG_VALUE_CHARACTERS_MAX = 256
 CONTENT_TYPE_DEFAULT = "binary/octet-stream"
 STORAGE_CLASS_DEFAULT = "STANDARD"
 
@@ -54,7 +51,6 @@ _OTHER_ACLS = frozenset(
     {"public-read", "public-read-write", "authenticated-read", "aws-exec-read", "log-delivery-write"}
 )
 _TEXT = re.compile(r"[\x20-\x7e]*")
-_TAG_CHARACTERS = re.compile(r"[\w\s+\-=.:/@]*")
 _RESPONSE_OVERRIDES = {
     "response-content-type": b"content-type",
     "response-content-language": b"content-language",
@@ -144,27 +140,6 @@ def parse_storage_class(headers: Mapping[str, str]) -> str:
     if storage_class not in STORAGE_CLASSES:
         raise S3Error("InvalidStorageClass", StorageClassRequested=storage_class)
     return storage_class
-
-
-def parse_tags(header: str) -> dict[str, str]:
-    """x-amz-tagging: `a=1&b=2`, url-encoded, at most 10. InvalidTag, InvalidArgument."""
-    if not header:
-        return {}
-    try:
-        pairs = parse_qsl(header, keep_blank_values=True, errors="strict", max_num_fields=TAGS_MAX)
-    except UnicodeDecodeError:
-        raise S3Error("InvalidTag") from None
-    except ValueError:
-        raise S3Error("BadRequest", f"Object tags cannot be greater than {TAGS_MAX}") from None
-    tags = dict(pairs)
-    if len(tags) != len(pairs):
-        raise S3Error("InvalidTag", "Cannot provide multiple Tags with the same key")
-    for name, text in pairs:
-        if not 1 <= len(name) <= TAG_NAME_CHARACTERS_MAX or not _TAG_CHARACTERS.fullmatch(name):
-            raise S3Error("InvalidTag", "The TagKey you have provided is invalid", TagKey=name)
-        if len(text) > TAG_VALUE_CHARACTERS_MAX or not _TAG_CHARACTERS.fullmatch(text):
-            raise S3Error("InvalidTag", "The TagValue you have provided is invalid", TagKey=name)
-    return tags
 
 
 def refuse_unsupported(headers: Mapping[str, str]) -> None:

@@ -189,12 +189,6 @@ def format_deleted(outcomes: Sequence[DeleteOutcome], quiet: bool) -> bytes:
     return document("DeleteResult", "".join(lines))
 
 
-def format_tags(tags: Mapping[str, str]) -> bytes:
-    """Tagging."""
-    lines = "".join(f"<Tag><Key>{escape(name)}</Key><Value>{escape(text)}</Value></Tag>" for name, text in tags.items())
-    return document("Tagging", f"<TagSet>{lines}</TagSet>")
-
-
 def _contents(entries: Sequence[HeadEntry], name: Callable[[bytes], str], owners: OwnerNames) -> str:
     owner_lines = {owner_id: format_owner(owner_id, owners) for owner_id in owners}
     return "".join(

@@ -16,7 +16,6 @@ from s3gw.protocol.attributes import (
     format_attributes,
     parse_attributes,
     parse_response_overrides,
-    parse_tags,
     parse_user_metadata,
     strip_aws_chunked,
 )
@@ -153,42 +152,6 @@ def test_storage_classes_are_echoed(storage_class: str) -> None:
 def test_an_acl_that_says_what_holds_is_taken(acl: str) -> None:
     """s3fs sends one with every PUT."""
     parse_attributes({"x-amz-acl": acl, "x-amz-server-side-encryption": "AES256"})
-
-
-@pytest.mark.parametrize(
-    ("header", "tags"),
-    [("", {}), ("a=1&b=", {"a": "1", "b": ""}), ("a%20b=c+d", {"a b": "c d"}), ("é=ü", {"é": "ü"})],
-)
-def test_tags(header: str, tags: dict[str, str]) -> None:
-    """Form encoding."""
-    assert parse_tags(header) == tags
-
-
-@pytest.mark.parametrize(
-    ("header", "code"),
-    [
-        ("&".join(f"t{n}=1" for n in range(11)), "BadRequest"),
-        ("=1", "InvalidTag"),
-        ("a" * 129 + "=1", "InvalidTag"),
-        ("a=" + "1" * 257, "InvalidTag"),
-        ("a=%00", "InvalidTag"),
-        ("a=%FF", "InvalidTag"),
-    ],
-)
-def test_bad_tags(header: str, code: str) -> None:
-    """Count, lengths, characters."""
-    with pytest.raises(S3Error) as caught:
-        parse_tags(header)
-    assert caught.value.code == code
-
-
-@given(st.text(max_size=60))
-def test_any_tag_header_is_parsed_or_refused(header: str) -> None:
-    """Nothing else is raised."""
-    try:
-        parse_tags(header)
-    except S3Error as error:
-        assert error.status == 400
 
 
 def test_response_overrides() -> None:
