@@ -26,6 +26,7 @@ from s3gw.handlers.object_write import put_object
 from s3gw.handlers.post_object import post_object
 from s3gw.handlers.preflight import preflight
 from s3gw.handlers.service import list_buckets
+from s3gw.handlers.versioning import get_bucket_versioning, list_object_versions, put_bucket_versioning
 from s3gw.metrics import RequestMetrics
 from s3gw.protocol.claims import RawRequest, join_headers, make_anonymous_claim, parse_claim
 from s3gw.protocol.errors import S3Error
@@ -53,6 +54,9 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.GET_BUCKET_SETTING: get_bucket_setting,
     Operation.LIST_OBJECTS: list_objects,
     Operation.LIST_OBJECTS_V2: list_objects_v2,
+    Operation.LIST_OBJECT_VERSIONS: list_object_versions,
+    Operation.GET_BUCKET_VERSIONING: get_bucket_versioning,
+    Operation.PUT_BUCKET_VERSIONING: put_bucket_versioning,
     Operation.LIST_MULTIPART_UPLOADS: list_multipart_uploads,
     Operation.DELETE_OBJECTS: delete_objects,
     Operation.GET_OBJECT: get_object,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from s3gw.call import Call, Response, xml_response
 from s3gw.protocol.documents import format_access_list
 from s3gw.protocol.errors import S3Error
-from s3gw.protocol.xml import element
 from s3gw.respond import XML_TYPE
 
 _REGION_WITHOUT_CONSTRAINT = "us-east-1"
@@ -64,8 +63,6 @@ async def get_bucket_setting(call: Call) -> Response:
     if name == "location":
         region = "" if bucket.region == _REGION_WITHOUT_CONSTRAINT else bucket.region
         return xml_response("LocationConstraint", region)
-    if name == "versioning":
-        return xml_response("VersioningConfiguration", element("Status", bucket.versioning or None))
     assert name == "acl", name
     owners = await call.find_owner_names({bucket.owner_id})
     return Response(200, [XML_TYPE], format_access_list(bucket.owner_id, owners))

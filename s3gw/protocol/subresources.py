@@ -45,8 +45,11 @@ BUCKET_SUBRESOURCES: dict[str, Methods] = {
     "delete": {"POST": Rule(Operation.DELETE_OBJECTS, "s3:DeleteObject")},
     "uploads": {"GET": Rule(Operation.LIST_MULTIPART_UPLOADS, "s3:ListBucketMultipartUploads")},
     "location": {"GET": Rule(Operation.GET_BUCKET_SETTING, "s3:GetBucketLocation")},
-    "versioning": _bucket_setting("s3:GetBucketVersioning", "s3:PutBucketVersioning", _PUT_ONLY),
-    "versions": _refused("s3:ListBucketVersions", "GET"),
+    "versioning": {
+        "GET": Rule(Operation.GET_BUCKET_VERSIONING, "s3:GetBucketVersioning"),
+        "PUT": Rule(Operation.PUT_BUCKET_VERSIONING, "s3:PutBucketVersioning"),
+    },
+    "versions": {"GET": Rule(Operation.LIST_OBJECT_VERSIONS, "s3:ListBucketVersions")},
     "acl": _bucket_setting("s3:GetBucketAcl", "s3:PutBucketAcl", _PUT_ONLY),
     "policy": _bucket_setting("s3:GetBucketPolicy", "s3:PutBucketPolicy"),
     "policyStatus": {"GET": Rule(Operation.GET_BUCKET_SETTING, "s3:GetBucketPolicyStatus")},

@@ -14,9 +14,9 @@ def find_version_id(query: Mapping[str, str]) -> str | None:
     return None if text is None else check_version_id(text)
 
 
-def check_version_id(text: str) -> str:
-    """`null` or an id of this server's form; InvalidArgument."""
+def check_version_id(text: str, argument: str = "versionId") -> str:
+    """`null` or an id of this server's form; InvalidArgument, which names the argument."""
     if text == NULL_VERSION_ID or parse_version_id(text) is not None:
         return text
     message = "Invalid version id specified" if text else "Version id cannot be the empty string"
-    raise S3Error("InvalidArgument", message, ArgumentName="versionId", ArgumentValue=text[:256])
+    raise S3Error("InvalidArgument", message, ArgumentName=argument, ArgumentValue=text[:256])
