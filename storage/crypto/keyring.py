@@ -33,6 +33,7 @@ from storage.crypto.keys import (
     KEY_BYTES,
     NONCE_BYTES,
     master_key_id,
+    named_key_id,
     open_secret,
     parse_secret_key_version,
     seal_secret,
@@ -48,8 +49,6 @@ CACHE_TTL_S = 60.0
 KEY_VERSIONS_MAX = 256
 FORMAT = 1
 _FILE_BYTES_MAX = 65_536
-NAMED_PREFIX = "named-"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 _KEY_ID = re.compile(r"(?:bk-[0-9a-f]{32}|named-[A-Za-z0-9][A-Za-z0-9._-]{0,63}|system)\Z")
 _SUFFIX = ".json"
 
@@ -311,14 +310,6 @@ class Keyring:
         if not _KEY_ID.match(key_id):
             raise UnknownKeyId(f"{key_id[:64]!r} is no key id")
         return self._directory / (key_id + _SUFFIX)
-
-
-def named_key_id(name: str) -> str:
-    """The id of a named key. ValueError unless the name is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or
-    digit: it becomes part of a file's name, so there is no slash."""
-    if not _NAME.match(name):
-        raise ValueError("a key's name has 1 to 64 letters, digits and any of . _ - with a letter or digit first")
-    return NAMED_PREFIX + name
 
 
 def _encode(stored: KeyFile) -> bytes:

@@ -13,6 +13,7 @@ Where nonces are random (keyring and secrets: a few, made over years) the caller
 from __future__ import annotations
 
 import hmac
+import re
 import struct
 from collections.abc import Iterable
 
@@ -39,12 +40,16 @@ _MASTER_KEY_ID = b"frostbyte master key id 1"
 _SECRET = b"frostbyte secret 1"
 _SECRET_FORMAT = 1
 
+NAMED_PREFIX = "named-"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+
 _DATA_KEY_NONCE = struct.Struct(">8xI")
 _EXTENT = struct.Struct(">16sQQ")
 _SECRET_HEAD = struct.Struct(">BI")
 
 
-def _derive(secret: bytes, label: bytes, context: bytes = b"") -> bytes:
+def derive_key(secret: bytes, label: bytes, context: bytes = b"") -> bytes:
+    """32 bytes for one purpose; see above."""
     return HKDFExpand(SHA256(), KEY_BYTES, label + context).derive(secret)
 
 
@@ -53,7 +58,7 @@ class BlobKey:
 
     def __init__(self, bucket_key: bytes, cluster_id: bytes, blob_id: bytes) -> None:
         place = cluster_id + blob_id
-        self._aead = AESGCM(_derive(bucket_key, _BLOB_WRAP, place))
+        self._aead = AESGCM(derive_key(bucket_key, _BLOB_WRAP, place))
         self._bound = _DATA_KEY + place
 
     def wrap(self, chunk_index: int, data_key: bytes) -> bytes:
@@ -78,7 +83,7 @@ def make_version_mac(bucket_key: bytes, cluster_id: bytes, uid: bytes, size: int
     """
     listed = b"".join(_EXTENT.pack(extent.blob_id, extent.offset, extent.length) for extent in extents)
     message = uid + size.to_bytes(8, "big") + listed
-    return hmac.digest(_derive(bucket_key, _VERSION_MAC, cluster_id), message, "sha256")
+    return hmac.digest(derive_key(bucket_key, _VERSION_MAC, cluster_id), message, "sha256")
 
 
 def verify_version_mac(
@@ -91,14 +96,14 @@ def verify_version_mac(
 
 def master_key_id(master_key: bytes) -> str:
     """What wraps name their master key by: `mk-` and 16 hex digits, a fingerprint from which nothing can be learnt."""
-    return MASTER_KEY_ID_PREFIX + _derive(master_key, _MASTER_KEY_ID)[:8].hex()
+    return MASTER_KEY_ID_PREFIX + derive_key(master_key, _MASTER_KEY_ID)[:8].hex()
 
 
 def wrap_bucket_key(
     master_key: bytes, nonce: bytes, cluster_id: bytes, bucket_key_id: str, version: int, bucket_key: bytes
 ) -> bytes:
     """nonce (12 random bytes) ++ the bucket key sealed under the master key: 60 bytes, bound to its id and version."""
-    aead = AESGCM(_derive(master_key, _KEYRING_WRAP, cluster_id))
+    aead = AESGCM(derive_key(master_key, _KEYRING_WRAP, cluster_id))
     return nonce + aead.encrypt(nonce, bucket_key, _bucket_key_place(cluster_id, bucket_key_id, version))
 
 
@@ -106,7 +111,7 @@ def unwrap_bucket_key(
     master_key: bytes, cluster_id: bytes, bucket_key_id: str, version: int, wrapped_key: bytes
 ) -> bytes:
     """The 32 bytes of the bucket key. SealBroken."""
-    aead = AESGCM(_derive(master_key, _KEYRING_WRAP, cluster_id))
+    aead = AESGCM(derive_key(master_key, _KEYRING_WRAP, cluster_id))
     place = _bucket_key_place(cluster_id, bucket_key_id, version)
     try:
         return aead.decrypt(wrapped_key[:NONCE_BYTES], wrapped_key[NONCE_BYTES:], place)
@@ -116,6 +121,14 @@ def unwrap_bucket_key(
 
 def _bucket_key_place(cluster_id: bytes, bucket_key_id: str, version: int) -> bytes:
     return _KEYRING_WRAP + cluster_id + version.to_bytes(4, "big") + bucket_key_id.encode()
+
+
+def named_key_id(name: str) -> str:
+    """The id of a named key. ValueError unless the name is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or
+    digit: it becomes part of a file's name, so there is no slash."""
+    if not _NAME.match(name):
+        raise ValueError("a key's name has 1 to 64 letters, digits and any of . _ - with a letter or digit first")
+    return NAMED_PREFIX + name
 
 
 def seal_secret(
@@ -129,7 +142,7 @@ def seal_secret(
     if len(secret) > SECRET_BYTES_MAX:
         raise ValueError(f"a secret has at most {SECRET_BYTES_MAX} bytes")
     head = _SECRET_HEAD.pack(_SECRET_FORMAT, key_version)
-    aead = AESGCM(_derive(system_key, _SECRET, cluster_id))
+    aead = AESGCM(derive_key(system_key, _SECRET, cluster_id))
     return head + nonce + aead.encrypt(nonce, secret, _secret_place(head, cluster_id, purpose))
 
 
@@ -145,7 +158,7 @@ def open_secret(system_key: bytes, cluster_id: bytes, purpose: str, sealed_secre
     parse_secret_key_version(sealed_secret)
     head, nonce, sealed = sealed_secret[:5], sealed_secret[5:17], sealed_secret[17:]
     try:
-        return AESGCM(_derive(system_key, _SECRET, cluster_id)).decrypt(
+        return AESGCM(derive_key(system_key, _SECRET, cluster_id)).decrypt(
             nonce, sealed, _secret_place(head, cluster_id, purpose)
         )
     except InvalidTag:

@@ -6,6 +6,7 @@ is a new format with a new version, never a correction.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -21,6 +22,8 @@ BUCKET_KEY = bytes(range(32, 64))
 MASTER_KEY = bytes(range(64, 96))
 SYSTEM_KEY = bytes(range(96, 128))
 NONCE = bytes(range(200, 212))
+CUSTOMER_KEY = bytes(range(128, 160))
+SALT = bytes(range(160, 176))
 
 
 def expand(secret: bytes, info: bytes) -> bytes:
@@ -113,7 +116,33 @@ def key_vectors() -> dict[str, Any]:
     }
 
 
-FILES = {"chunk-1.json": chunk_vectors, "keys-1.json": key_vectors}
+def customer_vectors() -> dict[str, Any]:
+    """What is derived from a customer's key together with a bucket key, and what is sealed with it."""
+    mixed = hmac.new(BUCKET_KEY, b"frostbyte customer key 1" + CLUSTER_ID + CUSTOMER_KEY, hashlib.sha256).digest()
+    wrapping_key = expand(mixed, b"frostbyte blob wrap 1" + CLUSTER_ID + BLOB_ID)
+    index = CHUNK_INDEX.to_bytes(4, "big")
+    data_key_place = b"frostbyte data key 1" + CLUSTER_ID + BLOB_ID + index
+    checksum_key = expand(mixed, b"frostbyte customer checksum 1" + CLUSTER_ID + SALT)
+    sealed = AESGCM(checksum_key).encrypt(NONCE, b"AAAAAA==", b"frostbyte customer checksum 1" + CLUSTER_ID + b"CRC32")
+    return {
+        "cluster_id": CLUSTER_ID.hex(),
+        "blob_id": BLOB_ID.hex(),
+        "chunk_index": CHUNK_INDEX,
+        "data_key": DATA_KEY.hex(),
+        "bucket_key": BUCKET_KEY.hex(),
+        "customer_key": CUSTOMER_KEY.hex(),
+        "customer_key_md5": base64.b64encode(hashlib.md5(CUSTOMER_KEY).digest()).decode(),
+        "mixed_key": mixed.hex(),
+        "wrapped_data_key": AESGCM(wrapping_key).encrypt(bytes(8) + index, DATA_KEY, data_key_place).hex(),
+        "salt": SALT.hex(),
+        "check": (SALT + expand(mixed, b"frostbyte customer check 1" + CLUSTER_ID + SALT)).hex(),
+        "nonce": NONCE.hex(),
+        "checksum": {"algorithm": "CRC32", "value": "AAAAAA=="},
+        "sealed_checksum": base64.b64encode(NONCE + sealed).decode(),
+    }
+
+
+FILES = {"chunk-1.json": chunk_vectors, "customer-1.json": customer_vectors, "keys-1.json": key_vectors}
 
 if __name__ == "__main__":
     for name, compute in FILES.items():

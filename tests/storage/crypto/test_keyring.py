@@ -15,7 +15,8 @@ from storage.base.clock import ManualClock
 from storage.base.errors import Corrupt, SealBroken, Unavailable, UnknownKeyId
 from storage.base.files import DiskFiles, FileSystem, make_directories
 from storage.crypto import keyring as keyring_module
-from storage.crypto.keyring import CACHE_TTL_S, Keyring, named_key_id
+from storage.crypto.keyring import CACHE_TTL_S, Keyring
+from storage.crypto.keys import named_key_id
 from storage.crypto.master_key import MasterKeyFile, MasterKeyVariable
 from tests.storage.crash_files import CrashFiles, PowerCut
 
