@@ -13,6 +13,12 @@ from typing import Any
 from s3gw.body import ClientDisconnected
 from s3gw.call import Call, Response, Services
 from s3gw.handlers.bucket import create_bucket, delete_bucket, head_bucket
+from s3gw.handlers.bucket_documents import (
+    delete_bucket_document,
+    delete_nothing,
+    get_bucket_document,
+    put_bucket_document,
+)
 from s3gw.handlers.bucket_settings import get_bucket_setting
 from s3gw.handlers.listing import list_objects, list_objects_v2
 from s3gw.handlers.multipart import abort_multipart_upload, create_multipart_upload, upload_part, upload_part_copy
@@ -22,6 +28,7 @@ from s3gw.handlers.object_copy import copy_object
 from s3gw.handlers.object_delete import delete_object, delete_objects
 from s3gw.handlers.object_read import get_object, head_object
 from s3gw.handlers.object_settings import get_object_setting
+from s3gw.handlers.object_tagging import delete_object_tagging, get_object_tagging, put_object_tagging
 from s3gw.handlers.object_write import put_object
 from s3gw.handlers.post_object import post_object
 from s3gw.handlers.preflight import preflight
@@ -29,6 +36,7 @@ from s3gw.handlers.service import list_buckets
 from s3gw.handlers.versioning import get_bucket_versioning, list_object_versions, put_bucket_versioning
 from s3gw.metrics import RequestMetrics
 from s3gw.protocol.claims import RawRequest, join_headers, make_anonymous_claim, parse_claim
+from s3gw.protocol.cors import plan_cross_origin
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.operations import Operation
 from s3gw.protocol.principals import ANONYMOUS
@@ -52,6 +60,17 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.HEAD_BUCKET: head_bucket,
     Operation.DELETE_BUCKET: delete_bucket,
     Operation.GET_BUCKET_SETTING: get_bucket_setting,
+    Operation.DELETE_BUCKET_SETTING: delete_nothing,
+    Operation.GET_BUCKET_TAGGING: get_bucket_document,
+    Operation.PUT_BUCKET_TAGGING: put_bucket_document,
+    Operation.DELETE_BUCKET_TAGGING: delete_bucket_document,
+    Operation.GET_BUCKET_CORS: get_bucket_document,
+    Operation.PUT_BUCKET_CORS: put_bucket_document,
+    Operation.DELETE_BUCKET_CORS: delete_bucket_document,
+    Operation.GET_BUCKET_REQUEST_PAYMENT: get_bucket_document,
+    Operation.PUT_BUCKET_REQUEST_PAYMENT: put_bucket_document,
+    Operation.GET_BUCKET_ACCELERATE_CONFIGURATION: get_bucket_document,
+    Operation.PUT_BUCKET_ACCELERATE_CONFIGURATION: put_bucket_document,
     Operation.LIST_OBJECTS: list_objects,
     Operation.LIST_OBJECTS_V2: list_objects_v2,
     Operation.LIST_OBJECT_VERSIONS: list_object_versions,
@@ -65,6 +84,9 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.COPY_OBJECT: copy_object,
     Operation.DELETE_OBJECT: delete_object,
     Operation.GET_OBJECT_SETTING: get_object_setting,
+    Operation.GET_OBJECT_TAGGING: get_object_tagging,
+    Operation.PUT_OBJECT_TAGGING: put_object_tagging,
+    Operation.DELETE_OBJECT_TAGGING: delete_object_tagging,
     Operation.CREATE_MULTIPART_UPLOAD: create_multipart_upload,
     Operation.UPLOAD_PART: upload_part,
     Operation.UPLOAD_PART_COPY: upload_part_copy,
@@ -77,7 +99,7 @@ HANDLERS: dict[Operation, Handler] = {
 UNSIGNED = frozenset({Operation.POST_OBJECT, Operation.PREFLIGHT})
 """reach their handlers as nobody's: a form is authenticated and authorized there (Call.authenticate_as)"""
 
-CROSS_ORIGIN_HEADERS: tuple[BucketHeaders, ...] = ()
+CROSS_ORIGIN_HEADERS: tuple[BucketHeaders, ...] = (plan_cross_origin,)
 """what every answer to a request with an Origin carries, an error as well; asked when the bucket has settings"""
 _NO_ROUTE = Route(Operation.METHOD_NOT_ALLOWED, "", "", b"")
 

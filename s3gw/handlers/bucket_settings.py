@@ -14,8 +14,6 @@ _REGION_WITHOUT_CONSTRAINT = "us-east-1"
 
 _NOT_CONFIGURED = {
     "policy": "NoSuchBucketPolicy",
-    "tagging": "NoSuchTagSet",
-    "cors": "NoSuchCORSConfiguration",
     "lifecycle": "NoSuchLifecycleConfiguration",
     "website": "NoSuchWebsiteConfiguration",
     "publicAccessBlock": "NoSuchPublicAccessBlockConfiguration",
@@ -32,10 +30,8 @@ _FIXED = {
         "<Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm>"
         "</ApplyServerSideEncryptionByDefault><BucketKeyEnabled>false</BucketKeyEnabled></Rule>",
     ),
-    "requestPayment": ("RequestPaymentConfiguration", "<Payer>BucketOwner</Payer>"),
     "logging": ("BucketLoggingStatus", ""),
     "notification": ("NotificationConfiguration", ""),
-    "accelerate": ("AccelerateConfiguration", ""),
     "abac": ("AbacStatus", "<Status>Disabled</Status>"),
 }
 """sub-resource → the document that says so"""

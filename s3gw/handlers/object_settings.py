@@ -1,11 +1,10 @@
-"""Reading an object's sub-resources. Source: Amazon S3 API Reference, GetObjectAcl, -Tagging, -Retention, …"""
+"""Reading an object's sub-resources. Source: Amazon S3 API Reference, GetObjectAcl, -Retention, …"""
 
 from __future__ import annotations
 
 from s3gw.call import Call, Response
 from s3gw.protocol.documents import format_access_list
 from s3gw.protocol.errors import S3Error
-from s3gw.protocol.tags import format_tags
 from s3gw.protocol.versions import find_version_id
 from s3gw.respond import XML_TYPE, Headers
 from storage.model import Versioning
@@ -20,8 +19,6 @@ async def get_object_setting(call: Call) -> Response:
     headers: Headers = [XML_TYPE]
     if call.bucket.versioning is not Versioning.UNVERSIONED:
         headers.append((b"x-amz-version-id", version.version_id.encode("ascii")))
-    if call.route.subresource == "tagging":
-        return Response(200, headers, format_tags(version.attributes.tags))
     if call.route.subresource == "acl":
         owners = await call.find_owner_names({version.owner_id})
         return Response(200, headers, format_access_list(version.owner_id, owners))

@@ -30,6 +30,11 @@ def _bucket_setting(read: str, write: str, writes: tuple[str, ...] = ("PUT", "DE
     return {"GET": Rule(Operation.GET_BUCKET_SETTING, read)} | dict.fromkeys(writes, refused)
 
 
+def _absent_setting(read: str, write: str) -> Methods:
+    """A bucket's document that nobody can put here: deleting it finds nothing to delete."""
+    return _bucket_setting(read, write, ("PUT",)) | {"DELETE": Rule(Operation.DELETE_BUCKET_SETTING, write)}
+
+
 def _object_setting(read: str, write: str, writes: tuple[str, ...] = ("PUT",)) -> Methods:
     refused = Rule(Operation.NOT_IMPLEMENTED, write)
     return {"GET": Rule(Operation.GET_OBJECT_SETTING, read)} | dict.fromkeys(writes, refused)
@@ -53,25 +58,39 @@ BUCKET_SUBRESOURCES: dict[str, Methods] = {
     "acl": _bucket_setting("s3:GetBucketAcl", "s3:PutBucketAcl", _PUT_ONLY),
     "policy": _bucket_setting("s3:GetBucketPolicy", "s3:PutBucketPolicy"),
     "policyStatus": {"GET": Rule(Operation.GET_BUCKET_SETTING, "s3:GetBucketPolicyStatus")},
-    "tagging": _bucket_setting("s3:GetBucketTagging", "s3:PutBucketTagging"),
-    "cors": _bucket_setting("s3:GetBucketCORS", "s3:PutBucketCORS"),
+    "tagging": {
+        "GET": Rule(Operation.GET_BUCKET_TAGGING, "s3:GetBucketTagging"),
+        "PUT": Rule(Operation.PUT_BUCKET_TAGGING, "s3:PutBucketTagging"),
+        "DELETE": Rule(Operation.DELETE_BUCKET_TAGGING, "s3:PutBucketTagging"),
+    },
+    "cors": {
+        "GET": Rule(Operation.GET_BUCKET_CORS, "s3:GetBucketCORS"),
+        "PUT": Rule(Operation.PUT_BUCKET_CORS, "s3:PutBucketCORS"),
+        "DELETE": Rule(Operation.DELETE_BUCKET_CORS, "s3:PutBucketCORS"),
+    },
     "lifecycle": _bucket_setting("s3:GetLifecycleConfiguration", "s3:PutLifecycleConfiguration"),
-    "website": _bucket_setting("s3:GetBucketWebsite", "s3:PutBucketWebsite"),
+    "website": _absent_setting("s3:GetBucketWebsite", "s3:PutBucketWebsite"),
     "encryption": _bucket_setting("s3:GetEncryptionConfiguration", "s3:PutEncryptionConfiguration"),
     "publicAccessBlock": _bucket_setting("s3:GetBucketPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
     "ownershipControls": _bucket_setting("s3:GetBucketOwnershipControls", "s3:PutBucketOwnershipControls"),
     "object-lock": _bucket_setting(
         "s3:GetBucketObjectLockConfiguration", "s3:PutBucketObjectLockConfiguration", _PUT_ONLY
     ),
-    "replication": _bucket_setting("s3:GetReplicationConfiguration", "s3:PutReplicationConfiguration"),
-    "requestPayment": _bucket_setting("s3:GetBucketRequestPayment", "s3:PutBucketRequestPayment", _PUT_ONLY),
+    "replication": _absent_setting("s3:GetReplicationConfiguration", "s3:PutReplicationConfiguration"),
+    "requestPayment": {
+        "GET": Rule(Operation.GET_BUCKET_REQUEST_PAYMENT, "s3:GetBucketRequestPayment"),
+        "PUT": Rule(Operation.PUT_BUCKET_REQUEST_PAYMENT, "s3:PutBucketRequestPayment"),
+    },
     "logging": _bucket_setting("s3:GetBucketLogging", "s3:PutBucketLogging", _PUT_ONLY),
     "notification": _bucket_setting("s3:GetBucketNotification", "s3:PutBucketNotification", _PUT_ONLY),
-    "accelerate": _bucket_setting("s3:GetAccelerateConfiguration", "s3:PutAccelerateConfiguration", _PUT_ONLY),
-    "analytics": _bucket_setting("s3:GetAnalyticsConfiguration", "s3:PutAnalyticsConfiguration"),
-    "inventory": _bucket_setting("s3:GetInventoryConfiguration", "s3:PutInventoryConfiguration"),
-    "metrics": _bucket_setting("s3:GetMetricsConfiguration", "s3:PutMetricsConfiguration"),
-    "intelligent-tiering": _bucket_setting(
+    "accelerate": {
+        "GET": Rule(Operation.GET_BUCKET_ACCELERATE_CONFIGURATION, "s3:GetAccelerateConfiguration"),
+        "PUT": Rule(Operation.PUT_BUCKET_ACCELERATE_CONFIGURATION, "s3:PutAccelerateConfiguration"),
+    },
+    "analytics": _absent_setting("s3:GetAnalyticsConfiguration", "s3:PutAnalyticsConfiguration"),
+    "inventory": _absent_setting("s3:GetInventoryConfiguration", "s3:PutInventoryConfiguration"),
+    "metrics": _absent_setting("s3:GetMetricsConfiguration", "s3:PutMetricsConfiguration"),
+    "intelligent-tiering": _absent_setting(
         "s3:GetIntelligentTieringConfiguration", "s3:PutIntelligentTieringConfiguration"
     ),
     "abac": _bucket_setting("s3:GetBucketAbac", "s3:PutBucketAbac", _PUT_ONLY),
@@ -92,7 +111,11 @@ OBJECT_SUBRESOURCES: dict[str, Methods] = {
         "DELETE": Rule(Operation.ABORT_MULTIPART_UPLOAD, "s3:AbortMultipartUpload"),
     },
     "acl": _object_setting("s3:GetObjectAcl", "s3:PutObjectAcl"),
-    "tagging": _object_setting("s3:GetObjectTagging", "s3:PutObjectTagging", ("PUT", "DELETE")),
+    "tagging": {
+        "GET": Rule(Operation.GET_OBJECT_TAGGING, "s3:GetObjectTagging"),
+        "PUT": Rule(Operation.PUT_OBJECT_TAGGING, "s3:PutObjectTagging"),
+        "DELETE": Rule(Operation.DELETE_OBJECT_TAGGING, "s3:DeleteObjectTagging"),
+    },
     "retention": _object_setting("s3:GetObjectRetention", "s3:PutObjectRetention"),
     "legal-hold": _object_setting("s3:GetObjectLegalHold", "s3:PutObjectLegalHold"),
     "attributes": _refused("s3:GetObjectAttributes", "GET"),

@@ -1,0 +1,55 @@
+"""Get-, Put- and DeleteObjectTagging. Source: Amazon S3 API Reference, the actions of these names."""
+
+from __future__ import annotations
+
+from s3gw.call import Call, Response
+from s3gw.protocol.errors import S3Error
+from s3gw.protocol.tags import format_tags, parse_object_tagging
+from s3gw.protocol.versions import find_version_id
+from s3gw.respond import XML_TYPE, Headers
+from storage.base.errors import NoSuchVersion
+from storage.metadata.commands import ChangeObject
+from storage.model import Versioning
+
+
+async def get_object_tagging(call: Call) -> Response:
+    """The tags of a version, none for one without."""
+    reading = await call.services.objects.head(call.bucket, call.object_key, find_version_id(call.query))
+    version = reading.version
+    if version.is_marker:
+        raise _marker_refused(call)
+    return Response(200, [XML_TYPE, *_identify(call, version.version_id)], format_tags(version.attributes.tags))
+
+
+async def put_object_tagging(call: Call) -> Response:
+    """Replace all tags of a version; what it holds and when it was modified stays."""
+    version_id = find_version_id(call.query)
+    tags = parse_object_tagging(await call.read_document())
+    return Response(200, await _change(call, version_id, tags))
+
+
+async def delete_object_tagging(call: Call) -> Response:
+    """204, also for a version without tags."""
+    return Response(204, await _change(call, find_version_id(call.query), {}))
+
+
+async def _change(call: Call, version_id: str | None, tags: dict[str, str]) -> Headers:
+    command = ChangeObject(call.bucket.bucket_id, call.object_key, version_id, tags=tags)
+    try:
+        changed = await call.services.objects.change(command)
+    except NoSuchVersion as error:
+        if error.details.get("is_marker"):
+            raise _marker_refused(call) from None
+        raise
+    return _identify(call, changed.version_id)
+
+
+def _identify(call: Call, version_id: str) -> Headers:
+    if call.bucket.versioning is Versioning.UNVERSIONED:
+        return []
+    return [(b"x-amz-version-id", version_id.encode("ascii"))]
+
+
+def _marker_refused(call: Call) -> S3Error:
+    refusal = S3Error("MethodNotAllowed", Method=call.raw.method, ResourceType="DeleteMarker")
+    return refusal.with_headers({"x-amz-delete-marker": "true"})
