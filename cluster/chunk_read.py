@@ -13,6 +13,7 @@ from cluster.nodes import NodePool
 from cluster.repair_hints import RepairHints
 from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, FrostbyteError, NodeUnreachable, Unavailable
 from storage.base.ids import ChunkId
+from storage.crypto.customer import CustomerKey, mix_customer_key
 from storage.crypto.envelope import FRAME_BYTES, Buffer, Cipher, Opener, open_whole
 from storage.crypto.frame_reader import FrameReader
 from storage.crypto.keyring import Keyring
@@ -63,17 +64,19 @@ class ChunkReader:
         self._hints = hints
         self._deadlines = deadlines
 
-    def opener(self, blob: Blob, chunk: Chunk) -> Opener:
-        """For the frames of one chunk. SealBroken, UnknownKeyId."""
+    def opener(self, blob: Blob, chunk: Chunk, customer_key: CustomerKey | None = None) -> Opener:
+        """For the frames of one chunk. SealBroken (also for another customer's key, or none), UnknownKeyId."""
         bucket_key = self._keyring.bucket_key(blob.bucket_key_id, blob.bucket_key_version)
+        if customer_key is not None:
+            bucket_key = mix_customer_key(bucket_key, self._cluster_id, customer_key)
         data_key = BlobKey(bucket_key, self._cluster_id, blob.blob_id).unwrap(chunk.index, chunk.wrapped_key)
         return Opener(self._cluster_id, ChunkId(blob.blob_id, chunk.index), data_key, self._cipher)
 
-    def open_inline(self, blob: Blob, start: int, end: int) -> Buffer:
+    def open_inline(self, blob: Blob, start: int, end: int, customer_key: CustomerKey | None = None) -> Buffer:
         """The plaintext [start, end) of an inline blob, which is opened whole. Corrupt, SealBroken."""
         if blob.inline is None or len(blob.chunks) != 1:
             raise Corrupt("an inline blob has one chunk and its bytes", blob_id=blob.blob_id.hex())
-        plaintext = open_whole(self.opener(blob, blob.chunks[0]), blob.inline)
+        plaintext = open_whole(self.opener(blob, blob.chunks[0], customer_key), blob.inline)
         if len(plaintext) != blob.size or end > blob.size:
             raise Corrupt(f"an inline blob of {len(plaintext)} bytes does not match its record")
         return plaintext if end - start == blob.size else memoryview(plaintext)[start:end]

@@ -6,6 +6,7 @@ nothing stays of a write that was not committed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -16,11 +17,14 @@ import msgspec
 
 from cluster.body import Body, BodyDigests
 from cluster.copied_body import CopiedBody, NewHasher
+from cluster.customer_seals import CHECK, CustomerSeals
 from cluster.reader import MAC_KEY_VERSION, ObjectReading, Reader
+from cluster.seal import Seal
 from cluster.writer import Writer, Written
 from storage.base.clock import Clock
-from storage.base.errors import NoSuchKey, NoSuchVersion, SourceChanged
+from storage.base.errors import CustomerKeyMissing, CustomerKeyRefused, NoSuchKey, NoSuchVersion, SourceChanged
 from storage.base.ids import VERSION_UID_BYTES
+from storage.crypto.customer import CustomerKey
 from storage.crypto.keyring import Keyring
 from storage.crypto.keys import make_version_mac
 from storage.metadata.commands import (
@@ -52,10 +56,14 @@ from storage.model import (
     Version,
 )
 
-__all__ = ["CopySource", "ObjectReading", "ObjectStore", "PutRequest", "PutResult"]
+__all__ = ["CopySource", "ObjectReading", "ObjectStore", "PutRequest", "PutResult", "Seal"]
 
 DEFAULT_CHECKSUM = ChecksumAlgorithm.CRC64NVME
 UPLOAD_ID_RANDOM_BYTES = 26
+OPAQUE_ETAG_BYTES = 16
+"""of what is sealed by request: as long as an MD5, and none"""
+
+_BUCKETS_OWN = Seal()
 
 
 class PutRequest(NamedTuple):
@@ -63,7 +71,10 @@ class PutRequest(NamedTuple):
 
     owner_id: str
     attributes: Attributes
+    """sse: what the client asked for; not empty whenever there is a seal"""
     conditions: Conditions = Conditions()
+    seal: Seal | None = None
+    """None: under the bucket's own key, like everything"""
 
 
 class PutResult(NamedTuple):
@@ -78,6 +89,8 @@ class CopySource(NamedTuple):
 
     bucket: Bucket
     version: Version
+    """unlocked"""
+    customer_key: CustomerKey | None = None
 
 
 class ObjectStore:
@@ -95,6 +108,7 @@ class ObjectStore:
     ) -> None:
         self._cluster_id = cluster_id
         self._keyring = keyring
+        self._customers = CustomerSeals(cluster_id, keyring)
         self._metadata = metadata
         self._writer = writer
         self._reader = reader
@@ -105,9 +119,16 @@ class ObjectStore:
 
     async def put(self, bucket: Bucket, object_key: bytes, body: Body, request: PutRequest) -> PutResult:
         """Chunk, seal, place, fan out, commit. Nothing of it is visible or stays when anything raises."""
-        async with self._writer.write(bucket.bucket_key_id, body) as written:
+        async with self._writer.write(bucket.bucket_key_id, body, request.seal) as written:
             digests = await body.finish()
             return await self._commit(written, bucket, object_key, digests, request)
+
+    def unlock(self, bucket: Bucket, version: Version, customer_key: CustomerKey | None) -> Version:
+        """A version that was read by `head`, as who brought this key (None: none) may see it. CustomerKeyRefused.
+
+        Where neither the version's `attributes.sse` nor the request says anything of encryption, it need not be called.
+        """
+        return self._reader.unlock(bucket, version, customer_key)
 
     async def head(
         self, bucket: Bucket, object_key: bytes, version_id: str | None = None, part_number: int | None = None
@@ -122,9 +143,11 @@ class ObjectStore:
         version_id: str | None = None,
         byte_range: ByteRange | None = None,
         part_number: int | None = None,
+        customer_key: CustomerKey | None = None,
     ) -> AbstractAsyncContextManager[ObjectReading]:
-        """One metadata read on entry (NoSuchKey, NoSuchVersion, InvalidPart); datanodes are asked when iterated."""
-        return self._reader.open(bucket, object_key, version_id, byte_range, part_number)
+        """One metadata read on entry (NoSuchKey, NoSuchVersion, InvalidPart, CustomerKeyRefused); datanodes are asked
+        when iterated."""
+        return self._reader.open(bucket, object_key, version_id, byte_range, part_number, customer_key)
 
     async def copy(
         self, source: CopySource, bucket: Bucket, object_key: bytes, request: PutRequest, algorithm: ChecksumAlgorithm
@@ -142,7 +165,7 @@ class ObjectStore:
                 except SourceChanged:
                     pass  # deleted since: its blobs are released, and kept for as long as this read is open
             body = CopiedBody(reading, 0, source.version.size, self._new_hasher, algorithm)
-            async with self._writer.write(bucket.bucket_key_id, body) as written:
+            async with self._writer.write(bucket.bucket_key_id, body, request.seal) as written:
                 digests = await body.finish()
                 return await self._commit(written, bucket, object_key, digests, request)
 
@@ -183,8 +206,13 @@ class ObjectStore:
         attributes: Attributes,
         algorithm: ChecksumAlgorithm | None,
         checksum_type: ChecksumType | None,
+        seal: Seal | None = None,
     ) -> Upload:
-        """An upload that stays open until it is completed or aborted."""
+        """An upload that stays open until it is completed or aborted. UnknownKeyId."""
+        if seal is not None:
+            seal.choose_key(self._keyring, self._cluster_id, bucket.bucket_key_id)  # known now, not with the first part
+            if seal.customer_key is not None:
+                attributes = self._customers.begin(bucket, attributes, seal.customer_key)
         # Uploads are listed by key and id, and S3 lists those of one key by the time of their creation.
         upload_id = f"{self._clock.now_ms():012x}{secrets.token_hex(UPLOAD_ID_RANDOM_BYTES)}"
         upload: Upload = await self._metadata.apply(
@@ -196,10 +224,21 @@ class ObjectStore:
         """NoSuchUpload."""
         return await self._metadata.read_upload(bucket.bucket_id, object_key, upload_id)
 
-    async def put_part(self, bucket: Bucket, upload: Upload, part_number: int, body: Body) -> PartInfo:
-        """Store one part; a part of this number that was there before is replaced."""
-        async with self._writer.write(bucket.bucket_key_id, body) as written:
+    async def put_part(
+        self, bucket: Bucket, upload: Upload, part_number: int, body: Body, seal: Seal | None = None
+    ) -> PartInfo:
+        """Store one part; a part of this number that was there before is replaced.
+
+        seal: what the upload was created with, and the customer's key of this request. CustomerKeyRefused.
+        """
+        customer_key = None if seal is None else seal.customer_key
+        if customer_key is not None or upload.attributes.sse:
+            self._customers.verify(bucket, upload.attributes, customer_key)
+        async with self._writer.write(bucket.bucket_key_id, body, seal) as written:
             digests = await body.finish()
+            checksum = digests.checksum
+            if customer_key is not None:
+                checksum = self._customers.hide(bucket, upload.attributes, customer_key, checksum)
             part: PartInfo = await written.commit(
                 PutPart(
                     written.session_id,
@@ -208,22 +247,28 @@ class ObjectStore:
                     upload.upload_id,
                     part_number,
                     0 if written.blob is None else written.blob.size,
-                    digests.md5.hex(),
+                    _choose_etag(upload.attributes, digests),
                     written.blob,
-                    digests.checksum,
+                    checksum,
                 )
             )
-            return part
+            return part if customer_key is None else msgspec.structs.replace(part, checksum=digests.checksum)
 
     async def copy_part(
-        self, source: CopySource, byte_range: tuple[int, int] | None, bucket: Bucket, upload: Upload, part_number: int
+        self,
+        source: CopySource,
+        byte_range: tuple[int, int] | None,
+        bucket: Bucket,
+        upload: Upload,
+        part_number: int,
+        seal: Seal | None = None,
     ) -> PartInfo:
         """byte_range: [start, end) of the source, validated by the caller. Streams and seals again. SourceChanged."""
         start, end = byte_range or (0, source.version.size)
         algorithm = upload.checksum_algorithm or DEFAULT_CHECKSUM
         async with self._open_source(source, ByteRange(start, end - 1) if end > start else None) as reading:
             body = CopiedBody(reading, start, end, self._new_hasher, algorithm)
-            return await self.put_part(bucket, upload, part_number, body)
+            return await self.put_part(bucket, upload, part_number, body, seal)
 
     async def complete_upload(
         self,
@@ -233,8 +278,20 @@ class ObjectStore:
         etag: str,
         attributes: Attributes,
         conditions: Conditions,
+        customer_key: CustomerKey | None = None,
     ) -> VersionCommitted:
-        """parts, etag and attributes (with the combined checksum) as the caller worked them out from list_parts."""
+        """parts, etag and attributes (with the combined checksum) as the caller worked them out from list_parts, which
+        was given the same customer's key."""
+        if CHECK in attributes.sse:
+            hide, checksum = self._customers.hide, attributes.checksum
+            if customer_key is None:
+                assert checksum is None, "without its key nothing is known of a part's checksum"
+            else:
+                attributes = _with_checksum(attributes, hide(bucket, attributes, customer_key, checksum))
+                parts = [
+                    msgspec.structs.replace(part, checksum=hide(bucket, attributes, customer_key, part.checksum))
+                    for part in parts
+                ]
         extents: list[Extent] = []
         size = 0
         for part in parts:
@@ -258,9 +315,29 @@ class ObjectStore:
         """Its parts are released. NoSuchUpload."""
         await self._metadata.apply(AbortUpload(bucket.bucket_id, object_key, upload_id))
 
-    async def list_parts(self, bucket: Bucket, object_key: bytes, upload_id: str, after: int, limit: int) -> PartPage:
-        """NoSuchUpload."""
-        return await self._metadata.list_parts(bucket.bucket_id, object_key, upload_id, after, limit)
+    async def list_parts(
+        self,
+        bucket: Bucket,
+        object_key: bytes,
+        upload_id: str,
+        after: int,
+        limit: int,
+        customer_key: CustomerKey | None = None,
+    ) -> PartPage:
+        """NoSuchUpload. Without the customer's key that the upload was created with, parts show no checksum; another
+        one is refused: CustomerKeyRefused."""
+        page = await self._metadata.list_parts(bucket.bucket_id, object_key, upload_id, after, limit)
+        attributes = page.upload.attributes
+        if customer_key is not None or CHECK in attributes.sse:
+            show = self._customers.show
+            with contextlib.suppress(CustomerKeyMissing):
+                self._customers.verify(bucket, attributes, customer_key)
+            parts = [
+                msgspec.structs.replace(part, checksum=show(bucket, attributes, customer_key, part.checksum))
+                for part in page.parts
+            ]
+            page = page._replace(parts=tuple(parts))
+        return page
 
     async def list_uploads(
         self, bucket: Bucket, *, prefix: bytes, delimiter: bytes, after: tuple[bytes, str], limit: int
@@ -277,7 +354,12 @@ class ObjectStore:
     ) -> PutResult:
         size = 0 if written.blob is None else written.blob.size
         attributes = _with_checksum(request.attributes, digests.checksum)
-        version = self._new_version(bucket, written.extents, size, digests.md5.hex(), request.owner_id, attributes)
+        if request.seal is not None and (customer_key := request.seal.customer_key) is not None:
+            attributes = self._customers.begin(bucket, attributes, customer_key)
+            hidden = self._customers.hide(bucket, attributes, customer_key, digests.checksum)
+            attributes = _with_checksum(attributes, hidden)
+        etag = _choose_etag(attributes, digests)
+        version = self._new_version(bucket, written.extents, size, etag, request.owner_id, attributes)
         committed: VersionCommitted = await written.commit(
             CommitVersion(
                 written.session_id,
@@ -317,13 +399,17 @@ class ObjectStore:
         request: PutRequest,
         algorithm: ChecksumAlgorithm,
     ) -> bool:
+        """Within one bucket, for the same mode and names, and blobs that are sealed as they would be now: under the
+        same key in its newest version. Never where a customer's key is in it: `sse` holds a check then."""
         version = source.version
         checksum = version.attributes.checksum
+        key = (request.seal or _BUCKETS_OWN).choose_key(self._keyring, self._cluster_id, bucket.bucket_key_id)
         return (
             version.part_count == 0
             and version.size > 0
             and source.bucket.bucket_key_id == bucket.bucket_key_id
             and version.attributes.sse == request.attributes.sse
+            and all((blob.bucket_key_id, blob.bucket_key_version) == key[:2] for blob in reading.blobs)
             and checksum is not None
             and checksum.algorithm is algorithm
             and checksum.type is ChecksumType.FULL_OBJECT
@@ -339,10 +425,14 @@ class ObjectStore:
         async with AsyncExitStack() as opened:
             try:
                 reading = await opened.enter_async_context(
-                    self._reader.open(source.bucket, wanted.object_key, wanted.version_id, byte_range, None)
+                    self._reader.open(
+                        source.bucket, wanted.object_key, wanted.version_id, byte_range, None, source.customer_key
+                    )
                 )
             except (NoSuchKey, NoSuchVersion):
                 raise SourceChanged("the source of a copy was deleted") from None
+            except CustomerKeyRefused:  # it fitted when the source was authorised
+                raise SourceChanged("the source of a copy was replaced") from None
             if reading.version.uid != wanted.uid:
                 raise SourceChanged("the source of a copy was replaced")
             yield reading
@@ -354,6 +444,11 @@ class ObjectStore:
         mac_key = self._keyring.bucket_key(bucket.bucket_key_id, MAC_KEY_VERSION)
         mac = make_version_mac(mac_key, self._cluster_id, uid, size, extents)
         return NewVersion(uid, size, etag, owner_id, attributes, mac)
+
+
+def _choose_etag(attributes: Attributes, digests: BodyDigests) -> str:
+    """MD5 of the plaintext, but for what was sealed by request, as AWS has it."""
+    return secrets.token_hex(OPAQUE_ETAG_BYTES) if attributes.sse else digests.md5.hex()
 
 
 def _with_checksum(attributes: Attributes, checksum: Checksum | None) -> Attributes:

@@ -16,6 +16,7 @@ from cluster.byte_budget import ByteBudget
 from cluster.chunk_read import ChunkReader, ChunkSlice
 from storage.base.clock import Clock
 from storage.base.errors import Corrupt
+from storage.crypto.customer import CustomerKey
 from storage.crypto.envelope import SEALED_FRAME_BYTES, Buffer, Opener
 from storage.metadata.interface import CHUNK_PAGE_ROWS, Metadata, VersionRead
 from storage.model import Blob, Chunk
@@ -47,13 +48,17 @@ class ReadRuns:
         self._clock = clock
         self._sending_bytes_max = sending_bytes_max
 
-    async def blocks(self, read: VersionRead, start: int, end: int) -> AsyncGenerator[Buffer, None]:
+    async def blocks(
+        self, read: VersionRead, start: int, end: int, customer_key: CustomerKey | None = None
+    ) -> AsyncGenerator[Buffer, None]:
         """The plaintext [start, end) of a version, in order. Corrupt when the rows do not add up to it."""
         if len(read.blobs) == 1 and read.blobs[0].inline is not None:
-            yield self.chunks.open_inline(read.blobs[0], start - read.extents[0].offset, end - read.extents[0].offset)
+            offset = read.extents[0].offset
+            yield self.chunks.open_inline(read.blobs[0], start - offset, end - offset, customer_key)
             return
         left = end - start
-        run = _Run(self, self._slices(read, start, end), SPAN_FRAMES_FIRST if self._has_room else 1)
+        frames_first = SPAN_FRAMES_FIRST if self._has_room else 1
+        run = _Run(self, self._slices(read, start, end), frames_first, customer_key)
         size = size_before = 0
         try:
             while (block := await run.next_block()) is not None:
@@ -114,8 +119,15 @@ class _Ahead(NamedTuple):
 class _Run:
     """One read under way."""
 
-    def __init__(self, shared: ReadRuns, slices: AsyncIterator[ChunkSlice], frames_first: int) -> None:
+    def __init__(
+        self,
+        shared: ReadRuns,
+        slices: AsyncIterator[ChunkSlice],
+        frames_first: int,
+        customer_key: CustomerKey | None,
+    ) -> None:
         self._shared = shared
+        self._customer_key = customer_key
         self._slices = slices
         self._frames = frames_first
         self._keeps_up = True
@@ -156,7 +168,7 @@ class _Run:
 
     async def _take(self, piece: ChunkSlice) -> Buffer:
         if piece.blob.inline is not None:
-            return self._shared.chunks.open_inline(piece.blob, piece.start, piece.end)
+            return self._shared.chunks.open_inline(piece.blob, piece.start, piece.end, self._customer_key)
         budget, ahead = self._shared.budget, self._ahead
         if ahead is not None:
             budget.settle(self)
@@ -194,7 +206,7 @@ class _Run:
         cached = self._opener
         if cached is not None and cached[0].chunk is piece.chunk:
             return cached[1]
-        opener = self._shared.chunks.opener(piece.blob, piece.chunk)
+        opener = self._shared.chunks.opener(piece.blob, piece.chunk, self._customer_key)
         self._opener = (piece, opener)
         return opener
 

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import cast
 
+from cluster.customer_seals import CustomerSeals
 from cluster.read_run import ReadRuns
 from cluster.session import ReadTracker
+from storage.crypto.customer import CustomerKey
 from storage.crypto.envelope import Buffer
 from storage.crypto.keyring import Keyring
 from storage.crypto.keys import verify_version_mac
@@ -52,6 +54,7 @@ class Reader:
     ) -> None:
         self._cluster_id = cluster_id
         self._keyring = keyring
+        self._customers = CustomerSeals(cluster_id, keyring)
         self._metadata = metadata
         self._runs = runs
         self._reads = reads
@@ -59,7 +62,7 @@ class Reader:
     async def head(
         self, bucket: Bucket, object_key: bytes, version_id: str | None, part_number: int | None
     ) -> ObjectReading:
-        """No body. start and end are the part's when one is asked for."""
+        """No body, so no key either: see `unlock`. start and end are the part's when one is asked for."""
         read = await self._metadata.read_version(
             bucket.bucket_id, object_key, version_id, part_number=part_number, with_body=False
         )
@@ -75,6 +78,7 @@ class Reader:
         version_id: str | None,
         byte_range: ByteRange | None,
         part_number: int | None,
+        customer_key: CustomerKey | None = None,
     ) -> AsyncIterator[ObjectReading]:
         """The metadata read happens on entry, everything else when iterated. The sweeper waits for the exit."""
         with self._reads.track():
@@ -82,12 +86,18 @@ class Reader:
                 bucket.bucket_id, object_key, version_id, byte_range=byte_range, part_number=part_number
             )
             self._verify(bucket, read)
+            if customer_key is not None or read.version.attributes.sse:
+                read = read._replace(version=self.unlock(bucket, read.version, customer_key))
             span = _resolve(read, byte_range, part_number)
             if span is None:
                 yield ObjectReading(read, 0, 0, False, _no_blocks())
                 return
-            async with aclosing(self._runs.blocks(read, *span)) as blocks:
+            async with aclosing(self._runs.blocks(read, *span, customer_key)) as blocks:
                 yield ObjectReading(read, *span, True, blocks)
+
+    def unlock(self, bucket: Bucket, version: Version, customer_key: CustomerKey | None) -> Version:
+        """What a HEAD may tell to who brought this key (None: none). CustomerKeyRefused."""
+        return self._customers.unlock(bucket, version, customer_key)
 
     def _verify(self, bucket: Bucket, read: VersionRead) -> None:
         """The MAC, where the read brought all of the version's blobs. SealBroken; Corrupt."""

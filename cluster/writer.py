@@ -25,6 +25,7 @@ from awscrt.checksums import crc64nvme
 
 from cluster.blob_write import BlobWrite, WriteServices
 from cluster.body import Body
+from cluster.seal import Seal
 from storage.base.errors import ChunkTruncated, Refused, SessionFenced, Unavailable
 from storage.base.ids import SESSION_ID_BYTES, ChunkId
 from storage.chunks.store import DIGEST_BYTES
@@ -98,11 +99,16 @@ class Writer:
         return redundancy == (INLINE if size <= settings.inline_bytes_max else settings.redundancy)
 
     @asynccontextmanager
-    async def write(self, bucket_key_id: str, body: Body) -> AsyncIterator[Written]:
-        """Store the body's blocks; its `finish` is the caller's to call. Unavailable, NotEnoughNodes, UnknownKeyId;
-        what the body raises."""
+    async def write(self, bucket_key_id: str, body: Body, seal: Seal | None = None) -> AsyncIterator[Written]:
+        """Store the body's blocks; its `finish` is the caller's to call. seal: None for the bucket's key alone.
+
+        Unavailable, NotEnoughNodes, UnknownKeyId (before the body is asked for anything); what the body raises.
+        """
         services = self._services
-        key = services.keyring.current_bucket_key(bucket_key_id)
+        if seal is None:
+            key = services.keyring.current_bucket_key(bucket_key_id)
+        else:
+            key = seal.choose_key(services.keyring, services.settings.cluster_id, bucket_key_id)
         if body.length <= services.settings.inline_bytes_max:
             yield await self._write_inline(key, body)
             return

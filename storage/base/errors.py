@@ -12,6 +12,10 @@ FrostbyteError
 │   └── NodeUnreachable            refused, reset or past its deadline
 ├── NotEnoughNodes                 fewer eligible nodes than the redundancy needs
 ├── UnknownKeyId                   a wrap names a key that the keyring does not have
+├── CustomerKeyRefused             what is sealed with a customer's key wants that key, what is not wants none
+│   ├── CustomerKeyMissing
+│   ├── CustomerKeyNotApplicable
+│   └── CustomerKeyMismatch
 └── Refused                        metadata said no; nothing was changed
     ├── NoSuchBucket  BucketAlreadyExists  BucketNotEmpty
     ├── NoSuchKey  NoSuchVersion  NoSuchUpload
@@ -19,6 +23,7 @@ FrostbyteError
     ├── PreconditionFailed  ConditionalConflict
     ├── SourceChanged              a copy's source blobs are gone: read the source again
     ├── SessionFenced              this worker's write session is no longer open
+    ├── NotActiveMaster            another master holds the lease: this one's term is over
     ├── NoSuchUser  UserAlreadyExists
     ├── ObjectLocked               a retention or a legal hold forbids it
     ├── InvalidBucketState         the bucket's versioning or object lock forbids this setting
@@ -82,6 +87,22 @@ class UnknownKeyId(FrostbyteError):
     """The keyring holds no key of this id (and version)."""
 
 
+class CustomerKeyRefused(FrostbyteError):
+    """The customer's key of a request does not fit what it asks for."""
+
+
+class CustomerKeyMissing(CustomerKeyRefused):
+    """Sealed with a customer's key, and none was brought."""
+
+
+class CustomerKeyNotApplicable(CustomerKeyRefused):
+    """Not sealed with a customer's key, and one was brought."""
+
+
+class CustomerKeyMismatch(CustomerKeyRefused):
+    """Sealed with another customer's key."""
+
+
 class Refused(FrostbyteError):
     """The metadata answered no; nothing was changed."""
 
@@ -136,6 +157,10 @@ class SourceChanged(Refused):
 
 class SessionFenced(Refused):
     """The write session was closed or fenced; nothing of it can commit any more."""
+
+
+class NotActiveMaster(Refused):
+    """Another master is the active one. details: active (its address), where it is known."""
 
 
 class NoSuchUser(Refused):
