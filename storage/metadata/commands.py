@@ -328,18 +328,52 @@ class AbortUpload(Command, frozen=True):
 # ------------------------------------------------------------------ cluster
 
 
+class AcquireMasterLease(Command, frozen=True):
+    """Become or stay the active master, by the clock of the records alone. → MasterLease: whose it is now.
+
+    Granted to who holds it already (the term stays), and to anybody once it has run out or was released: then the
+    epoch rises and is the new term, so that a term is never used twice. Safe to send again after a lost answer.
+    """
+
+    master_id: str
+    """of one incarnation: chosen at random by each start of a master"""
+    address: str
+    """where the others reach it"""
+    ttl_ms: int
+    is_successor: bool = False
+    """this incarnation serves `address`, so an earlier one that held the lease from there is gone: take it over"""
+
+
+class ReleaseMasterLease(Command, frozen=True):
+    """The holder stops in order: anybody may take over at once. → None; no error for who does not hold it."""
+
+    master_id: str
+
+
+class MasterLease(Record, frozen=True):
+    """term: what the holder's writes to the registry carry. expires_ms: by the clock of the records."""
+
+    master_id: str
+    address: str
+    term: int
+    expires_ms: int
+
+
 class RegisterNode(Command, frozen=True):
-    """Record a datanode that was heard of or whose report changed. → Node (its number is made at first sight)."""
+    """Record a datanode that was heard of or whose report changed. → Node (its number is made at first sight).
+    NotActiveMaster unless `term` is that of the newest lease; 0 where no master ever took one."""
 
     report: NodeReport
     state: NodeState
+    term: int = 0
 
 
 class SetNodeState(Command, frozen=True):
-    """→ None. Raises the epoch when it changes something."""
+    """→ None. Raises the epoch when it changes something. NotActiveMaster as for RegisterNode."""
 
     node_id: str
     state: NodeState
+    term: int = 0
 
 
 class SetReplicas(Command, frozen=True):
@@ -381,6 +415,8 @@ AnyCommand = (
     | PutPart
     | CompleteUpload
     | AbortUpload
+    | AcquireMasterLease
+    | ReleaseMasterLease
     | RegisterNode
     | SetNodeState
     | SetReplicas
