@@ -105,7 +105,14 @@ class Directory:
 
     # ------------------------------------------------------------------ changes
 
-    async def create_bucket(self, name: str, owner: User, region: str, settings: dict[str, bytes]) -> Bucket:
+    async def create_bucket(
+        self,
+        name: str,
+        owner: User,
+        region: str,
+        settings: dict[str, bytes],
+        versioning: Versioning = Versioning.UNVERSIONED,
+    ) -> Bucket:
         """Makes the bucket key durable first, then commits the bucket. BucketAlreadyExists.
 
         A crash in between leaves a key that nothing uses, which is harmless; the other order could lose a bucket.
@@ -116,7 +123,7 @@ class Directory:
         key_id = await asyncio.to_thread(self._keyring.create_bucket_key)
         try:
             bucket: Bucket = await self._metadata.apply(
-                CreateBucket(name, owner.canonical_id, region, key_id, settings=settings)
+                CreateBucket(name, owner.canonical_id, region, key_id, versioning, settings)
             )
         except (BucketAlreadyExists, LimitExceeded):
             await self._drop_key(key_id)

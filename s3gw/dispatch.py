@@ -26,6 +26,14 @@ from s3gw.handlers.multipart_complete import complete_multipart_upload
 from s3gw.handlers.multipart_list import list_multipart_uploads, list_parts
 from s3gw.handlers.object_copy import copy_object
 from s3gw.handlers.object_delete import delete_object, delete_objects
+from s3gw.handlers.object_lock import (
+    get_object_legal_hold,
+    get_object_lock_configuration,
+    get_object_retention,
+    put_object_legal_hold,
+    put_object_lock_configuration,
+    put_object_retention,
+)
 from s3gw.handlers.object_read import get_object, head_object
 from s3gw.handlers.object_settings import get_object_setting
 from s3gw.handlers.object_tagging import delete_object_tagging, get_object_tagging, put_object_tagging
@@ -76,6 +84,12 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.LIST_OBJECT_VERSIONS: list_object_versions,
     Operation.GET_BUCKET_VERSIONING: get_bucket_versioning,
     Operation.PUT_BUCKET_VERSIONING: put_bucket_versioning,
+    Operation.GET_OBJECT_LOCK_CONFIGURATION: get_object_lock_configuration,
+    Operation.PUT_OBJECT_LOCK_CONFIGURATION: put_object_lock_configuration,
+    Operation.GET_OBJECT_RETENTION: get_object_retention,
+    Operation.PUT_OBJECT_RETENTION: put_object_retention,
+    Operation.GET_OBJECT_LEGAL_HOLD: get_object_legal_hold,
+    Operation.PUT_OBJECT_LEGAL_HOLD: put_object_legal_hold,
     Operation.LIST_MULTIPART_UPLOADS: list_multipart_uploads,
     Operation.DELETE_OBJECTS: delete_objects,
     Operation.GET_OBJECT: get_object,

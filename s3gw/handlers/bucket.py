@@ -6,9 +6,12 @@ from s3gw.call import Call, Response
 from s3gw.protocol.attributes import refuse_access_lists
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.naming import check_bucket_name
+from s3gw.protocol.object_lock import format_lock_configuration, parse_lock_enabled
 from s3gw.protocol.xml import parse_xml
 from s3gw.respond import XML_TYPE, Headers
 from storage.base.errors import BucketAlreadyExists, LimitExceeded
+from storage.metadata.commands import OBJECT_LOCK_SETTING
+from storage.model import Versioning
 
 REGION_DEFAULT = "us-east-1"
 _REGION_ALIASES = {"EU": "eu-west-1", "US": REGION_DEFAULT}
@@ -22,8 +25,13 @@ async def create_bucket(call: Call) -> Response:
     _check_headers(call)
     _check_location(await call.read_document(), call.services.settings.region)
     region = call.services.settings.region
+    settings: dict[str, bytes] = {}
+    versioning = Versioning.UNVERSIONED
+    if parse_lock_enabled(call.headers):
+        settings[OBJECT_LOCK_SETTING] = format_lock_configuration(None)
+        versioning = Versioning.ENABLED
     try:
-        await call.services.directory.create_bucket(name, call.user, region, {})
+        await call.services.directory.create_bucket(name, call.user, region, settings, versioning)
     except BucketAlreadyExists as error:
         if error.details.get("owner_id") != call.user.canonical_id:
             raise S3Error("BucketAlreadyExists", BucketName=name) from None
@@ -51,8 +59,6 @@ def _region_headers(region: str) -> Headers:
 
 def _check_headers(call: Call) -> None:
     refuse_access_lists(call.headers)
-    if call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
-        raise S3Error("NotImplemented", Header="x-amz-bucket-object-lock-enabled")
     ownership = call.headers.get("x-amz-object-ownership")
     if ownership and ownership not in _OWNERSHIPS:
         raise S3Error("InvalidArgument", ArgumentName="x-amz-object-ownership", ArgumentValue=ownership)

@@ -18,7 +18,6 @@ _NOT_CONFIGURED = {
     "website": "NoSuchWebsiteConfiguration",
     "publicAccessBlock": "NoSuchPublicAccessBlockConfiguration",
     "ownershipControls": "OwnershipControlsNotFoundError",
-    "object-lock": "ObjectLockConfigurationNotFoundError",
     "replication": "ReplicationConfigurationNotFoundError",
 }
 """sub-resource → the error that says so"""

@@ -15,6 +15,7 @@ from s3gw.protocol.errors import S3Error
 from s3gw.protocol.part_list import parse_part_number
 from s3gw.protocol.ranges import parse_copy_range
 from s3gw.respond import XML_TYPE, Headers, format_written, quoted
+from s3gw.version_lock import lock_attributes
 from storage.model import Upload, Versioning
 
 PART_BYTES_MAX = 5 << 30
@@ -23,7 +24,7 @@ PART_BYTES_MAX = 5 << 30
 async def create_multipart_upload(call: Call) -> Response:
     """A new upload that remembers the object's attributes and how its checksum will be made."""
     headers = call.headers
-    attributes = parse_attributes(headers)
+    attributes = await lock_attributes(call, parse_attributes(headers), with_default=False)
     named = headers.get("x-amz-checksum-algorithm")
     algorithm, checksum_type = choose_upload_checksum(
         parse_algorithm(named) if named else None, headers.get("x-amz-checksum-type") or None

@@ -27,6 +27,7 @@ from s3gw.protocol.part_list import (
     parse_part_list,
 )
 from s3gw.respond import XML_TYPE, format_written
+from s3gw.version_lock import lock_completed
 from storage.base.errors import NoSuchKey, NoSuchUpload, NoSuchVersion
 from storage.model import Checksum, ChecksumAlgorithm, ChecksumType, PartInfo, Upload
 
@@ -54,7 +55,7 @@ async def complete_multipart_upload(call: Call) -> Response:
     _check_size(call, sum(part.size for part in parts))
     checksum = _combine(upload, parts)
     _check_checksum(call, upload, checksum)
-    attributes = msgspec.structs.replace(upload.attributes, checksum=checksum)
+    attributes = lock_completed(call, msgspec.structs.replace(upload.attributes, checksum=checksum))
     etag = combine_etags([part.etag for part in parts])
     committed = await objects.complete_upload(call.bucket, upload, parts, etag, attributes, conditions)
     return _answer(call, committed.version_id, committed.etag, checksum)

@@ -18,6 +18,7 @@ from s3gw.protocol.documents import format_copied
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.tags import parse_tags
 from s3gw.respond import XML_TYPE, Headers, format_written
+from s3gw.version_lock import lock_attributes
 from storage.base.errors import SourceChanged
 from storage.model import Attributes, Version, Versioning
 
@@ -53,9 +54,8 @@ async def _copy(call: Call, source: CopySource, replace: bool) -> PutResult:
     _check_self_copy(call, source, replace)
     named, stored = call.headers.get("x-amz-checksum-algorithm"), version.attributes.checksum
     algorithm = parse_algorithm(named) if named else stored.algorithm if stored else DEFAULT_ALGORITHM
-    request = PutRequest(
-        call.user.canonical_id, _plan_attributes(call, version, replace), parse_write_conditions(call.headers)
-    )
+    attributes = await lock_attributes(call, _plan_attributes(call, version, replace))
+    request = PutRequest(call.user.canonical_id, attributes, parse_write_conditions(call.headers))
     return await call.services.objects.copy(source, call.bucket, call.object_key, request, algorithm)
 
 

@@ -14,6 +14,7 @@ from s3gw.protocol.attributes import format_attributes, parse_response_overrides
 from s3gw.protocol.conditions import Verdict, evaluate_if_range, evaluate_read
 from s3gw.protocol.dates import format_http_date
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.object_lock import format_lock_headers
 from s3gw.protocol.part_list import parse_part_number
 from s3gw.protocol.ranges import format_content_range, parse_range
 from s3gw.protocol.versions import find_version_id
@@ -147,6 +148,7 @@ def _describe(
     headers.append((b"accept-ranges", b"bytes"))
     headers.append((b"x-amz-server-side-encryption", b"AES256"))
     headers += format_attributes(version.attributes)
+    headers += format_lock_headers(version.attributes.lock)
     status = 200
     if ranged or part_number is not None:
         status = 206

@@ -44,7 +44,6 @@ _GRANTS = (
     "x-amz-grant-write",
     "x-amz-grant-write-acp",
 )
-_OBJECT_LOCKS = ("x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date")
 _CUSTOMER_KEYS = ("x-amz-server-side-encryption-customer-algorithm", "x-amz-server-side-encryption-customer-key")
 _OWNER_ACLS = frozenset({"private", "bucket-owner-full-control", "bucket-owner-read"})
 _OTHER_ACLS = frozenset(
@@ -157,8 +156,6 @@ def refuse_unsupported(headers: Mapping[str, str]) -> None:
             ArgumentName="x-amz-server-side-encryption",
             ArgumentValue=encryption,
         )
-    if any(headers.get(name) for name in _OBJECT_LOCKS) or headers.get("x-amz-object-lock-legal-hold", "OFF") == "ON":
-        raise S3Error("InvalidRequest", "Bucket is missing Object Lock Configuration")
 
 
 def refuse_access_lists(headers: Mapping[str, str]) -> None:

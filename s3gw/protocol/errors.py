@@ -98,6 +98,7 @@ CATALOGUE: dict[str, CatalogueEntry] = {
          "document."),
         ("InvalidRange", 416, "The requested range is not satisfiable"),
         ("InvalidRequest", 400, "Invalid Request"),
+        ("InvalidRetentionPeriod", 400, "Default retention period must be a positive integer value."),
         ("InvalidSecurity", 403, "The provided security credentials are not valid."),
         ("InvalidSOAPRequest", 400, "The SOAP request body is invalid."),
         ("InvalidStorageClass", 400, "The storage class you specified is not valid"),

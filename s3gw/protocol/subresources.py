@@ -73,9 +73,10 @@ BUCKET_SUBRESOURCES: dict[str, Methods] = {
     "encryption": _bucket_setting("s3:GetEncryptionConfiguration", "s3:PutEncryptionConfiguration"),
     "publicAccessBlock": _bucket_setting("s3:GetBucketPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
     "ownershipControls": _bucket_setting("s3:GetBucketOwnershipControls", "s3:PutBucketOwnershipControls"),
-    "object-lock": _bucket_setting(
-        "s3:GetBucketObjectLockConfiguration", "s3:PutBucketObjectLockConfiguration", _PUT_ONLY
-    ),
+    "object-lock": {
+        "GET": Rule(Operation.GET_OBJECT_LOCK_CONFIGURATION, "s3:GetBucketObjectLockConfiguration"),
+        "PUT": Rule(Operation.PUT_OBJECT_LOCK_CONFIGURATION, "s3:PutBucketObjectLockConfiguration"),
+    },
     "replication": _absent_setting("s3:GetReplicationConfiguration", "s3:PutReplicationConfiguration"),
     "requestPayment": {
         "GET": Rule(Operation.GET_BUCKET_REQUEST_PAYMENT, "s3:GetBucketRequestPayment"),
@@ -116,8 +117,14 @@ OBJECT_SUBRESOURCES: dict[str, Methods] = {
         "PUT": Rule(Operation.PUT_OBJECT_TAGGING, "s3:PutObjectTagging"),
         "DELETE": Rule(Operation.DELETE_OBJECT_TAGGING, "s3:DeleteObjectTagging"),
     },
-    "retention": _object_setting("s3:GetObjectRetention", "s3:PutObjectRetention"),
-    "legal-hold": _object_setting("s3:GetObjectLegalHold", "s3:PutObjectLegalHold"),
+    "retention": {
+        "GET": Rule(Operation.GET_OBJECT_RETENTION, "s3:GetObjectRetention"),
+        "PUT": Rule(Operation.PUT_OBJECT_RETENTION, "s3:PutObjectRetention"),
+    },
+    "legal-hold": {
+        "GET": Rule(Operation.GET_OBJECT_LEGAL_HOLD, "s3:GetObjectLegalHold"),
+        "PUT": Rule(Operation.PUT_OBJECT_LEGAL_HOLD, "s3:PutObjectLegalHold"),
+    },
     "attributes": _refused("s3:GetObjectAttributes", "GET"),
     "torrent": _refused("s3:GetObjectTorrent", "GET"),
     "restore": _refused("s3:RestoreObject", "POST"),

@@ -79,12 +79,19 @@ class MemoryDirectory:
             if bucket.owner_id == owner_id and name.startswith(prefix) and name > after
         ][:limit]
 
-    async def create_bucket(self, name: str, owner: User, region: str, settings: dict[str, bytes]) -> Bucket:
+    async def create_bucket(
+        self,
+        name: str,
+        owner: User,
+        region: str,
+        settings: dict[str, bytes],
+        versioning: Versioning = Versioning.UNVERSIONED,
+    ) -> Bucket:
         """Make it, unless the name is taken."""
         if name in self._buckets:
             raise errors.BucketAlreadyExists(owner_id=self._buckets[name].owner_id)
         bucket = Bucket(
-            next(self._ids), name, owner.canonical_id, region, self._clock.now_ms(), "bk", settings=settings
+            next(self._ids), name, owner.canonical_id, region, self._clock.now_ms(), "bk", versioning, settings
         )
         self._buckets[name] = bucket
         self.sequence += 1
