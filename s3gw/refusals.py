@@ -27,6 +27,9 @@ REFUSAL_CODES = {
 }
 """name of a Refused class → S3 code"""
 
+REFUSAL_MESSAGES = {"ObjectLocked": "Access Denied because object protected by object lock."}
+"""name of a Refused class → what is said in place of the code's usual sentence"""
+
 _FAILURES: tuple[tuple[type[FrostbyteError], str], ...] = (
     (Corrupt, "InternalError"),
     (UnknownKeyId, "InternalError"),
@@ -53,8 +56,10 @@ def translate(error: FrostbyteError, bucket: str, object_key: bytes, upload_id: 
             extra["VersionId"] = version_id
     elif code == "NoSuchUpload":
         extra["UploadId"] = upload_id
-    translated = S3Error(code, str(error) if code == "InvalidRequest" else None, **extra)
-    marker = error.details.get("delete_marker_version_id")
-    if marker:
-        translated.with_headers({"x-amz-delete-marker": "true", "x-amz-version-id": marker})
+    message = str(error) if code == "InvalidRequest" else REFUSAL_MESSAGES.get(type(error).__name__)
+    translated = S3Error(code, message, **extra)
+    if code == "NoSuchKey":
+        marker = error.details.get("delete_marker_version_id")
+        headers = {"x-amz-version-id": marker} if marker else {}
+        translated.with_headers({"x-amz-delete-marker": "true" if marker else "false"} | headers)
     return translated

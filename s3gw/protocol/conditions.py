@@ -9,14 +9,16 @@ import enum
 import re
 from collections.abc import Mapping
 
-from s3gw.protocol.dates import parse_http_date
+from s3gw.protocol.dates import parse_http_date, parse_iso_date
 from s3gw.protocol.errors import S3Error
 from storage.metadata.commands import Conditions
 
 _ETAG = re.compile(r'"([^"]*)"|([^",]+)')
 """Nothing in it can match the same characters in two ways: a hostile header costs its length and no more."""
 _READ_HEADERS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
+_DELETE_HEADERS = ("if-match", "x-amz-if-match-size", "x-amz-if-match-last-modified-time")
 _ETAGS_MAX = 1000
+_SIZE_DIGITS_MAX = 18
 
 
 class Verdict(enum.Enum):
@@ -86,6 +88,41 @@ def parse_write_conditions(headers: Mapping[str, str]) -> Conditions:
     if "if-match" not in headers and "if-none-match" not in headers:
         return _UNCONDITIONAL
     return Conditions(_one_etag(headers, "if-match"), _one_etag(headers, "if-none-match"))
+
+
+def parse_delete_conditions(headers: Mapping[str, str]) -> Conditions:
+    """Of a DELETE: If-Match, x-amz-if-match-size and x-amz-if-match-last-modified-time (AWS API, DeleteObject).
+
+    All that are given must hold. InvalidArgument for what is no size or no date; NotImplemented for If-None-Match,
+    which deletes nothing that anybody could mean.
+    """
+    etag, size, modified = (headers.get(name) for name in _DELETE_HEADERS)
+    if headers.get("if-none-match"):
+        raise S3Error("NotImplemented", Header="If-None-Match")
+    if not etag and not size and not modified:
+        return _UNCONDITIONAL
+    return Conditions(
+        if_match=_one_etag(headers, "if-match") if etag else None,
+        size=parse_size_condition(_DELETE_HEADERS[1], size) if size else None,
+        last_modified_s=parse_date_condition(_DELETE_HEADERS[2], modified) if modified else None,
+    )
+
+
+def parse_size_condition(name: str, text: str) -> int:
+    """Bytes. InvalidArgument, which names the header or element."""
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= _SIZE_DIGITS_MAX):
+        raise S3Error("InvalidArgument", ArgumentName=name, ArgumentValue=text[:256])
+    return int(digits)
+
+
+def parse_date_condition(name: str, text: str) -> int:
+    """Whole seconds since the epoch, of an HTTP date or an ISO 8601 one. InvalidArgument."""
+    time_ms = parse_iso_date(text.strip())
+    time_s = parse_http_date(text) if time_ms is None else time_ms // 1000
+    if time_s is None:
+        raise S3Error("InvalidArgument", ArgumentName=name, ArgumentValue=text[:256])
+    return time_s
 
 
 _UNCONDITIONAL = Conditions()

@@ -216,7 +216,9 @@ class MemoryObjectStore:
         attributes = msgspec.structs.replace(request.attributes, checksum=checksum_of(data, algorithm))
         return self._commit(bucket, object_key, data, _md5(data), request._replace(attributes=attributes))
 
-    async def delete(self, bucket: Bucket, targets: Sequence[DeleteTarget]) -> list[Deleted]:
+    async def delete(
+        self, bucket: Bucket, targets: Sequence[DeleteTarget], *, bypass_governance: bool = False
+    ) -> list[Deleted]:
         """One outcome per target."""
         outcomes = []
         for target in targets:
