@@ -1,0 +1,16 @@
+"""What a PUT of an object says beside its body; a browser's form stands for one and says it in the same words."""
+
+from __future__ import annotations
+
+from cluster.objectstore import PutRequest
+from s3gw.call import Call
+from s3gw.protocol.attributes import parse_attributes
+from s3gw.protocol.conditions import parse_write_conditions
+from s3gw.version_lock import lock_attributes, require_proof
+
+
+async def plan_put(call: Call, proves_itself: bool) -> PutRequest:
+    """Everything that call.headers asks for. proves_itself: the body comes with an MD5 or a checksum."""
+    attributes = await lock_attributes(call, parse_attributes(call.headers))
+    require_proof(attributes, proves_itself)
+    return PutRequest(call.user.canonical_id, attributes, parse_write_conditions(call.headers))
