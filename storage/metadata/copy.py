@@ -59,7 +59,7 @@ _ACCESS_KEY = ("canonical_id", "sealed_secret", "enabled", "created_ms")
 _BUCKET = ("name", "owner_id", "region", "created_ms", "bucket_key_id", "versioning")
 _VERSION = (
     *("bucket_id", "object_key", "sequence", "uid", "is_null", "is_marker", "size", "etag", "last_modified_ms"),
-    *("owner_id", "attributes", "mac", "part_count"),
+    *("owner_id", "attributes", "mac", "part_count", "tags", "acl", "lock_mode", "retain_until_ms", "legal_hold"),
 )
 _BLOB = ("size", "bucket_key_id", "bucket_key_version", "redundancy", "released_ms")
 _UPLOAD = (
@@ -74,7 +74,7 @@ TABLES = (
     Table("buckets", ("bucket_id",), _BUCKET, is_small=True),
     Table("bucket_settings", ("bucket_id", "name"), ("document",), is_small=True),
     Table("nodes", ("number",), ("node_id", "report", "state", "last_heard_ms"), is_small=True),
-    Table("versions", ("row_id",), _VERSION, frozenset({"is_null", "is_marker"})),
+    Table("versions", ("row_id",), _VERSION, frozenset({"is_null", "is_marker", "legal_hold"})),
     _heads(is_marker=False),
     _heads(is_marker=True),
     Table("extents", ("version_row", "offset"), ("length", "part_number", "blob_id")),

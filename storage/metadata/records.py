@@ -8,14 +8,27 @@ from typing import Any
 
 import msgspec
 
-from storage.model import Attributes, Checksum, ChecksumAlgorithm, ChecksumType, NodeReport, Upload
+from storage.model import (
+    Attributes,
+    Checksum,
+    ChecksumAlgorithm,
+    ChecksumType,
+    Grant,
+    LockMode,
+    NodeReport,
+    ObjectLock,
+    Upload,
+)
 
 _NODE_NUMBER_BYTES = 4
+_UNLOCKED = ObjectLock()
 
 encode_record = msgspec.msgpack.Encoder().encode
 decode_attributes = msgspec.msgpack.Decoder(Attributes).decode
 decode_checksum = msgspec.msgpack.Decoder(Checksum).decode
 decode_report = msgspec.msgpack.Decoder(NodeReport).decode
+_decode_tags = msgspec.msgpack.Decoder(dict[str, str]).decode
+_decode_acl = msgspec.msgpack.Decoder(tuple[Grant, ...]).decode
 
 
 def encode_nodes(nodes: Sequence[int]) -> bytes:
@@ -29,6 +42,33 @@ def decode_nodes(raw: bytes) -> tuple[int, ...]:
     return tuple(
         int.from_bytes(raw[at : at + _NODE_NUMBER_BYTES], "big") for at in range(0, len(raw), _NODE_NUMBER_BYTES)
     )
+
+
+def encode_version_attributes(attributes: Attributes) -> bytes:
+    """Of a version: its lock has columns of its own, as it decides what may be deleted."""
+    if attributes.lock != _UNLOCKED:
+        attributes = msgspec.structs.replace(attributes, lock=_UNLOCKED)
+    return encode_record(attributes)
+
+
+def version_attributes_of(
+    raw: bytes, tags: bytes | None, acl: bytes | None, lock_mode: str, retain_until_ms: int, legal_hold: int
+) -> Attributes:
+    """As they are now: those that the version was committed with, and over them what was changed since."""
+    attributes = decode_attributes(raw)
+    if tags is None and acl is None and not lock_mode and not legal_hold:
+        return attributes
+    return msgspec.structs.replace(
+        attributes,
+        tags=attributes.tags if tags is None else _decode_tags(tags),
+        acl=attributes.acl if acl is None else _decode_acl(acl),
+        lock=lock_of(lock_mode, retain_until_ms, legal_hold),
+    )
+
+
+def lock_of(lock_mode: str, retain_until_ms: int, legal_hold: int) -> ObjectLock:
+    """From the columns of a version."""
+    return ObjectLock(LockMode(lock_mode), retain_until_ms, bool(legal_hold))
 
 
 def upload_of(row: Iterable[Any]) -> Upload:

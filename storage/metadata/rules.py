@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from storage.base.errors import LimitExceeded
-from storage.metadata.commands import CommitVersion
+from storage.base.errors import InvalidBucketState, LimitExceeded, ObjectLocked
+from storage.metadata.commands import OBJECT_LOCK_SETTING, ChangeObject, CommitVersion, Conditions
+from storage.model import LockMode, ObjectLock, Versioning
+
+NO_CONDITIONS = Conditions()
 
 PART_SIZE_MIN_BYTES = 5 << 20
 """of every part but the last (AWS: Amazon S3 multipart upload limits)"""
@@ -37,3 +40,47 @@ def commit_spans(command: CommitVersion) -> list[tuple[int, int]]:
         end += blob.size
     spans.extend((extent.offset, extent.length) for extent in command.shared)
     return spans
+
+
+def is_locked(lock: ObjectLock, now_ms: int, *, bypass_governance: bool = False) -> bool:
+    """Whether a version must stay (AWS: Locking objects with Object Lock)."""
+    if lock.legal_hold:
+        return True
+    if lock.mode == LockMode.NONE or lock.retain_until_ms <= now_ms:
+        return False
+    return lock.mode == LockMode.COMPLIANCE or not bypass_governance
+
+
+def choose_lock(lock: ObjectLock, change: ChangeObject, now_ms: int) -> ObjectLock:
+    """A version's lock after the change. ObjectLocked when it would weaken a retention that has not run out."""
+    wanted = change.retention
+    hold = lock.legal_hold if change.legal_hold is None else change.legal_hold
+    if wanted is None:
+        return ObjectLock(lock.mode, lock.retain_until_ms, hold)
+    is_running = lock.mode != LockMode.NONE and lock.retain_until_ms > now_ms
+    is_weaker = wanted.mode != lock.mode or wanted.retain_until_ms < lock.retain_until_ms
+    if is_running and is_weaker and (lock.mode == LockMode.COMPLIANCE or not change.bypass_governance):
+        raise ObjectLocked("a retention that has not run out is only prolonged")
+    return ObjectLock(wanted.mode, 0 if wanted.mode == LockMode.NONE else wanted.retain_until_ms, hold)
+
+
+def failed_delete_condition(
+    conditions: Conditions, *, etag: str, is_marker: bool, size: int, last_modified_ms: int
+) -> str:
+    """Of what a delete would remove or hide: the name of the first condition that does not hold, or nothing. A marker
+    has no ETag, and meets `*` all the same."""
+    if conditions.if_match is not None and conditions.if_match != "*" and (is_marker or conditions.if_match != etag):
+        return "If-Match"
+    if conditions.if_none_match is not None and not is_marker and conditions.if_none_match in ("*", etag):
+        return "If-None-Match"
+    if conditions.size is not None and conditions.size != size:
+        return "x-amz-if-match-size"
+    if conditions.last_modified_s is not None and conditions.last_modified_s != last_modified_ms // 1000:
+        return "x-amz-if-match-last-modified-time"
+    return ""
+
+
+def require_lockable(versioning: Versioning, settings: Iterable[str]) -> None:
+    """InvalidBucketState for a bucket with object lock, by the names of its settings, that is not versioned."""
+    if versioning != Versioning.ENABLED and OBJECT_LOCK_SETTING in settings:
+        raise InvalidBucketState("object lock needs versioning that stays enabled")

@@ -6,6 +6,9 @@ seek: the scan goes on at the upper bound of that prefix.
 
 from __future__ import annotations
 
+BEHIND_ALL_KEYS = b"\xff" * 1025
+"""object keys have at most 1,024 bytes (AWS: Naming Amazon S3 objects)"""
+
 
 def prefix_upper_bound(prefix: bytes) -> bytes | None:
     """The least key that is greater than every key with this prefix; None when there is none (empty or all 0xff)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from storage.metadata.interface import HeadEntry, HeadPage, UploadPage
 from storage.metadata.postgresql.database import Database, without_unstorable
 from storage.metadata.records import upload_of
-from storage.metadata.skipscan import common_prefix, prefix_upper_bound, scan_start
+from storage.metadata.skipscan import BEHIND_ALL_KEYS, common_prefix, prefix_upper_bound, scan_start
 from storage.model import Upload
 
 _ENTRY = "object_key, size, etag, last_modified_ms, storage_class, owner_id, checksum_algorithm, checksum_type"
@@ -119,9 +119,6 @@ _LIST_PLAIN = (
 _LIST_ROLLED_UP = f"SELECT {_ENTRY} FROM list_heads($1, $2, $3, $4, $5, $6)"
 _LIST_UPLOADS = "SELECT * FROM list_uploads($1, $2, $3, $4, $5, $6, $7)"
 
-_BEHIND_ALL_KEYS = b"\xff" * 1025
-"""object keys have at most 1,024 bytes (AWS: Naming Amazon S3 objects)"""
-
 
 async def list_heads(
     database: Database, bucket_id: int, *, prefix: bytes, after: bytes, delimiter: bytes, limit: int
@@ -130,7 +127,7 @@ async def list_heads(
     start = scan_start(prefix, after, delimiter)
     if start is None or limit <= 0:
         return HeadPage((), (), None)
-    end = prefix_upper_bound(prefix) or _BEHIND_ALL_KEYS
+    end = prefix_upper_bound(prefix) or BEHIND_ALL_KEYS
     if not delimiter:
         rows = await database.read(_LIST_PLAIN, bucket_id, start, end, limit + 1)
         entries = tuple([HeadEntry(*row) for row in rows[:limit]])
@@ -149,7 +146,7 @@ async def list_uploads(
     position = _upload_start(prefix, delimiter, after)
     if position is None or limit <= 0:
         return UploadPage((), (), None)
-    end = prefix_upper_bound(prefix) or _BEHIND_ALL_KEYS
+    end = prefix_upper_bound(prefix) or BEHIND_ALL_KEYS
     rows = await database.read(_LIST_UPLOADS, bucket_id, *position, end, len(prefix), delimiter, limit + 1)
     uploads: list[Upload] = []
     prefixes: list[bytes] = []

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from storage.metadata import commands as c
-from storage.metadata.sqlite import blobs, buckets, commits, deletes, nodes, sessions, uploads, users
+from storage.metadata.sqlite import blobs, buckets, changes, commits, deletes, masters, nodes, sessions, uploads, users
 from storage.metadata.sqlite.database import Transaction
 
 Handler = Callable[[Transaction, Any], Any]
@@ -28,11 +28,14 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.SetVersioning: buckets.set_versioning,
     c.CommitVersion: commits.commit_version,
     c.DeleteVersions: deletes.delete_versions,
+    c.ChangeObject: changes.change_object,
     c.ReleaseBlobs: blobs.release_blobs,
     c.CreateUpload: uploads.create_upload,
     c.PutPart: uploads.put_part,
     c.CompleteUpload: uploads.complete_upload,
     c.AbortUpload: uploads.abort_upload,
+    c.AcquireMasterLease: masters.acquire_master_lease,
+    c.ReleaseMasterLease: masters.release_master_lease,
     c.RegisterNode: nodes.register_node,
     c.SetNodeState: nodes.set_node_state,
     c.SetReplicas: blobs.set_replicas,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from storage.base.errors import BucketAlreadyExists, BucketNotEmpty, LimitExceeded, NoSuchBucket
-from storage.metadata.commands import CreateBucket, DeleteBucket, PutBucketSetting, SetVersioning
+from storage.metadata.commands import OBJECT_LOCK_SETTING, CreateBucket, DeleteBucket, PutBucketSetting, SetVersioning
+from storage.metadata.rules import require_lockable
 from storage.metadata.sqlite.configuration import raise_configuration_sequence
 from storage.metadata.sqlite.database import Execute, Transaction
 from storage.metadata.sqlite.uploads import abort_some_uploads
@@ -29,12 +30,14 @@ _PUT_SETTING = (
     "INSERT INTO bucket_settings VALUES (?, ?, ?)"
     " ON CONFLICT (bucket_id, name) DO UPDATE SET document = excluded.document"
 )
+_SELECT_SETTING = "SELECT 1 FROM bucket_settings WHERE bucket_id = ? AND name = ?"
 _DELETE_SETTING = "DELETE FROM bucket_settings WHERE bucket_id = ? AND name = ?"
 _DELETE_SETTINGS = "DELETE FROM bucket_settings WHERE bucket_id = ?"
 _SELECT_SETTINGS = "SELECT name, document FROM bucket_settings WHERE bucket_id = ? ORDER BY name"
 
 
 def create_bucket(tx: Transaction, command: CreateBucket) -> Bucket:
+    require_lockable(command.versioning, command.settings)
     taken = tx.execute(_SELECT_BY_NAME, (command.name,)).fetchone()
     if taken is not None:
         raise BucketAlreadyExists(owner_id=taken[2])
@@ -74,10 +77,11 @@ def delete_bucket(tx: Transaction, command: DeleteBucket) -> bool:
 
 
 def put_bucket_setting(tx: Transaction, command: PutBucketSetting) -> None:
-    _require_bucket(tx, command.bucket_id)
+    versioning = _require_bucket(tx, command.bucket_id)
     if command.document is None:
         tx.execute(_DELETE_SETTING, (command.bucket_id, command.name))
     else:
+        require_lockable(versioning, [command.name])
         tx.execute(_PUT_SETTING, (command.bucket_id, command.name, command.document))
     raise_configuration_sequence(tx)
 
@@ -87,6 +91,8 @@ def set_versioning(tx: Transaction, command: SetVersioning) -> None:
     current = _require_bucket(tx, command.bucket_id)
     if command.versioning == Versioning.UNVERSIONED != current:
         raise LimitExceeded("versioning can be suspended, not removed")
+    if tx.execute(_SELECT_SETTING, (command.bucket_id, OBJECT_LOCK_SETTING)).fetchone():
+        require_lockable(command.versioning, [OBJECT_LOCK_SETTING])
     tx.execute(_SET_VERSIONING, (command.versioning.value, command.bucket_id))
     raise_configuration_sequence(tx)
 
@@ -104,11 +110,11 @@ def list_buckets(execute: Execute, owner_id: str | None, after: str, limit: int)
     return [_bucket(execute, row) for row in rows]
 
 
-def _require_bucket(tx: Transaction, bucket_id: int) -> str:
+def _require_bucket(tx: Transaction, bucket_id: int) -> Versioning:
     row = tx.execute(_SELECT_VERSIONING, (bucket_id,)).fetchone()
     if row is None:
         raise NoSuchBucket()
-    return str(row[0])
+    return Versioning(row[0])
 
 
 def _bucket(execute: Execute, row: tuple[Any, ...]) -> Bucket:

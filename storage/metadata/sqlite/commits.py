@@ -12,6 +12,7 @@ from storage.metadata.sqlite.versions import (
     current_etag,
     drop_replaced,
     find_place,
+    require_replaceable,
 )
 
 INSERT_EXTENT = "INSERT INTO extents VALUES (?, ?, ?, ?, ?)"
@@ -23,6 +24,7 @@ def commit_version(tx: Transaction, command: CommitVersion) -> VersionCommitted:
     place = find_place(tx, command.session_id, command.bucket_id, command.object_key)
     if command.conditions.if_match is not None or command.conditions.if_none_match is not None:
         check_conditions(command.conditions, current_etag(place.head))
+    require_replaceable(tx, place)
     for extent in command.shared:
         require_shareable(tx, extent)
     if command.shared or len(command.blobs) != 1 or command.blobs[0].size != command.version.size:

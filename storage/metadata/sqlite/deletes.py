@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
-from storage.base.errors import NoSuchBucket, Refused
+from storage.base.errors import NoSuchBucket, ObjectLocked, PreconditionFailed, Refused
 from storage.base.ids import NULL_VERSION_ID, VERSION_UID_BYTES, parse_version_id
-from storage.metadata.commands import Deleted, DeleteTarget, DeleteVersions, NewVersion
+from storage.metadata.commands import Conditions, Deleted, DeleteTarget, DeleteVersions, NewVersion
+from storage.metadata.records import lock_of
+from storage.metadata.rules import NO_CONDITIONS, failed_delete_condition, is_locked
 from storage.metadata.sqlite.database import Transaction
 from storage.metadata.sqlite.versions import (
     Head,
     Place,
     append_version,
-    check_conditions,
-    current_etag,
     drop_replaced,
     find_head,
     remove_version,
+    require_replaceable,
 )
 from storage.model import Attributes, Versioning
 
 _SELECT_BUCKET = "SELECT versioning, owner_id FROM buckets WHERE bucket_id = ?"
-_SELECT_VERSION = (
-    "SELECT row_id, is_marker, etag FROM versions"
-    " WHERE bucket_id = ? AND object_key = ? AND sequence = ? AND uid = ? AND is_null = 0"
+_VERSION = (
+    "SELECT row_id, is_marker, etag, size, last_modified_ms, lock_mode, retain_until_ms, legal_hold FROM versions"
 )
-_SELECT_ROW = "SELECT row_id, is_marker, etag FROM versions WHERE row_id = ?"
+_SELECT_VERSION = f"{_VERSION} WHERE bucket_id = ? AND object_key = ? AND sequence = ? AND uid = ? AND is_null = 0"
+_SELECT_ROW = f"{_VERSION} WHERE row_id = ?"
 _NO_ATTRIBUTES = Attributes()
+
+
+class _Found(NamedTuple):
+    """A version that a target names."""
+
+    row_id: int
+    is_marker: int
+    etag: str
+    size: int
+    last_modified_ms: int
+    lock_mode: str
+    retain_until_ms: int
+    legal_hold: int
 
 
 def delete_versions(tx: Transaction, command: DeleteVersions) -> list[Deleted]:
@@ -35,25 +50,32 @@ def delete_versions(tx: Transaction, command: DeleteVersions) -> list[Deleted]:
     if bucket is None:
         raise NoSuchBucket()
     versioning, owner_id = bucket
+    bypass_governance = command.bypass_governance
     outcomes = []
     for target in command.targets:
         head = find_head(tx, command.bucket_id, target.object_key)
         place = Place(command.bucket_id, target.object_key, versioning, owner_id, head)
         try:
-            outcome = (
-                _delete_current(tx, place, target) if target.version_id is None else _delete_one(tx, place, target)
-            )
+            if target.version_id is None:
+                outcome = _delete_current(tx, place, target.conditions, bypass_governance)
+            else:
+                outcome = _delete_one(tx, place, target, bypass_governance)
         except Refused as refusal:
             outcome = Deleted(target.version_id, refusal=type(refusal).__name__)
         outcomes.append(outcome)
     return outcomes
 
 
-def _delete_current(tx: Transaction, place: Place, target: DeleteTarget) -> Deleted:
-    check_conditions(target.conditions, current_etag(place.head))
+def _delete_current(tx: Transaction, place: Place, conditions: Conditions, bypass_governance: bool) -> Deleted:
+    head = place.head
+    if conditions != NO_CONDITIONS:
+        if head is None:
+            return Deleted()
+        _check(conditions, head)
+    require_replaceable(tx, place, bypass_governance=bypass_governance)
     if place.versioning == Versioning.UNVERSIONED.value:
-        if place.head is not None:
-            remove_version(tx, place.bucket_id, place.object_key, place.head, place.head.version_row)
+        if head is not None:
+            remove_version(tx, place.bucket_id, place.object_key, head, head.version_row)
         return Deleted()
     marker = NewVersion(_marker_uid(tx, place), 0, "", place.bucket_owner_id, _NO_ATTRIBUTES)
     appended = append_version(tx, place, marker, is_marker=True)
@@ -61,28 +83,40 @@ def _delete_current(tx: Transaction, place: Place, target: DeleteTarget) -> Dele
     return Deleted(appended.version_id, is_marker=True)
 
 
-def _delete_one(tx: Transaction, place: Place, target: DeleteTarget) -> Deleted:
+def _delete_one(tx: Transaction, place: Place, target: DeleteTarget, bypass_governance: bool) -> Deleted:
     head = place.head
-    row = None if head is None else _find_version(tx, place, head, target.version_id or "")
-    if head is None or row is None:
-        check_conditions(target.conditions, None)
+    found = None if head is None else _find_version(tx, place, head, target.version_id or "")
+    if head is None or found is None:
         return Deleted(target.version_id)
-    row_id, is_marker, etag = row
-    check_conditions(target.conditions, None if is_marker else etag)
-    remove_version(tx, place.bucket_id, place.object_key, head, row_id)
-    return Deleted(target.version_id, is_marker=bool(is_marker))
+    _check(target.conditions, found)
+    lock = lock_of(found.lock_mode, found.retain_until_ms, found.legal_hold)
+    if is_locked(lock, tx.now_ms, bypass_governance=bypass_governance):
+        raise ObjectLocked()
+    remove_version(tx, place.bucket_id, place.object_key, head, found.row_id)
+    return Deleted(target.version_id, is_marker=bool(found.is_marker))
 
 
-def _find_version(tx: Transaction, place: Place, head: Head, version_id: str) -> tuple[int, int, str] | None:
-    row: tuple[int, int, str] | None
+def _check(conditions: Conditions, found: Head | _Found) -> None:
+    failed = failed_delete_condition(
+        conditions,
+        etag=found.etag,
+        is_marker=bool(found.is_marker),
+        size=found.size,
+        last_modified_ms=found.last_modified_ms,
+    )
+    if failed:
+        raise PreconditionFailed(condition=failed)
+
+
+def _find_version(tx: Transaction, place: Place, head: Head, version_id: str) -> _Found | None:
     if version_id == NULL_VERSION_ID:
-        row = None if head.null_row is None else tx.execute(_SELECT_ROW, (head.null_row,)).fetchone()
-        return row
-    parsed = parse_version_id(version_id)
-    if parsed is None or parsed[0] > head.last_sequence:
-        return None
-    row = tx.execute(_SELECT_VERSION, (place.bucket_id, place.object_key, *parsed)).fetchone()
-    return row
+        row = tx.execute(_SELECT_ROW, (head.null_row,)).fetchone()
+    else:
+        parsed = parse_version_id(version_id)
+        if parsed is None or parsed[0] > head.last_sequence:
+            return None
+        row = tx.execute(_SELECT_VERSION, (place.bucket_id, place.object_key, *parsed)).fetchone()
+    return None if row is None else _Found._make(row)
 
 
 def _marker_uid(tx: Transaction, place: Place) -> bytes:

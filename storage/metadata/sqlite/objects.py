@@ -8,15 +8,15 @@ from typing import Any
 from storage.base.errors import InvalidPart, NoSuchKey, NoSuchVersion
 from storage.base.ids import NULL_VERSION_ID, parse_version_id
 from storage.metadata.interface import CHUNK_PAGE_ROWS, VersionRead
-from storage.metadata.records import decode_attributes
+from storage.metadata.records import version_attributes_of
 from storage.metadata.sqlite.blobs import read_span_chunks
 from storage.metadata.sqlite.database import Execute
 from storage.model import Blob, ByteRange, Chunk, Extent, Version
 
 _VERSION = (
     "SELECT (SELECT value FROM meta WHERE name = 'configuration_sequence'), h.version_row, v.row_id, v.object_key,"
-    " v.sequence, v.uid, v.is_null, v.is_marker, v.size, v.etag, v.last_modified_ms, v.owner_id, v.attributes, v.mac,"
-    " v.part_count"
+    " v.sequence, v.uid, v.is_null, v.is_marker, v.size, v.etag, v.last_modified_ms, v.owner_id, v.mac,"
+    " v.part_count, v.attributes, v.tags, v.acl, v.lock_mode, v.retain_until_ms, v.legal_hold"
 )
 _AT = "h.bucket_id = ? AND h.is_marker IN (0, 1) AND h.object_key = ?"
 _SELECT_CURRENT = (
@@ -48,7 +48,7 @@ _SELECT_EXTENTS_OF_RANGE = (
 _SELECT_EXTENTS_OF_PART = f"{_EXTENTS} AND e.part_number = ?2 ORDER BY e.offset"
 
 _SQLITE_INTEGER_MAX = 2**63 - 1
-_VERSION_COLUMNS = 15
+_VERSION_COLUMNS = 20
 
 
 def read_inline(execute: Execute, bucket_id: int, object_key: bytes) -> VersionRead | None:
@@ -115,7 +115,9 @@ def _find_version(execute: Execute, bucket_id: int, object_key: bytes, version_i
 
 
 def _version_of(columns: Sequence[Any]) -> Version:
-    row_id, object_key, sequence, uid, is_null, is_marker, size, etag, modified_ms, owner_id, raw, mac, parts = columns
+    row_id, object_key, sequence, uid, is_null, is_marker, size, etag, modified_ms, owner_id, mac, parts, *said = (
+        columns
+    )
     return Version(
         row_id,
         object_key,
@@ -127,7 +129,7 @@ def _version_of(columns: Sequence[Any]) -> Version:
         etag,
         modified_ms,
         owner_id,
-        decode_attributes(raw),
+        version_attributes_of(*said),
         mac,
         parts,
     )

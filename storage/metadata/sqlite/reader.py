@@ -23,9 +23,21 @@ from storage.metadata.interface import (
     Metadata,
     PartPage,
     UploadPage,
+    VersionPage,
     VersionRead,
 )
-from storage.metadata.sqlite import blobs, buckets, configuration, listing, nodes, objects, sessions, uploads, users
+from storage.metadata.sqlite import (
+    blobs,
+    buckets,
+    configuration,
+    listing,
+    nodes,
+    objects,
+    sessions,
+    uploads,
+    users,
+    version_listing,
+)
 from storage.metadata.sqlite.database import Snapshot, connect_reader, read_only_uri, translate
 from storage.metadata.sqlite.schema import read_schema_version, require_known_version
 from storage.model import AccessKey, Blob, Bucket, ByteRange, Chunk, ClusterMap, Upload, User, WriteSession
@@ -70,6 +82,12 @@ class SqliteMetadata(Metadata):
     async def find_user(self, canonical_id: str) -> User | None:
         return self._read(users.find_user, canonical_id)
 
+    async def find_user_by_email(self, email: str) -> User | None:
+        return self._read(users.find_user_by_email, email)
+
+    async def find_user_by_name(self, name: str) -> User | None:
+        return self._read(users.find_user_by_name, name)
+
     async def list_users(self) -> list[tuple[User, list[AccessKey]]]:
         return self._read_snapshot(users.list_users)
 
@@ -107,6 +125,19 @@ class SqliteMetadata(Metadata):
     ) -> HeadPage:
         return self._read_snapshot(
             listing.list_heads, bucket_id, prefix=prefix, after=after, delimiter=delimiter, limit=limit
+        )
+
+    async def list_versions(
+        self,
+        bucket_id: int,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        after: tuple[bytes, str] = (b"", ""),
+        limit: int = 1000,
+    ) -> VersionPage:
+        return self._read_snapshot(
+            version_listing.list_versions, bucket_id, prefix=prefix, delimiter=delimiter, after=after, limit=limit
         )
 
     # ------------------------------------------------------------------ multipart uploads

@@ -8,6 +8,8 @@ Choices that the rest relies on:
 - The index over versions leaves out null versions: a key has at most one, and `heads.null_row` leads to it. A PUT into
   a bucket without versioning thus touches one tree in the order of keys instead of two, which is a quarter of its log.
 - An extent without a blob is a part of no bytes, kept for its number.
+- `versions.tags` and `acl` NULL: as in the attributes that the version was committed with. A lock is in its own columns
+  only, never in the attributes; an empty mode is no retention.
 - `blobs.released_ms` NULL means referenced. Bodies of inline blobs have a rowid table of their own: rows up to a page
   stay in one piece there, and neither listings nor HEADs touch them.
 - Ids of buckets and nodes are never used twice (AUTOINCREMENT): they are kept outside the transaction that read them.
@@ -19,6 +21,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from storage.base.errors import FrostbyteError
+from storage.metadata.sqlite import masters
 
 _VERSION_1 = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
@@ -84,9 +87,23 @@ _VERSION_1 = (
         state TEXT NOT NULL, last_heard_ms INTEGER NOT NULL)""",
 )
 
+_VERSION_2 = (
+    "ALTER TABLE versions ADD COLUMN tags BLOB",
+    "ALTER TABLE versions ADD COLUMN acl BLOB",
+    "ALTER TABLE versions ADD COLUMN lock_mode TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE versions ADD COLUMN retain_until_ms INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE versions ADD COLUMN legal_hold INTEGER NOT NULL DEFAULT 0",
+    # in the order that versions are listed in
+    """CREATE UNIQUE INDEX versions_newest_first ON versions (bucket_id, object_key, sequence DESC)
+        WHERE is_null = 0""",
+    "DROP INDEX versions_by_key",
+    "CREATE INDEX users_by_email ON users (email) WHERE email <> ''",
+    *masters.TABLES,
+)
+
 Migrations = Sequence[Sequence[str]]
 
-MIGRATIONS: Migrations = (_VERSION_1,)
+MIGRATIONS: Migrations = (_VERSION_1, _VERSION_2)
 """statements that lead from version n to n + 1, at index n; a released one is never edited"""
 
 

@@ -27,14 +27,21 @@ from storage.metadata.rules import (
 from storage.metadata.sqlite.blobs import insert_blob, release_unreferenced
 from storage.metadata.sqlite.commits import INSERT_EXTENT
 from storage.metadata.sqlite.database import Execute, Transaction
-from storage.metadata.sqlite.versions import append_version, check_conditions, current_etag, drop_replaced, find_place
+from storage.metadata.sqlite.versions import (
+    append_version,
+    check_conditions,
+    current_etag,
+    drop_replaced,
+    find_place,
+    require_replaceable,
+)
 from storage.model import PartInfo, Upload
 
 UPLOAD = "upload_id, bucket_id, object_key, owner_id, initiated_ms, attributes, checksum_algorithm, checksum_type"
 _PART = "part_number, size, etag, last_modified_ms, blob_id, checksum"
 _SELECT_BUCKET = "SELECT 1 FROM buckets WHERE bucket_id = ?"
 _INSERT_UPLOAD = f"INSERT INTO uploads ({UPLOAD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
-_SELECT_UPLOAD = f"SELECT {UPLOAD} FROM uploads WHERE bucket_id = ? AND object_key = ? AND upload_id = ?"
+_SELECT_UPLOAD = f"SELECT upload_row, {UPLOAD} FROM uploads WHERE bucket_id = ? AND object_key = ? AND upload_id = ?"
 _SELECT_UPLOAD_ROW = "SELECT upload_row FROM uploads WHERE bucket_id = ? AND object_key = ? AND upload_id = ?"
 _SELECT_SOME = "SELECT upload_row FROM uploads WHERE bucket_id = ? LIMIT ?"
 _DELETE_UPLOAD = "DELETE FROM uploads WHERE upload_row = ?"
@@ -119,6 +126,7 @@ def complete_upload(tx: Transaction, command: CompleteUpload) -> VersionCommitte
         return VersionCommitted(completed.version_id, completed.last_modified_ms, completed.etag)
     left_out = _check_parts(tx, upload_row, command.parts)
     check_conditions(command.conditions, current_etag(place.head))
+    require_replaceable(tx, place)
     appended = append_version(tx, place, command.version, part_count=len(command.parts))
     extents = _extents(command.parts)
     require_covered(command.version.size, [(offset, part.size) for offset, part in extents])
@@ -155,7 +163,7 @@ def read_upload(execute: Execute, bucket_id: int, object_key: bytes, upload_id: 
     row = execute(_SELECT_UPLOAD, (bucket_id, object_key, upload_id)).fetchone()
     if row is None:
         raise NoSuchUpload()
-    return upload_of(row)
+    return upload_of(row[1:])
 
 
 def find_completed_upload(
@@ -167,11 +175,13 @@ def find_completed_upload(
 
 def list_parts(execute: Execute, bucket_id: int, object_key: bytes, upload_id: str, after: int, limit: int) -> PartPage:
     """One snapshot of the upload and the page."""
-    upload = read_upload(execute, bucket_id, object_key, upload_id)
-    (upload_row,) = execute(_SELECT_UPLOAD_ROW, (bucket_id, object_key, upload_id)).fetchone()
+    found = execute(_SELECT_UPLOAD, (bucket_id, object_key, upload_id)).fetchone()
+    if found is None:
+        raise NoSuchUpload()
+    upload_row, *described = found
     rows = execute(_SELECT_PART_PAGE, (upload_row, after, limit + 1)).fetchall()
     parts = tuple(_part_of(row) for row in rows[:limit])
-    return PartPage(upload, parts, parts[-1].part_number if parts and len(rows) > limit else None)
+    return PartPage(upload_of(described), parts, parts[-1].part_number if parts and len(rows) > limit else None)
 
 
 def _find_upload_row(tx: Transaction, command: PutPart | CompleteUpload | AbortUpload) -> int | None:

@@ -18,6 +18,7 @@ _INSERT_USER = f"INSERT INTO users ({_USER}) VALUES (?, ?, ?, ?, ?, ?)"
 _INSERT_KEY = f"INSERT INTO access_keys ({_KEY}) VALUES (?, ?, ?, ?, ?)"
 _SELECT_USER = f"SELECT {_USER} FROM users WHERE canonical_id = ?"
 _SELECT_USER_BY_NAME = f"SELECT {_USER} FROM users WHERE name = ?"
+_SELECT_USERS_BY_EMAIL = f"SELECT {_USER} FROM users WHERE email = ? AND email <> '' LIMIT 2"
 _SELECT_ROOT = f"SELECT {_USER} FROM users WHERE is_root = 1"
 _SELECT_USERS = f"SELECT {_USER} FROM users ORDER BY name"
 _SELECT_KEY = f"SELECT {_KEY} FROM access_keys WHERE access_key_id = ?"
@@ -98,6 +99,16 @@ def find_access_key(execute: Execute, access_key_id: str) -> tuple[AccessKey, Us
 def find_user(execute: Execute, canonical_id: str) -> User | None:
     row = execute(_SELECT_USER, (canonical_id,)).fetchone()
     return None if row is None else _user(row)
+
+
+def find_user_by_name(execute: Execute, name: str) -> User | None:
+    row = execute(_SELECT_USER_BY_NAME, (name,)).fetchone()
+    return None if row is None else _user(row)
+
+
+def find_user_by_email(execute: Execute, email: str) -> User | None:
+    rows = execute(_SELECT_USERS_BY_EMAIL, (email,)).fetchall()
+    return _user(rows[0]) if len(rows) == 1 else None
 
 
 def list_users(execute: Execute) -> list[tuple[User, list[AccessKey]]]:

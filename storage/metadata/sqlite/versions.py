@@ -8,29 +8,37 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from storage.base.errors import NoSuchBucket, NoSuchKey, PreconditionFailed, SessionFenced
+from storage.base.errors import NoSuchBucket, NoSuchKey, ObjectLocked, PreconditionFailed, SessionFenced
 from storage.base.ids import NULL_VERSION_ID, format_version_id
 from storage.metadata.commands import Conditions, NewVersion
-from storage.metadata.records import decode_attributes, encode_record
+from storage.metadata.records import decode_attributes, encode_version_attributes, lock_of
+from storage.metadata.rules import is_locked
 from storage.metadata.sqlite.blobs import release_unreferenced
 from storage.metadata.sqlite.database import Transaction
-from storage.model import Attributes, SessionState, Versioning
+from storage.model import Attributes, ObjectLock, SessionState, Versioning
 
-_HEAD = "h.is_marker, h.version_row, h.null_row, h.last_sequence, h.etag, h.last_modified_ms"
+_HEAD = "h.is_marker, h.version_row, h.null_row, h.last_sequence, h.etag, h.last_modified_ms, h.size"
+_HEAD_COLUMNS = 7
+_NULL_LOCK = "n.lock_mode, n.retain_until_ms, n.legal_hold"
 _SELECT_HEAD = (
-    f"SELECT {_HEAD} FROM heads h WHERE h.bucket_id = ?1 AND h.is_marker = 0 AND h.object_key = ?2"
-    f" UNION ALL SELECT {_HEAD} FROM heads h WHERE h.bucket_id = ?1 AND h.is_marker = 1 AND h.object_key = ?2 LIMIT 1"
+    f"SELECT {_HEAD}, {_NULL_LOCK} FROM heads h LEFT JOIN versions n ON n.row_id = h.null_row"
+    " WHERE h.bucket_id = ?1 AND h.is_marker = 0 AND h.object_key = ?2"
+    f" UNION ALL SELECT {_HEAD}, {_NULL_LOCK} FROM heads h LEFT JOIN versions n ON n.row_id = h.null_row"
+    " WHERE h.bucket_id = ?1 AND h.is_marker = 1 AND h.object_key = ?2 LIMIT 1"
 )
 # one seek per row, in one statement: every commit begins with it
 _SELECT_PLACE = (
-    f"SELECT b.versioning, b.owner_id, s.state, {_HEAD}, {_HEAD.replace('h.', 'm.')} FROM buckets b"
+    f"SELECT b.versioning, b.owner_id, s.state, {_NULL_LOCK}, {_HEAD}, {_HEAD.replace('h.', 'm.')} FROM buckets b"
     " LEFT JOIN write_sessions s ON s.session_id = ?2"
     " LEFT JOIN heads h ON h.bucket_id = ?1 AND h.is_marker = 0 AND h.object_key = ?3"
-    " LEFT JOIN heads m ON m.bucket_id = ?1 AND m.is_marker = 1 AND m.object_key = ?3 WHERE b.bucket_id = ?1"
+    " LEFT JOIN heads m ON m.bucket_id = ?1 AND m.is_marker = 1 AND m.object_key = ?3"
+    " LEFT JOIN versions n ON n.row_id = coalesce(h.null_row, m.null_row) WHERE b.bucket_id = ?1"
 )
+_PLACE_COLUMNS = 6
 _INSERT_VERSION = (
     "INSERT INTO versions (bucket_id, object_key, sequence, uid, is_null, is_marker, size, etag, last_modified_ms,"
-    " owner_id, attributes, mac, part_count) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " owner_id, attributes, mac, part_count, lock_mode, retain_until_ms, legal_hold)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _INSERT_HEAD = (
     "INSERT INTO heads (version_row, null_row, last_sequence, size, etag, last_modified_ms, storage_class, owner_id,"
@@ -63,6 +71,11 @@ class Head(NamedTuple):
     last_sequence: int
     etag: str
     last_modified_ms: int
+    size: int
+    null_lock_mode: str | None
+    """of the null version, as the two that follow; None when there is none"""
+    null_retain_until_ms: int | None
+    null_legal_hold: int | None
 
 
 class Place(NamedTuple):
@@ -91,10 +104,9 @@ def find_place(tx: Transaction, session_id: bytes, bucket_id: int, object_key: b
     if row[2] != SessionState.OPEN.value:
         raise SessionFenced()
     head = None
-    if row[3] is not None:
-        head = Head._make(row[3:9])
-    elif row[9] is not None:
-        head = Head._make(row[9:])
+    for at in (_PLACE_COLUMNS, _PLACE_COLUMNS + _HEAD_COLUMNS):
+        if row[at] is not None:
+            head = Head._make(row[at : at + _HEAD_COLUMNS] + row[3:_PLACE_COLUMNS])
     return Place(bucket_id, object_key, row[0], row[1], head)
 
 
@@ -113,6 +125,22 @@ def check_conditions(conditions: Conditions, etag: str | None) -> None:
             raise PreconditionFailed(condition="If-Match")
     if conditions.if_none_match is not None and etag is not None and conditions.if_none_match in ("*", etag):
         raise PreconditionFailed(condition="If-None-Match")
+
+
+def require_replaceable(tx: Transaction, place: Place, *, bypass_governance: bool = False) -> None:
+    """ObjectLocked when a null version that the write would take the place of must stay."""
+    head = place.head
+    if head is None or not (head.null_lock_mode or head.null_legal_hold):
+        return
+    if place.versioning != Versioning.ENABLED.value and is_locked(
+        null_lock(head), tx.now_ms, bypass_governance=bypass_governance
+    ):
+        raise ObjectLocked()
+
+
+def null_lock(head: Head) -> ObjectLock:
+    """Of the key's null version."""
+    return lock_of(head.null_lock_mode or "", head.null_retain_until_ms or 0, head.null_legal_hold or 0)
 
 
 def current_etag(head: Head | None) -> str | None:
@@ -145,9 +173,12 @@ def append_version(
             version.etag,
             last_modified_ms,
             version.owner_id,
-            encode_record(attributes),
+            encode_version_attributes(attributes),
             version.mac,
             part_count,
+            attributes.lock.mode.value,
+            attributes.lock.retain_until_ms,
+            int(attributes.lock.legal_hold),
         ),
     ).lastrowid
     assert row_id is not None

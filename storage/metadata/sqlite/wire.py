@@ -41,9 +41,11 @@ _RESULTS: dict[type[c.Command], Any] = {
         (c.CreateBucket, Bucket),
         (c.CommitVersion, c.VersionCommitted),
         (c.DeleteVersions, list[c.Deleted]),
+        (c.ChangeObject, c.ObjectChanged),
         (c.CreateUpload, Upload),
         (c.PutPart, PartInfo),
         (c.CompleteUpload, c.VersionCommitted),
+        (c.AcquireMasterLease, c.MasterLease),
         (c.RegisterNode, Node),
         (c.SetReplicas, bool),
     )
