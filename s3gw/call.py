@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from cluster.directory import Directory
 from cluster.objectstore import CopySource, ObjectStore
+from s3gw import access
+from s3gw.access_lists import plan_object_access
 from s3gw.body import RequestBody, open_body
-from s3gw.protocol.authorize import authorize
+from s3gw.protocol.acl import Acl
+from s3gw.protocol.authorize import owns_everything
 from s3gw.protocol.claims import RawRequest
 from s3gw.protocol.conditions import evaluate_copy_source
-from s3gw.protocol.copy_source import parse_copy_source
+from s3gw.protocol.copy_source import SourceName, parse_copy_source, parse_directive
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.operations import Operation
+from s3gw.protocol.permissions import choose_permission
+from s3gw.protocol.principals import ANONYMOUS
 from s3gw.protocol.routing import Route
 from s3gw.protocol.sigv4 import Verified
+from s3gw.protocol.versions import find_version_id
 from s3gw.protocol.xml import XML_BYTES_MAX, document
 from s3gw.respond import XML_TYPE, Headers, Intake, Responder
 from storage.base.clock import Clock
-from storage.base.errors import NoSuchBucket, NoSuchKey
-from storage.model import Bucket, ChecksumAlgorithm, User
+from storage.base.errors import NoSuchBucket, NoSuchKey, NoSuchVersion
+from storage.model import Bucket, ChecksumAlgorithm, User, Version
 
 _OF_THE_OBJECT = (b"x-amz-checksum-", b"x-amz-sdk-checksum-")
 
@@ -70,9 +77,11 @@ class Call:
 
     __slots__ = (
         "_bucket",
+        "_seen",
         "client_address",
         "headers",
         "intake",
+        "is_form",
         "query",
         "raw",
         "responder",
@@ -112,7 +121,9 @@ class Call:
         """`` where the server does not know it"""
         self.intake = intake
         self.responder = responder
+        self.is_form = False
         self._bucket = bucket
+        self._seen: access.Seen | None = None
 
     @property
     def bucket(self) -> Bucket:
@@ -133,23 +144,77 @@ class Call:
         object_key: None for that of the request. version_id: where the permission is on a version; asked under the
         permission's own name (`s3:GetObjectVersion`, `s3:BypassGovernanceRetention`, …), nothing is derived here.
         """
-        try:
-            await self.authorize(permission, object_key, version_id)
-        except S3Error:
-            return False
-        return True
+        if owns_everything(self.user, self.bucket):
+            return True
+        decision, _ = await access.decide(self, self._ask(permission, object_key, version_id))
+        return decision.allowed
 
     async def authorize(self, permission: str, object_key: bytes | None = None, version_id: str | None = None) -> None:
         """AccessDenied unless the caller may; see may."""
-        authorize(self.user, permission, self._bucket, self.object_key if object_key is None else object_key)
+        if not await self.may(permission, object_key, version_id):
+            raise S3Error("AccessDenied")
+
+    async def authorize_tagging(self, permission: str, tags: Mapping[str, str]) -> None:
+        """AccessDenied unless the caller may set these tags, which a policy may ask for (s3:RequestObjectTag).
+
+        For requests whose body holds the tags; their permission is asked for here and not by dispatch.
+        """
+        if not owns_everything(self.user, self.bucket):
+            version_id = find_version_id(self.query)
+            question = self._ask(choose_permission(permission, version_id), None, version_id)
+            await access.demand(self, question._replace(request_tags=tags))
 
     async def authorize_request(self) -> None:
         """AccessDenied unless the caller may do what the request asks, by all that its headers say.
 
         Dispatch asks it for every request but a form's and a preflight's.
         """
-        expected_owner = self.headers.get("x-amz-expected-bucket-owner", "")
-        authorize(self.user, self.route.permission, self._bucket, self.object_key, expected_owner)
+        bucket = self._bucket
+        if bucket is not None:
+            _check_expected_owner(bucket, self.headers.get("x-amz-expected-bucket-owner"))
+            if owns_everything(self.user, bucket):
+                return
+        self._seen = await access.demand_request(self, self.route, bucket)
+
+    def confirm(self, version: Version) -> None:
+        """AccessDenied where this version, which a read has found, is not what was authorized.
+
+        The object was not looked at then, and it is somebody else's in the caller's bucket; or it was replaced since.
+        """
+        seen, owner_id = self._seen, self.bucket.owner_id
+        if self.user.is_root:
+            return
+        if seen is None:
+            if version.owner_id == owner_id or self.user.canonical_id != owner_id:
+                return
+        elif seen.uid == version.uid:
+            return
+        version_id = find_version_id(self.query)
+        question = self._ask(choose_permission(self.route.permission, version_id), None, version_id)
+        if not access.judge(self, question._replace(seen=access.describe(version))).allowed:
+            raise S3Error("AccessDenied")
+
+    async def may_know_of_absence(self) -> bool:
+        """Whether the caller may be told that the request's object is not there."""
+        bucket = self._bucket
+        return (
+            bucket is None
+            or owns_everything(self.user, bucket)
+            or await access.may_know_of(self, bucket, self.object_key)
+        )
+
+    async def plan_object_access(self) -> tuple[str, Acl | None]:
+        """(owner id, ACL) of the object that the request writes: for PutRequest.owner_id and Attributes.acl.
+
+        InvalidArgument, InvalidRequest, UnresolvableGrantByEmailAddress, AccessControlListNotSupported, AccessDenied
+        (a public ACL where those are blocked).
+        """
+        return await plan_object_access(self.services.directory, self.bucket, self.user.canonical_id, self.headers)
+
+    def _ask(self, permission: str, object_key: bytes | None, version_id: str | None) -> access.Question:
+        return access.Question(
+            self.bucket, permission, self.object_key if object_key is None else object_key, version_id
+        )
 
     async def authenticate_as(self, user: User, object_key: bytes, headers: dict[str, str]) -> None:
         """Take a form for the signed PUT of an object that it stands for, and authorize that. AccessDenied.
@@ -159,6 +224,7 @@ class Call:
         """
         self.user = user
         self.headers = headers
+        self.is_form = True
         self.route = self.route._replace(object_key=object_key)
         await self.authorize_request()
 
@@ -184,6 +250,8 @@ class Call:
         names: dict[str, str] = {}
         for canonical_id in canonical_ids:
             user = await self.services.directory.user(canonical_id)
+            if user is None and canonical_id == ANONYMOUS.canonical_id:
+                user = ANONYMOUS
             names[canonical_id] = user.display_name if user else canonical_id
         return names
 
@@ -194,13 +262,8 @@ class Call:
             bucket = await self.services.directory.bucket(source.bucket)
         except NoSuchBucket:
             raise S3Error("NoSuchBucket", BucketName=source.bucket) from None
-        expected_owner = self.headers.get("x-amz-source-expected-bucket-owner", "")
-        authorize(self.user, "s3:GetObject", bucket, source.object_key, expected_owner)
-        try:
-            reading = await self.services.objects.head(bucket, source.object_key, source.version_id)
-        except NoSuchKey:
-            raise S3Error("NoSuchKey", Key=source.object_key.decode()) from None
-        version = reading.version
+        _check_expected_owner(bucket, self.headers.get("x-amz-source-expected-bucket-owner"))
+        version = await self._read_copy_source(bucket, source)
         if version.is_marker:
             raise S3Error(
                 "InvalidRequest",
@@ -208,6 +271,40 @@ class Call:
             )
         evaluate_copy_source(self.headers, version.etag, version.last_modified_ms)
         return CopySource(bucket, version)
+
+    async def _read_copy_source(self, bucket: Bucket, source: SourceName) -> Version:
+        """The version that a copy reads, once it is known that the caller may read it and the tags that go with it."""
+        version_id = source.version_id
+        query = {} if version_id is None else {"versionId": version_id}
+        permission = choose_permission("s3:GetObject", version_id)
+        question = access.Question(bucket, permission, source.object_key, version_id, query, seen=access.NOTHING_SEEN)
+        try:
+            reading = await self.services.objects.head(bucket, source.object_key, version_id)
+        except (NoSuchKey, NoSuchVersion) as error:
+            if not owns_everything(self.user, bucket):
+                await access.demand(self, question)
+                if not await access.may_know_of(self, bucket, source.object_key):
+                    raise S3Error("AccessDenied") from None
+            raise S3Error(type(error).__name__, Key=source.object_key.decode()) from None
+        version = reading.version
+        question = question._replace(seen=access.describe(version))
+        if not self.user.is_root:
+            await access.demand(self, question)
+        copies_tags = self.route.operation is Operation.COPY_OBJECT and not parse_directive(
+            self.headers, "x-amz-tagging-directive"
+        )
+        if copies_tags and version.attributes.tags:
+            tagging = choose_permission("s3:GetObjectTagging", version_id)
+            if not owns_everything(self.user, bucket):
+                await access.demand(self, question._replace(permission=tagging))
+            await self.authorize_tagging("s3:PutObjectTagging", version.attributes.tags)
+        return version
+
+
+def _check_expected_owner(bucket: Bucket, expected: str | None) -> None:
+    """A request that expects another owner is denied whoever asks."""
+    if expected and expected != bucket.owner_id:
+        raise S3Error("AccessDenied")
 
 
 def xml_response(root_name: str, inner: str, headers: Headers | None = None) -> Response:

@@ -52,7 +52,7 @@ from s3gw.protocol.routing import Route, add_hoisted_headers, parse_query, parse
 from s3gw.protocol.sigv4 import SigningKeys, Verified, verify_claim
 from s3gw.refusals import translate
 from s3gw.respond import Headers, Intake, Receive, Responder, Send, format_error_headers, render_error
-from storage.base.errors import FrostbyteError, NoSuchBucket
+from storage.base.errors import FrostbyteError, NoSuchBucket, NoSuchKey, NoSuchVersion
 from storage.model import Bucket, User
 
 Scope = dict[str, Any]
@@ -258,7 +258,12 @@ class _Road:
             await call.authorize_request()
         if operation is Operation.NOT_IMPLEMENTED:
             raise S3Error("NotImplemented", f"{raw.method} {route.subresource} is not implemented")
-        return await HANDLERS[operation](call)
+        try:
+            return await HANDLERS[operation](call)
+        except (NoSuchKey, NoSuchVersion):
+            if await call.may_know_of_absence():
+                raise
+            raise S3Error("AccessDenied") from None
 
     async def _promise_headers(self, bucket_name: str, headers: Mapping[str, str]) -> None:
         """What a browser must be told of a bucket whatever becomes of the request, a refused signature included."""

@@ -1,4 +1,4 @@
-"""Copy sources, version ids, authorization and the catalogue of errors."""
+"""Copy sources, version ids and the catalogue of errors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3gw.protocol.authorize import authorize
 from s3gw.protocol.copy_source import SourceName, parse_copy_source, parse_directive
 from s3gw.protocol.errors import CATALOGUE, S3Error
-from s3gw.protocol.principals import ANONYMOUS
 from s3gw.protocol.versions import check_version_id, find_version_id
 from s3gw.refusals import REFUSAL_CODES, translate
 from storage.base import errors
 from storage.model import Bucket
-from tests.s3gw.gateway import ALICE, BOB, ROOT
+from tests.s3gw.gateway import ALICE
 
 VERSION = "0" * 31 + "1"
 BUCKET = Bucket(1, "b", ALICE.canonical_id, "us-east-1", 0, "bk")
@@ -96,27 +94,6 @@ def test_version_ids() -> None:
     for text in ("", "x", "NULL", VERSION.replace("0", "Z"), "é" * 32):
         with pytest.raises(S3Error, match="InvalidArgument"):
             find_version_id({"versionId": text})
-
-
-def test_authorization() -> None:
-    """Owner and root everything, others nothing; every signed user may list and create buckets."""
-    for caller in (ALICE, ROOT):
-        authorize(caller, "s3:GetObject", BUCKET, b"k")
-    for user in (BOB, ANONYMOUS):
-        with pytest.raises(S3Error, match="AccessDenied"):
-            authorize(user, "s3:GetObject", BUCKET, b"k")
-    authorize(BOB, "s3:CreateBucket", None, b"")
-    with pytest.raises(S3Error, match="AccessDenied"):
-        authorize(ANONYMOUS, "s3:ListAllMyBuckets", None, b"")
-    with pytest.raises(S3Error, match="AccessDenied"):
-        authorize(BOB, "s3:GetObject", None, b"")
-
-
-def test_an_expected_owner_must_be_the_owner() -> None:
-    """Even for root."""
-    authorize(ALICE, "s3:GetObject", BUCKET, b"k", ALICE.canonical_id)
-    with pytest.raises(S3Error, match="AccessDenied"):
-        authorize(ROOT, "s3:GetObject", BUCKET, b"k", ROOT.canonical_id)
 
 
 def test_an_unknown_code_is_a_mistake_in_the_program() -> None:
