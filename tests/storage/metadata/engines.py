@@ -30,7 +30,7 @@ class Engine(Protocol):
     async def start(self) -> None: ...
 
     def client_arguments(self) -> list[str]:
-        """The settings that a client process connects with, as JSON (see history_client)."""
+        """The settings that a client process connects with, as JSON (see tests.linear.racer)."""
         ...
 
     async def check(self) -> list[str]:

@@ -3,75 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-
-import msgspec
 
 from storage.metadata.commands import SetVersioning
 from storage.model import Versioning
+from tests.linear.checker import Operation
+from tests.linear.races import new_seed, overlap, require_linearizable, running_races
 from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.engines import Engine
-from tests.storage.metadata.history_client import KEYS
-from tests.storage.metadata.linearizability import Operation, find_linearization
 
 PROCESSES = 3
 TASKS = 4
 OPERATIONS = 25
 
 
-def new_seed() -> str:
-    """From FROSTBYTE_SEED to run a history's choices again, else fresh; printed either way."""
-    seed = os.environ.get("FROSTBYTE_SEED") or os.urandom(4).hex()
-    print(f"FROSTBYTE_SEED={seed}")
-    return seed
-
-
-async def start_process(engine: Engine, bucket: str, seed: str) -> asyncio.subprocess.Process:
-    """A client process that is connected and waits for its start."""
-    arguments = [*engine.client_arguments(), bucket, seed, str(TASKS), str(OPERATIONS)]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tests.storage.metadata.history_client", *arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=1 << 24,
-    )
-    assert process.stdout is not None
-    assert await process.stdout.readline() == b"ready\n"
-    return process
-
-
 async def race(engine: Engine, worker: Worker) -> list[Operation]:
-    """All processes at once; their histories did overlap."""
+    """All processes at once; what they saw has one order for each key."""
     seed = new_seed()
-    processes = [await start_process(engine, worker.bucket.name, f"{seed}.{number}") for number in range(PROCESSES)]
-    outputs = await asyncio.gather(*[process.communicate(b"") for process in processes])
-    assert [process.returncode for process in processes] == [0] * PROCESSES
-    histories = [msgspec.json.decode(output, type=list[Operation]) for output, _ in outputs]
-    begun_last = max(min(operation.start_ns for operation in history) for history in histories)
-    ended_first = min(max(operation.end_ns or 0 for operation in history) for history in histories)
-    assert begun_last < ended_first
-    return [operation for history in histories for operation in history]
-
-
-def require_linearizable(history: list[Operation]) -> None:
-    """Key by key; on failure the key's history is in the message."""
-    for object_key in KEYS:
-        of_key = [operation for operation in history if operation.object_key == object_key]
-        assert find_linearization(of_key) is not None, sorted(of_key, key=lambda operation: operation.start_ns)
+    async with running_races(engine.client_arguments(), PROCESSES) as races:
+        history = await races.run(worker.bucket.name, seed, tasks=TASKS, operations=OPERATIONS)
+    assert overlap(history) > OPERATIONS
+    require_linearizable(history, seed)
+    return history
 
 
 async def test_racing_clients_see_one_order_per_key(engine: Engine, worker: Worker) -> None:
     """Reads, puts, conditional puts, deletes, completions and copies."""
     history = await race(engine, worker)
     assert {operation.outcome for operation in history} >= {"ok", "PreconditionFailed", "NoSuchKey"}
-    require_linearizable(history)
 
 
 async def test_racing_clients_see_one_order_per_key_with_versions(engine: Engine, worker: Worker) -> None:
     """The same where nothing is replaced and deletes leave markers."""
     await worker.apply(SetVersioning(worker.bucket.bucket_id, Versioning.ENABLED))
-    require_linearizable(await race(engine, worker))
+    await race(engine, worker)
 
 
 async def test_version_ids_are_in_the_order_of_real_time(engine: Engine, worker: Worker) -> None:

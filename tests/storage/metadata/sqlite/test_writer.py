@@ -28,9 +28,9 @@ from storage.metadata.sqlite.reader import SqliteMetadata
 from storage.metadata.sqlite.schema import migrate
 from storage.metadata.sqlite.writer import DELETE_TARGETS_PER_STEP, QUEUE_COMMANDS_MAX, LocalSink
 from storage.model import AccessKey, User
+from tests.linear.racer import race_in_this_process
 from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.engines import check_database
-from tests.storage.metadata.history_client import race
 
 
 class GatedJournal:
@@ -282,7 +282,7 @@ def dump(directory: Path) -> list[str]:
 async def test_the_journal_replays_to_the_same_rows(owned: Owned, tmp_path_factory: pytest.TempPathFactory) -> None:
     """After a random load, down to version ids, row ids and times."""
     await Worker.start(owned.metadata)
-    await race(owned.metadata, "bucket", "replay", 8, 25)
+    await race_in_this_process(owned.metadata, "bucket", "replay", 8, 25)
     bucket = await owned.metadata.find_bucket("bucket")
     assert bucket is not None
     worker = await Worker.start(owned.metadata, bucket)
