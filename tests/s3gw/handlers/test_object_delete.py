@@ -94,14 +94,14 @@ def test_the_body_must_prove_itself(gateway: Gateway, bucket: str) -> None:
 
 
 def test_one_bad_key_does_not_spoil_the_rest(gateway: Gateway, s3: Any, bucket: str) -> None:
-    """Too long, or with conditions that are not offered: outcomes of their own."""
+    """Too long, or with conditions that are none: outcomes of their own."""
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     long = "l" * 1025
     body = (
         f"<Delete><Object><Key>{long}</Key></Object><Object><Key>k</Key></Object>"
-        "<Object><Key>s</Key><Size>1</Size></Object></Delete>"
+        "<Object><Key>s</Key><Size>small</Size></Object></Delete>"
     ).encode()
     answer = delete(gateway, bucket, body)
     assert answer.status == 200
     assert b"<Deleted><Key>k</Key></Deleted>" in answer.body
-    assert b"<Code>KeyTooLongError</Code>" in answer.body and b"<Code>NotImplemented</Code>" in answer.body
+    assert b"<Code>KeyTooLongError</Code>" in answer.body and b"<Code>InvalidArgument</Code>" in answer.body

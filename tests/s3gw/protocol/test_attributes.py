@@ -129,8 +129,6 @@ def test_the_cap_of_user_metadata() -> None:
         ({"x-amz-server-side-encryption": "aws:kms"}, "NotImplemented"),
         ({"x-amz-server-side-encryption": "AES128"}, "InvalidArgument"),
         ({"x-amz-server-side-encryption-customer-algorithm": "AES256"}, "NotImplemented"),
-        ({"x-amz-object-lock-mode": "GOVERNANCE"}, "InvalidRequest"),
-        ({"x-amz-object-lock-legal-hold": "ON"}, "InvalidRequest"),
         ({"x-amz-website-redirect-location": "ftp://x"}, "InvalidRequest"),
         ({"x-amz-tagging": "a=1&a=2"}, "InvalidTag"),
     ],
