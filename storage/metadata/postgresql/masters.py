@@ -17,7 +17,7 @@ IDLE_IN_REGISTRY_MS = 1_000
 
 TABLES = (
     """CREATE TABLE master_lease (
-        only integer PRIMARY KEY CHECK (only = 1), master_id text NOT NULL, address text NOT NULL,
+        row_id integer PRIMARY KEY CHECK (row_id = 1), master_id text NOT NULL, address text NOT NULL,
         term bigint NOT NULL, renewed_ms bigint NOT NULL, ttl_ms bigint NOT NULL) WITH (fillfactor = 25)""",
 )
 
@@ -44,7 +44,7 @@ FUNCTIONS = (
             RETURN;
         END IF;
         INSERT INTO master_lease VALUES (1, p_master_id, p_address, v_term, v_now_ms, p_ttl_ms)
-        ON CONFLICT (only) DO UPDATE SET master_id = excluded.master_id, address = excluded.address,
+        ON CONFLICT (row_id) DO UPDATE SET master_id = excluded.master_id, address = excluded.address,
             term = excluded.term, renewed_ms = excluded.renewed_ms, ttl_ms = excluded.ttl_ms;
         RETURN QUERY SELECT p_master_id, p_address, v_term, v_now_ms + p_ttl_ms;
     END $$""",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from storage.base.errors import Refused
 from storage.metadata.commands import RegisterNode, SetNodeState
 from storage.metadata.postgresql.database import Database
+from storage.metadata.postgresql.masters import enter_registry
 from storage.metadata.postgresql.pool import Connection
 from storage.metadata.records import decode_report, encode_record
 from storage.model import ClusterMap, Node, NodeReport, NodeState
@@ -23,17 +24,16 @@ _SELECT_MAP = (
     " WHERE m.name = 'epoch' ORDER BY n.number"
 )
 _SET_STATE = "UPDATE nodes SET state = $2 WHERE node_id = $1"
-_LOCK_EPOCH = "SELECT value FROM meta WHERE name = 'epoch' FOR UPDATE"
 _RAISE_EPOCH = "UPDATE meta SET value = value + 1 WHERE name = 'epoch'"
 
 
 async def register_node(database: Database, command: RegisterNode) -> Node:
-    """See the command. The epoch's row is held first: what concerns nodes happens one after the other."""
+    """See the command."""
     report, state = command.report, command.state
     row = (report.node_id, encode_record(report), state.value, database.now_ms())
 
     async def register(connection: Connection) -> Node:
-        await connection.execute(_LOCK_EPOCH)
+        await enter_registry(connection, command.term)
         known = await connection.fetchrow(_SELECT, report.node_id)
         if known is None or known[1] != state.value or _moved(decode_report(known[0]), report):
             await connection.execute(_RAISE_EPOCH)
@@ -48,7 +48,7 @@ async def set_node_state(database: Database, command: SetNodeState) -> None:
     """See the command."""
 
     async def put(connection: Connection) -> None:
-        await connection.execute(_LOCK_EPOCH)
+        await enter_registry(connection, command.term)
         known = await connection.fetchrow(_SELECT, command.node_id)
         if known is None:
             raise Refused("no datanode of this id was ever registered")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from storage.base.errors import FrostbyteError
-from storage.metadata.postgresql import blobs, commits, deletes, listing, objects, sessions, uploads, versions
+from storage.metadata.postgresql import blobs, commits, deletes, listing, masters, objects, sessions, uploads, versions
 from storage.metadata.postgresql.pool import Connection
 from storage.metadata.postgresql.tables import FUNCTIONS_1, TABLES_1, TYPES_1
 
@@ -38,9 +38,14 @@ _VERSION_1 = (
     *listing.FUNCTIONS_1,
 )
 
+_VERSION_2 = (
+    *masters.TABLES,
+    *masters.FUNCTIONS,
+)
+
 Migrations = Sequence[Sequence[str]]
 
-MIGRATIONS: Migrations = (_VERSION_1,)
+MIGRATIONS: Migrations = (_VERSION_1, _VERSION_2)
 """statements that lead from version n to n + 1, at index n; a released one is never edited"""
 
 

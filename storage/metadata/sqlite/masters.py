@@ -8,7 +8,7 @@ from storage.metadata.sqlite.database import Transaction
 
 TABLES = (
     """CREATE TABLE master_lease (
-        only INTEGER PRIMARY KEY CHECK (only = 1), master_id TEXT NOT NULL, address TEXT NOT NULL,
+        row_id INTEGER PRIMARY KEY CHECK (row_id = 1), master_id TEXT NOT NULL, address TEXT NOT NULL,
         term INTEGER NOT NULL, renewed_ms INTEGER NOT NULL, ttl_ms INTEGER NOT NULL)""",
 )
 

@@ -6,6 +6,7 @@ from storage.base.errors import Refused
 from storage.metadata.commands import RegisterNode, SetNodeState
 from storage.metadata.records import decode_report, encode_record
 from storage.metadata.sqlite.database import Execute, Transaction
+from storage.metadata.sqlite.masters import require_term
 from storage.model import ClusterMap, Node, NodeReport, NodeState
 
 _INSERT = "INSERT INTO nodes (node_id, report, state, last_heard_ms) VALUES (?, ?, ?, ?)"
@@ -18,6 +19,7 @@ _SELECT_EPOCH = "SELECT value FROM meta WHERE name = 'epoch'"
 
 
 def register_node(tx: Transaction, command: RegisterNode) -> Node:
+    require_term(tx, command.term)
     report, state = command.report, command.state
     row = tx.execute(_SELECT, (report.node_id,)).fetchone()
     if row is None:
@@ -33,6 +35,7 @@ def register_node(tx: Transaction, command: RegisterNode) -> Node:
 
 
 def set_node_state(tx: Transaction, command: SetNodeState) -> None:
+    require_term(tx, command.term)
     row = tx.execute(_SELECT, (command.node_id,)).fetchone()
     if row is None:
         raise Refused("no datanode of this id was ever registered")
