@@ -124,10 +124,10 @@ class Repairer:
             return False
 
     async def _withdraw(self, chunk_id: ChunkId, made: list[int]) -> None:
-        """The row changed meanwhile, or is gone: delete the copies that it does not name."""
-        row = await self._read_row(chunk_id)
-        for number in made:
-            if row is None or number not in row.nodes:
+        """The row changed meanwhile, or is gone. Copies of a blob that is gone are deleted. While there is a row they
+        stay, named or not: another worker may have found one of them on its node and be about to name it."""
+        if await self._read_row(chunk_id) is None:
+            for number in made:
                 await self._nodes.store(number).delete_many([chunk_id])
 
     async def _read_row(self, chunk_id: ChunkId) -> Chunk | None:
