@@ -9,6 +9,8 @@ from storage.model import Checksum
 
 BLOCK_BYTES_MAX = 1 << 20
 """no block of a body is larger"""
+TAIL_BYTES_MAX = 64 << 10
+"""of an open-ended body: what is held in memory of it"""
 
 
 class BodyDigests(NamedTuple):
@@ -32,3 +34,28 @@ class Body(Protocol):
         """After the last block: verify length, last signature, Content-MD5 and checksums. Raises whatever s3gw maps to
         the S3 error; nothing may be committed then."""
         ...
+
+
+class OpenEndedBody(Body, Protocol):
+    """A body of which only so much is sure at first that it has `length` bytes and at most TAIL_BYTES_MAX more.
+
+    A form's file is one: whatever fields follow it, the request's length says no more of it than this.
+    """
+
+    tail: bytes
+    """what follows the blocks; there once finish() has returned, whose digests are of it too"""
+
+
+class HeldBody:
+    """Bytes in memory as a body, whose digests nobody asks for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.length = len(data)
+        self._data = data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._data:
+            yield self._data
+
+    async def finish(self) -> BodyDigests:
+        raise AssertionError("the body that it is the end of has been finished")

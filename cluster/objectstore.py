@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from cluster.body import Body, BodyDigests
+from cluster.body import Body, BodyDigests, HeldBody, OpenEndedBody
 from cluster.copied_body import CopiedBody, NewHasher
 from cluster.customer_seals import CHECK, CustomerSeals
 from cluster.reader import MAC_KEY_VERSION, ObjectReading, Reader
@@ -122,6 +122,16 @@ class ObjectStore:
         async with self._writer.write(bucket.bucket_key_id, body, request.seal) as written:
             digests = await body.finish()
             return await self._commit(written, bucket, object_key, digests, request)
+
+    async def put_open_ended(
+        self, bucket: Bucket, object_key: bytes, body: OpenEndedBody, request: PutRequest
+    ) -> PutResult:
+        """As put, of a body whose end comes as a surprise: what is sure of it is one blob, its tail another."""
+        async with self._writer.write(bucket.bucket_key_id, body, request.seal) as written:
+            digests = await body.finish()
+            async with self._writer.write(bucket.bucket_key_id, HeldBody(body.tail), request.seal) as tail:
+                tail.follow(written)
+                return await self._commit(tail, bucket, object_key, digests, request)
 
     def unlock(self, bucket: Bucket, version: Version, customer_key: CustomerKey | None) -> Version:
         """A version that was read by `head`, as who brought this key (None: none) may see it. CustomerKeyRefused.
@@ -352,7 +362,7 @@ class ObjectStore:
     async def _commit(
         self, written: Written, bucket: Bucket, object_key: bytes, digests: BodyDigests, request: PutRequest
     ) -> PutResult:
-        size = 0 if written.blob is None else written.blob.size
+        size = sum(blob.size for blob in written.blobs)
         attributes = _with_checksum(request.attributes, digests.checksum)
         if request.seal is not None and (customer_key := request.seal.customer_key) is not None:
             attributes = self._customers.begin(bucket, attributes, customer_key)

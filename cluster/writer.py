@@ -57,29 +57,50 @@ class Written:
         """None for an empty body"""
         self.outcome = Outcome.NOT_TRIED
         self._services = services
+        self._before: Written | None = None
 
     @property
     def blobs(self) -> tuple[Blob, ...]:
         """As CommitVersion takes it."""
-        return () if self.blob is None else (self.blob,)
+        before = () if self._before is None else self._before.blobs
+        return before if self.blob is None else (*before, self.blob)
 
     @property
     def extents(self) -> tuple[Extent, ...]:
         """What the version's MAC is made over."""
-        return () if self.blob is None else (Extent(self.blob.blob_id, 0, self.blob.size),)
+        extents: list[Extent] = []
+        offset = 0
+        for blob in self.blobs:
+            extents.append(Extent(blob.blob_id, offset, blob.size))
+            offset += blob.size
+        return tuple(extents)
+
+    def follow(self, before: Written) -> None:
+        """Be the end of what was written before: both are committed by this one. Unavailable when the session that
+        wrote the one was replaced before the other."""
+        if self.blob is None:
+            self.session_id = before.session_id
+        elif before.blob is not None and before.session_id != self.session_id:
+            raise Unavailable("the write session was replaced in the middle of a body")
+        self._before = before
 
     async def commit(self, command: Command) -> Any:
         """Apply the command that makes it visible. Its refusals; Unavailable, after which the outcome is not known."""
-        self.outcome = Outcome.UNKNOWN
+        self._settle(Outcome.UNKNOWN)
         try:
             answer = await self._services.metadata.apply(command)
         except SessionFenced:
             raise  # also said of a blob that is recorded already, so that it proves nothing about the chunks
         except Refused:
-            self.outcome = Outcome.REFUSED
+            self._settle(Outcome.REFUSED)
             raise
-        self.outcome = Outcome.COMMITTED
+        self._settle(Outcome.COMMITTED)
         return answer
+
+    def _settle(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        if self._before is not None:
+            self._before.outcome = outcome
 
 
 class Writer:
