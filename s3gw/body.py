@@ -9,15 +9,15 @@ Every way in which a body can be broken ends in an S3Error with AWS's code, or i
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Mapping
+from typing import NamedTuple
 
 from cluster.body import BLOCK_BYTES_MAX, BodyDigests
 from s3gw.digester import Digester
+from s3gw.patience import PATIENCE_S, ClientDisconnected, PatientReceiver, Receive
 from s3gw.protocol.aws_chunked import ChunkDecoder, ChunkEnd, ChunkVerifier, Trailers
 from s3gw.protocol.checksums import (
     DEFAULT_ALGORITHM,
@@ -35,21 +35,13 @@ from s3gw.protocol.errors import S3Error
 from s3gw.protocol.sigv4 import Verified
 from storage.model import Checksum, ChecksumAlgorithm
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+__all__ = ["ClientDisconnected", "RequestBody", "open_body"]
 
 OBJECT_BYTES_MAX = 5 << 30
 """of one PUT or one part, as on AWS"""
-PATIENCE_S = 20.0
-"""how long a client may keep us waiting for PROGRESS_BYTES; the consumer's own time does not count. Below the time
-after which the server aborts a stalled connection, so that the client is told."""
-PROGRESS_BYTES = 16 * 1024
 
 _SIGNED_CHUNKS = frozenset({PayloadMode.STREAMING_SIGNED, PayloadMode.STREAMING_SIGNED_TRAILER})
 _WITH_TRAILER = frozenset({PayloadMode.STREAMING_SIGNED_TRAILER, PayloadMode.STREAMING_UNSIGNED_TRAILER})
-
-
-class ClientDisconnected(Exception):
-    """The client went away before its body, or the answer's, was whole; there is nobody to answer."""
 
 
 class BodyLimits(NamedTuple):
@@ -92,7 +84,7 @@ def open_body(
         receive,
         length,
         verified,
-        content_md5=_parse_content_md5(headers),
+        content_md5=parse_content_md5(headers),
         requested=requested,
         algorithm=algorithm or (requested.algorithm if requested else DEFAULT_ALGORITHM),
         decoder=_new_decoder(mode, length) if streaming else None,
@@ -120,14 +112,12 @@ class RequestBody:
         """the checksum that the client sends, None when it sends none"""
         self.confirmed: Checksum | None = None
         """the same, computed, once finish() has found it right"""
-        self._receive = receive
+        self._receiver = PatientReceiver(receive, patience_s)
         self._claim = verified.claim
         self._content_md5 = content_md5
         self._algorithm = requested.algorithm if requested else algorithm
         self._kept_algorithm = algorithm
         self._decoder = decoder
-        self._patience_max_s = self._patience_s = patience_s
-        self._progress_bytes = 0
         self._received_bytes = 0
         self._ended = False
         self._md5 = hashlib.md5(usedforsecurity=False)
@@ -190,7 +180,7 @@ class RequestBody:
 
     async def _blocks(self) -> AsyncIterator[bytes]:
         while not self._ended:
-            data, self._ended = await self._next_message()
+            data, self._ended = await self._receiver.next_bytes()
             pieces: list[memoryview | ChunkEnd] = []
             if self._decoder is not None:
                 pieces = self._decoder.feed(data)
@@ -206,26 +196,6 @@ class RequestBody:
                 continue
             for start in range(0, len(data), BLOCK_BYTES_MAX):
                 yield data[start : start + BLOCK_BYTES_MAX]
-
-    async def _next_message(self) -> tuple[bytes, bool]:
-        """Some bytes as they came, and whether they are the last. ClientDisconnected; RequestTimeout."""
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
-        try:
-            async with asyncio.timeout(self._patience_s):
-                message = await self._receive()
-        except TimeoutError:
-            raise S3Error("RequestTimeout") from None
-        if message["type"] != "http.request":
-            raise ClientDisconnected
-        data: bytes = message.get("body", b"")
-        self._progress_bytes += len(data)
-        if self._progress_bytes >= PROGRESS_BYTES:
-            self._progress_bytes = 0
-            self._patience_s = self._patience_max_s
-        else:
-            self._patience_s -= loop.time() - started_s
-        return data, not message.get("more_body", False)
 
     def _checksum_of(self, trailers: Trailers) -> str | None:
         """The announced checksum; exactly what was announced has to be there. MalformedTrailerError, InvalidRequest."""
@@ -285,7 +255,7 @@ def _parse_count(text: bytes, name: str) -> int:
     return int(digits)
 
 
-def _parse_content_md5(headers: Mapping[bytes, bytes]) -> bytes | None:
+def parse_content_md5(headers: Mapping[bytes, bytes]) -> bytes | None:
     """16 bytes; InvalidDigest."""
     text = headers.get(b"content-md5")
     if text is None:

@@ -17,13 +17,12 @@ from hypothesis import strategies as st
 from cluster.body import BLOCK_BYTES_MAX, BodyDigests
 from s3gw.body import (
     OBJECT_BYTES_MAX,
-    PROGRESS_BYTES,
     BodyLimits,
-    ClientDisconnected,
     RequestBody,
     open_body,
 )
 from s3gw.digester import BATCH_BYTES, INLINE_BYTES_MAX, Digester
+from s3gw.patience import PROGRESS_BYTES, ClientDisconnected
 from s3gw.protocol.checksums import encode_digest, header_name, new_hasher
 from s3gw.protocol.claims import PayloadMode
 from s3gw.protocol.errors import S3Error

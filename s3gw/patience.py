@@ -1,0 +1,49 @@
+"""A request's bytes as they come, with a bound on how long a client may keep us waiting for some progress."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from s3gw.protocol.errors import S3Error
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+PATIENCE_S = 20.0
+"""how long a client may keep us waiting for PROGRESS_BYTES; the consumer's own time does not count. Below the time
+after which the server aborts a stalled connection, so that the client is told."""
+PROGRESS_BYTES = 16 * 1024
+
+
+class ClientDisconnected(Exception):
+    """The client went away before its body, or the answer's, was whole; there is nobody to answer."""
+
+
+class PatientReceiver:
+    """ASGI's receive, for one request."""
+
+    def __init__(self, receive: Receive, patience_s: float = PATIENCE_S) -> None:
+        self._receive = receive
+        self._patience_max_s = self._patience_s = patience_s
+        self._progress_bytes = 0
+
+    async def next_bytes(self) -> tuple[bytes, bool]:
+        """Some bytes as they came, and whether they are the last. ClientDisconnected; RequestTimeout."""
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                message = await self._receive()
+        except TimeoutError:
+            raise S3Error("RequestTimeout") from None
+        if message["type"] != "http.request":
+            raise ClientDisconnected
+        data: bytes = message.get("body", b"")
+        self._progress_bytes += len(data)
+        if self._progress_bytes >= PROGRESS_BYTES:
+            self._progress_bytes = 0
+            self._patience_s = self._patience_max_s
+        else:
+            self._patience_s -= loop.time() - started_s
+        return data, not message.get("more_body", False)
