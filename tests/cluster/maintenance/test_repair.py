@@ -185,7 +185,7 @@ async def test_no_room_keeps_the_hint(scene: Scene) -> None:
 
 
 async def test_a_row_that_changed_meanwhile_wins(scene: Scene) -> None:
-    """A copy that no row names in the end is deleted again; so is one of an object that was deleted."""
+    """A copy that lost its race is not named and stays: another worker may be about to name it."""
     first, chunk_id = await scene.row(), await scene.chunk_id()
     await scene.lose(first.nodes[0])
     apply = scene.world.metadata.apply
@@ -197,7 +197,8 @@ async def test_a_row_that_changed_meanwhile_wins(scene: Scene) -> None:
 
     scene.world.metadata.apply = overtaken  # type: ignore[method-assign]
     assert not await scene.repairer.repair(chunk_id)
-    assert scene.world.copies == 1
+    assert (await scene.row()).nodes == (first.nodes[1],)
+    assert scene.world.copies == 2
     scene.world.metadata.apply = apply  # type: ignore[method-assign]
     assert await scene.repairer.repair(chunk_id)
     await scene.require_two_good()
