@@ -19,6 +19,7 @@ from s3gw.handlers.bucket_documents import (
     get_bucket_document,
     put_bucket_document,
 )
+from s3gw.handlers.bucket_lifecycle import delete_bucket_lifecycle, get_bucket_lifecycle, put_bucket_lifecycle
 from s3gw.handlers.bucket_settings import get_bucket_setting
 from s3gw.handlers.listing import list_objects, list_objects_v2
 from s3gw.handlers.multipart import abort_multipart_upload, create_multipart_upload, upload_part, upload_part_copy
@@ -75,6 +76,9 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.GET_BUCKET_CORS: get_bucket_document,
     Operation.PUT_BUCKET_CORS: put_bucket_document,
     Operation.DELETE_BUCKET_CORS: delete_bucket_document,
+    Operation.GET_BUCKET_LIFECYCLE_CONFIGURATION: get_bucket_lifecycle,
+    Operation.PUT_BUCKET_LIFECYCLE_CONFIGURATION: put_bucket_lifecycle,
+    Operation.DELETE_BUCKET_LIFECYCLE: delete_bucket_lifecycle,
     Operation.GET_BUCKET_REQUEST_PAYMENT: get_bucket_document,
     Operation.PUT_BUCKET_REQUEST_PAYMENT: put_bucket_document,
     Operation.GET_BUCKET_ACCELERATE_CONFIGURATION: get_bucket_document,

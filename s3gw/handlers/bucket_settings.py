@@ -14,7 +14,6 @@ _REGION_WITHOUT_CONSTRAINT = "us-east-1"
 
 _NOT_CONFIGURED = {
     "policy": "NoSuchBucketPolicy",
-    "lifecycle": "NoSuchLifecycleConfiguration",
     "website": "NoSuchWebsiteConfiguration",
     "publicAccessBlock": "NoSuchPublicAccessBlockConfiguration",
     "ownershipControls": "OwnershipControlsNotFoundError",

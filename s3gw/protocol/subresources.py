@@ -68,7 +68,11 @@ BUCKET_SUBRESOURCES: dict[str, Methods] = {
         "PUT": Rule(Operation.PUT_BUCKET_CORS, "s3:PutBucketCORS"),
         "DELETE": Rule(Operation.DELETE_BUCKET_CORS, "s3:PutBucketCORS"),
     },
-    "lifecycle": _bucket_setting("s3:GetLifecycleConfiguration", "s3:PutLifecycleConfiguration"),
+    "lifecycle": {
+        "GET": Rule(Operation.GET_BUCKET_LIFECYCLE_CONFIGURATION, "s3:GetLifecycleConfiguration"),
+        "PUT": Rule(Operation.PUT_BUCKET_LIFECYCLE_CONFIGURATION, "s3:PutLifecycleConfiguration"),
+        "DELETE": Rule(Operation.DELETE_BUCKET_LIFECYCLE, "s3:PutLifecycleConfiguration"),
+    },
     "website": _absent_setting("s3:GetBucketWebsite", "s3:PutBucketWebsite"),
     "encryption": _bucket_setting("s3:GetEncryptionConfiguration", "s3:PutEncryptionConfiguration"),
     "publicAccessBlock": _bucket_setting("s3:GetBucketPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
