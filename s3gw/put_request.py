@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from cluster.objectstore import PutRequest
+from cluster.objectstore import PutRequest, PutResult
 from s3gw.call import Call
 from s3gw.protocol.attributes import parse_attributes
 from s3gw.protocol.conditions import parse_write_conditions
+from s3gw.protocol.encryption import CONTEXT, SSE_S3_LINES, choose_encryption, format_encryption
+from s3gw.respond import Headers, format_written
 from s3gw.version_lock import lock_attributes, require_proof
 
 
 async def plan_put(call: Call, proves_itself: bool) -> PutRequest:
     """Everything that call.headers asks for. proves_itself: the body comes with an MD5 or a checksum."""
-    attributes = await lock_attributes(call, parse_attributes(call.headers))
+    encryption = choose_encryption(call.headers, call.bucket)
+    attributes = await lock_attributes(call, encryption.apply(parse_attributes(call.headers)))
     require_proof(attributes, proves_itself)
-    return PutRequest(call.user.canonical_id, attributes, parse_write_conditions(call.headers))
+    return PutRequest(call.user.canonical_id, attributes, parse_write_conditions(call.headers), encryption.seal)
+
+
+def format_put(call: Call, request: PutRequest, result: PutResult) -> Headers:
+    """The headers of the answer but for the ETag."""
+    encryption = SSE_S3_LINES
+    if request.attributes.sse:
+        encryption = format_encryption(request.attributes.sse, request.seal, call.headers.get(CONTEXT, ""))
+    return format_written(result.committed.version_id, result.checksum, encryption=encryption)

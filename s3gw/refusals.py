@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from s3gw.protocol.errors import S3Error
-from storage.base.errors import ChunkError, Corrupt, FrostbyteError, NotEnoughNodes, Refused, Unavailable, UnknownKeyId
+from storage.base.errors import (
+    ChunkError,
+    Corrupt,
+    CustomerKeyMismatch,
+    CustomerKeyMissing,
+    CustomerKeyNotApplicable,
+    FrostbyteError,
+    NotEnoughNodes,
+    Refused,
+    Unavailable,
+    UnknownKeyId,
+)
+from storage.crypto.keys import NAMED_PREFIX
 
 REFUSAL_CODES = {
     "NoSuchBucket": "NoSuchBucket",
@@ -30,6 +42,14 @@ REFUSAL_CODES = {
 REFUSAL_MESSAGES = {"ObjectLocked": "Access Denied because object protected by object lock."}
 """name of a Refused class → what is said in place of the code's usual sentence"""
 
+_CUSTOMER_KEYS: dict[type[FrostbyteError], str] = {
+    CustomerKeyMissing: "The object was stored using a form of Server Side Encryption. The correct parameters must be"
+    " provided to retrieve the object.",
+    CustomerKeyNotApplicable: "The encryption parameters are not applicable to this object.",
+    CustomerKeyMismatch: "The provided encryption parameters did not match the ones used originally.",
+}
+"""InvalidRequest, in these words. (Of a GET with another key, AWS is said to answer 403; ceph/s3-tests wants 400.)"""
+
 _FAILURES: tuple[tuple[type[FrostbyteError], str], ...] = (
     (Corrupt, "InternalError"),
     (UnknownKeyId, "InternalError"),
@@ -44,6 +64,11 @@ _EXTRA = {"part_number": "PartNumber", "size": "ProposedSize", "condition": "Con
 
 def translate(error: FrostbyteError, bucket: str, object_key: bytes, upload_id: str, version_id: str) -> S3Error:
     """What S3 says for it, with the names that AWS adds."""
+    if type(error) in _CUSTOMER_KEYS:
+        return S3Error("InvalidRequest", _CUSTOMER_KEYS[type(error)])
+    if isinstance(error, UnknownKeyId) and error.details.get("key_id", "").startswith(NAMED_PREFIX):
+        name = error.details["key_id"].removeprefix(NAMED_PREFIX)
+        return S3Error("KMS.NotFoundException", f"Key '{name}' does not exist")
     if not isinstance(error, Refused):
         return S3Error(next((code for kind, code in _FAILURES if isinstance(error, kind)), "InternalError"))
     code = REFUSAL_CODES.get(type(error).__name__, "InternalError")

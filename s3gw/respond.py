@@ -12,8 +12,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from s3gw.protocol.checksums import header_name
+from s3gw.protocol.encryption import SSE_S3_LINES
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.xml import DECLARATION, escape
+from storage.base.ids import NULL_VERSION_ID
 from storage.model import Checksum
 
 Message = MutableMapping[str, Any]
@@ -142,10 +144,17 @@ def format_error_headers(error: S3Error) -> Headers:
     return lines
 
 
-def format_written(version_id: str | None, checksum: Checksum | None, *, with_type: bool = True) -> Headers:
-    """What every write says of the outcome: encryption, version and checksum."""
-    lines: Headers = [(b"x-amz-server-side-encryption", b"AES256")]
-    if version_id is not None:
+def format_written(
+    version_id: str | None,
+    checksum: Checksum | None,
+    *,
+    with_type: bool = True,
+    encryption: Headers = SSE_S3_LINES,
+) -> Headers:
+    """What every write says of the outcome: encryption, version and checksum. A null version is not named, as AWS
+    has it: a suspended bucket answers like one that was never versioned."""
+    lines: Headers = [*encryption]
+    if version_id is not None and version_id != NULL_VERSION_ID:
         lines.append((b"x-amz-version-id", version_id.encode("ascii")))
     if checksum is not None:
         lines.append((header_name(checksum.algorithm).encode("ascii"), checksum.value.encode("ascii")))

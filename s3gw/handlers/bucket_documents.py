@@ -1,4 +1,4 @@
-"""Small documents of a bucket that are kept as they are put: tags, CORS, who pays, acceleration.
+"""Small documents of a bucket that are kept as they are put: tags, CORS, default encryption, who pays, acceleration.
 
 Source: Amazon S3 API Reference, the actions Get-, Put- and DeleteBucket… of these names. What is stored is the document
 in the form that a GET gives back, so that reading one costs nothing.
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from s3gw.call import Call, Response
+from s3gw.protocol.bucket_encryption import BucketEncryption, format_bucket_encryption, parse_bucket_encryption
 from s3gw.protocol.cors import format_cors, parse_cors
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.payment import (
@@ -44,6 +45,10 @@ def _plan_cors(body: bytes, _: str) -> bytes:
     return format_cors(parse_cors(body))
 
 
+def _plan_encryption(body: bytes, _: str) -> bytes:
+    return format_bucket_encryption(parse_bucket_encryption(body))
+
+
 def _plan_request_payment(body: bytes, _: str) -> bytes | None:
     payer = parse_request_payment(body)
     return None if payer == PAYER_DEFAULT else format_request_payment(payer)
@@ -56,6 +61,7 @@ def _plan_acceleration(body: bytes, bucket: str) -> bytes:
 _KINDS = {
     "tagging": _Kind(_plan_tagging, 204, "NoSuchTagSet"),
     "cors": _Kind(_plan_cors, 200, "NoSuchCORSConfiguration"),
+    "encryption": _Kind(_plan_encryption, absent=format_bucket_encryption(BucketEncryption())),
     "requestPayment": _Kind(_plan_request_payment, absent=format_request_payment(PAYER_DEFAULT)),
     "accelerate": _Kind(_plan_acceleration, absent=format_acceleration("")),
 }

@@ -23,11 +23,6 @@ _NOT_CONFIGURED = {
 
 _FIXED = {
     "policyStatus": ("PolicyStatus", "<IsPublic>false</IsPublic>"),
-    "encryption": (
-        "ServerSideEncryptionConfiguration",
-        "<Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm>"
-        "</ApplyServerSideEncryptionByDefault><BucketKeyEnabled>false</BucketKeyEnabled></Rule>",
-    ),
     "logging": ("BucketLoggingStatus", ""),
     "notification": ("NotificationConfiguration", ""),
     "abac": ("AbacStatus", "<Status>Disabled</Status>"),

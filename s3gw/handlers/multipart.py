@@ -11,10 +11,12 @@ from s3gw.protocol.checksums import (
     parse_requested_checksum,
 )
 from s3gw.protocol.documents import format_copied, format_upload_created
+from s3gw.protocol.encryption import choose_encryption, recall_encryption
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.part_list import parse_part_number
 from s3gw.protocol.ranges import parse_copy_range
 from s3gw.respond import XML_TYPE, Headers, format_written, quoted
+from s3gw.source import open_source
 from s3gw.version_lock import lock_attributes
 from storage.model import Upload, Versioning
 
@@ -24,15 +26,16 @@ PART_BYTES_MAX = 5 << 30
 async def create_multipart_upload(call: Call) -> Response:
     """A new upload that remembers the object's attributes and how its checksum will be made."""
     headers = call.headers
-    attributes = await lock_attributes(call, parse_attributes(headers), with_default=False)
+    encryption = choose_encryption(headers, call.bucket)
+    attributes = await lock_attributes(call, encryption.apply(parse_attributes(headers)), with_default=False)
     named = headers.get("x-amz-checksum-algorithm")
     algorithm, checksum_type = choose_upload_checksum(
         parse_algorithm(named) if named else None, headers.get("x-amz-checksum-type") or None
     )
     upload = await call.services.objects.create_upload(
-        call.bucket, call.object_key, call.user.canonical_id, attributes, algorithm, checksum_type
+        call.bucket, call.object_key, call.user.canonical_id, attributes, algorithm, checksum_type, encryption.seal
     )
-    lines: Headers = [XML_TYPE, *format_written(None, None)]
+    lines: Headers = [XML_TYPE, *format_written(None, None, encryption=encryption.lines)]
     if algorithm is not None and checksum_type is not None:
         lines.append((b"x-amz-checksum-algorithm", algorithm.encode("ascii")))
         lines.append((b"x-amz-checksum-type", checksum_type.encode("ascii")))
@@ -45,10 +48,12 @@ async def upload_part(call: Call) -> Response:
     refuse_unsupported(call.headers)
     upload = await _read_upload(call)
     _check_algorithm(call, upload)
+    encryption = recall_encryption(upload.attributes.sse, call.headers, call.bucket)
     body = call.open_body(upload.checksum_algorithm or DEFAULT_ALGORITHM)
-    part = await call.services.objects.put_part(call.bucket, upload, part_number, body)
+    part = await call.services.objects.put_part(call.bucket, upload, part_number, body, encryption.seal)
     checksum = body.confirmed or part.checksum
-    return Response(200, [(b"etag", quoted(part.etag)), *format_written(None, checksum, with_type=False)])
+    lines = format_written(None, checksum, with_type=False, encryption=encryption.lines)
+    return Response(200, [(b"etag", quoted(part.etag)), *lines])
 
 
 async def upload_part_copy(call: Call) -> Response:
@@ -56,15 +61,16 @@ async def upload_part_copy(call: Call) -> Response:
     part_number = parse_part_number(call.query.get("partNumber", ""))
     refuse_unsupported(call.headers)
     upload = await _read_upload(call)
-    source = await call.open_copy_source()
+    encryption = recall_encryption(upload.attributes.sse, call.headers, call.bucket)
+    source = await open_source(call)
     size = source.version.size
     header = call.headers.get("x-amz-copy-source-range")
     byte_range = parse_copy_range(header, size) if header else None
     start, end = byte_range or (0, size)
     if end - start > PART_BYTES_MAX:
         raise S3Error("EntityTooLarge", ProposedSize=str(end - start), MaxSizeAllowed=str(PART_BYTES_MAX))
-    part = await call.services.objects.copy_part(source, byte_range, call.bucket, upload, part_number)
-    lines: Headers = [XML_TYPE, *format_written(None, None)]
+    part = await call.services.objects.copy_part(source, byte_range, call.bucket, upload, part_number, encryption.seal)
+    lines: Headers = [XML_TYPE, *format_written(None, None, encryption=encryption.lines)]
     if source.bucket.versioning is not Versioning.UNVERSIONED:
         lines.append((b"x-amz-copy-source-version-id", source.version.version_id.encode("ascii")))
     return Response(200, lines, format_copied("CopyPartResult", part.etag, part.last_modified_ms, part.checksum))

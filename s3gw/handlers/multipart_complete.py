@@ -7,7 +7,7 @@ early. A retry of a completed upload gets the same answer again.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import msgspec
@@ -16,6 +16,7 @@ from s3gw.call import Call, Response
 from s3gw.protocol.checksums import DEFAULT_ALGORITHM, parse_requested_checksum
 from s3gw.protocol.conditions import parse_write_conditions
 from s3gw.protocol.documents import format_upload_completed
+from s3gw.protocol.encryption import CUSTOMER, format_encryption, parse_customer_key
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.list_page import PART_NUMBER_MAX
 from s3gw.protocol.part_list import (
@@ -28,7 +29,7 @@ from s3gw.protocol.part_list import (
 )
 from s3gw.respond import XML_TYPE, format_written
 from s3gw.version_lock import lock_completed
-from storage.base.errors import NoSuchKey, NoSuchUpload, NoSuchVersion
+from storage.base.errors import CustomerKeyMissing, NoSuchKey, NoSuchUpload, NoSuchVersion
 from storage.model import Checksum, ChecksumAlgorithm, ChecksumType, PartInfo, Upload
 
 OBJECT_BYTES_MAX = 50 << 40
@@ -38,10 +39,11 @@ async def complete_multipart_upload(call: Call) -> Response:
     """Make the listed parts the object."""
     upload_id = call.query["uploadId"]
     conditions = parse_write_conditions(call.headers)
+    customer_key = parse_customer_key(call.headers)
     listed = parse_part_list(await call.read_document(checksum_is_of_object=True))
     objects = call.services.objects
     try:
-        page = await objects.list_parts(call.bucket, call.object_key, upload_id, 0, PART_NUMBER_MAX)
+        page = await objects.list_parts(call.bucket, call.object_key, upload_id, 0, PART_NUMBER_MAX, customer_key)
     except NoSuchUpload:
         answer = await _answer_again(call, upload_id, listed)
         if answer is None:
@@ -50,6 +52,8 @@ async def complete_multipart_upload(call: Call) -> Response:
     upload = page.upload
     if upload.checksum_algorithm is None:
         listed = drop_other_checksums(listed, DEFAULT_ALGORITHM)
+    elif upload.attributes.sse.get("mode") == CUSTOMER and customer_key is None:
+        raise CustomerKeyMissing  # the checksum that was asked for cannot be told without it
     required = upload.checksum_algorithm if upload.checksum_type is ChecksumType.COMPOSITE else None
     parts = choose_parts(listed, {part.part_number: part for part in page.parts}, upload_id, required)
     _check_size(call, sum(part.size for part in parts))
@@ -57,8 +61,8 @@ async def complete_multipart_upload(call: Call) -> Response:
     _check_checksum(call, upload, checksum)
     attributes = lock_completed(call, msgspec.structs.replace(upload.attributes, checksum=checksum))
     etag = combine_etags([part.etag for part in parts])
-    committed = await objects.complete_upload(call.bucket, upload, parts, etag, attributes, conditions)
-    return _answer(call, committed.version_id, committed.etag, checksum)
+    committed = await objects.complete_upload(call.bucket, upload, parts, etag, attributes, conditions, customer_key)
+    return _answer(call, committed.version_id, committed.etag, checksum, attributes.sse)
 
 
 async def _answer_again(call: Call, upload_id: str, listed: Sequence[ListedPart]) -> Response | None:
@@ -70,12 +74,15 @@ async def _answer_again(call: Call, upload_id: str, listed: Sequence[ListedPart]
             return None
     except ValueError:
         return None
-    checksum = None
-    with contextlib.suppress(NoSuchKey, NoSuchVersion):  # deleted since; it was completed all the same
+    checksum: Checksum | None = None
+    sse: Mapping[str, str] = {}
+    with contextlib.suppress(NoSuchKey, NoSuchVersion, CustomerKeyMissing):  # deleted since; it was completed all along
         version = (await objects.head(call.bucket, call.object_key, completed.version_id)).version
         if version.etag == completed.etag and version.last_modified_ms == completed.last_modified_ms:
+            if sse := version.attributes.sse:
+                version = objects.unlock(call.bucket, version, parse_customer_key(call.headers))
             checksum = version.attributes.checksum
-    return _answer(call, completed.version_id, completed.etag, checksum)
+    return _answer(call, completed.version_id, completed.etag, checksum, sse)
 
 
 def _combine(upload: Upload, parts: Sequence[PartInfo]) -> Checksum | None:
@@ -124,10 +131,12 @@ def _find_whole_checksum(call: Call) -> tuple[str | None, ChecksumAlgorithm | No
     return (requested.value, requested.algorithm) if requested else (None, None)
 
 
-def _answer(call: Call, version_id: str | None, etag: str, checksum: Checksum | None) -> Response:
+def _answer(
+    call: Call, version_id: str | None, etag: str, checksum: Checksum | None, sse: Mapping[str, str]
+) -> Response:
     host = call.raw.host.decode("latin-1")
     path = f"{call.bucket.name}/{quote(call.object_key, safe='/~')}"
     document = format_upload_completed(
         f"{call.scheme}://{host}/{path}", call.bucket.name, call.object_key, etag, checksum
     )
-    return Response(200, [XML_TYPE, *format_written(version_id, None)], document)
+    return Response(200, [XML_TYPE, *format_written(version_id, None, encryption=format_encryption(sse))], document)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from s3gw.call import Call, Response
 from s3gw.protocol.documents import format_parts, format_uploads
+from s3gw.protocol.encryption import parse_customer_key
 from s3gw.protocol.list_page import parse_list_parts, parse_list_uploads
 from s3gw.respond import XML_TYPE
 from storage.metadata.interface import PartPage, UploadPage
@@ -32,7 +33,10 @@ async def list_parts(call: Call) -> Response:
     query = parse_list_parts(call.query)
     objects, upload_id = call.services.objects, call.query["uploadId"]
     if query.max_parts:
-        page = await objects.list_parts(call.bucket, call.object_key, upload_id, query.after, query.max_parts)
+        customer_key = parse_customer_key(call.headers)
+        page = await objects.list_parts(
+            call.bucket, call.object_key, upload_id, query.after, query.max_parts, customer_key
+        )
     else:
         page = PartPage(await objects.read_upload(call.bucket, call.object_key, upload_id), (), None)
     owners = await call.find_owner_names({page.upload.owner_id})

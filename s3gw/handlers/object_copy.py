@@ -15,9 +15,11 @@ from s3gw.protocol.checksums import DEFAULT_ALGORITHM, parse_algorithm
 from s3gw.protocol.conditions import parse_write_conditions
 from s3gw.protocol.copy_source import COPY_BYTES_MAX, parse_directive
 from s3gw.protocol.documents import format_copied
+from s3gw.protocol.encryption import Encryption, choose_encryption
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.tags import parse_tags
 from s3gw.respond import XML_TYPE, Headers, format_written
+from s3gw.source import open_source
 from s3gw.version_lock import lock_attributes
 from storage.base.errors import SourceChanged
 from storage.model import Attributes, Version, Versioning
@@ -25,26 +27,32 @@ from storage.model import Attributes, Version, Versioning
 SOURCE_READS_MAX = 3
 """times the source is read anew when it was replaced under the copy"""
 
-_CHANGES = ("x-amz-storage-class", "x-amz-website-redirect-location", "x-amz-server-side-encryption")
+_CHANGES = (
+    "x-amz-storage-class",
+    "x-amz-website-redirect-location",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-customer-algorithm",
+)
 
 
 async def copy_object(call: Call) -> Response:
     """Copy the source's bytes, with its attributes or with those of the request."""
     replace = parse_directive(call.headers, "x-amz-metadata-directive")
     refuse_unsupported(call.headers)
+    encryption = choose_encryption(call.headers, call.bucket)
     for attempt in range(1, SOURCE_READS_MAX + 1):
-        source = await call.open_copy_source()
+        source = await open_source(call)
         try:
-            result = await _copy(call, source, replace)
+            result = await _copy(call, source, replace, encryption)
         except SourceChanged:
             if attempt == SOURCE_READS_MAX:
                 raise
             continue
-        return _answer(call, source, result)
+        return _answer(source, result, encryption)
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _copy(call: Call, source: CopySource, replace: bool) -> PutResult:
+async def _copy(call: Call, source: CopySource, replace: bool, encryption: Encryption) -> PutResult:
     version = source.version
     if version.size > COPY_BYTES_MAX:
         raise S3Error(
@@ -54,8 +62,9 @@ async def _copy(call: Call, source: CopySource, replace: bool) -> PutResult:
     _check_self_copy(call, source, replace)
     named, stored = call.headers.get("x-amz-checksum-algorithm"), version.attributes.checksum
     algorithm = parse_algorithm(named) if named else stored.algorithm if stored else DEFAULT_ALGORITHM
-    attributes = await lock_attributes(call, _plan_attributes(call, version, replace))
-    request = PutRequest(call.user.canonical_id, attributes, parse_write_conditions(call.headers))
+    attributes = await lock_attributes(call, encryption.apply(_plan_attributes(call, version, replace)))
+    conditions = parse_write_conditions(call.headers)
+    request = PutRequest(call.user.canonical_id, attributes, conditions, encryption.seal)
     return await call.services.objects.copy(source, call.bucket, call.object_key, request, algorithm)
 
 
@@ -87,9 +96,9 @@ def _plan_attributes(call: Call, version: Version, replace: bool) -> Attributes:
     )
 
 
-def _answer(call: Call, source: CopySource, result: PutResult) -> Response:
+def _answer(source: CopySource, result: PutResult, encryption: Encryption) -> Response:
     committed = result.committed
-    headers: Headers = [XML_TYPE, *format_written(committed.version_id, None)]
+    headers: Headers = [XML_TYPE, *format_written(committed.version_id, None, encryption=encryption.lines)]
     if source.bucket.versioning is not Versioning.UNVERSIONED:
         headers.append((b"x-amz-copy-source-version-id", source.version.version_id.encode("ascii")))
     document = format_copied("CopyObjectResult", committed.etag, committed.last_modified_ms, result.checksum)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from cluster.objectstore import ObjectReading
+from cluster.objectstore import ObjectReading, Seal
 from s3gw.call import Call, Response
 from s3gw.protocol.attributes import format_attributes, parse_response_overrides
 from s3gw.protocol.conditions import Verdict, evaluate_if_range, evaluate_read
 from s3gw.protocol.dates import format_http_date
+from s3gw.protocol.encryption import format_encryption, parse_customer_key, parse_read_key
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.object_lock import format_lock_headers
 from s3gw.protocol.part_list import parse_part_number
@@ -29,27 +30,31 @@ _KEPT_IN_304 = (b"cache-control", b"expires")
 async def get_object(call: Call) -> Response | None:
     """The bytes of a version, of a range or of a part. None: sent already."""
     byte_range, part_number = _parse_selection(call)
-    version_id = find_version_id(call.query)
+    version_id, customer_key = find_version_id(call.query), parse_read_key(call.headers)
     open_version = call.services.objects.open
     try:
-        async with open_version(call.bucket, call.object_key, version_id, byte_range, part_number) as reading:
+        async with open_version(
+            call.bucket, call.object_key, version_id, byte_range, part_number, customer_key
+        ) as reading:
             if not _is_range_stale(call, reading, byte_range):
                 return await _answer(call, reading, byte_range, part_number)
     except InvalidPart:
         raise S3Error("InvalidPartNumber", PartNumberRequested=str(part_number)) from None
-    async with open_version(call.bucket, call.object_key, version_id, None, None) as reading:
+    async with open_version(call.bucket, call.object_key, version_id, None, None, customer_key) as reading:
         return await _answer(call, reading, None, None)
 
 
 async def head_object(call: Call) -> Response:
     """What GET would answer, without the bytes."""
     byte_range, part_number = _parse_selection(call)
+    customer_key = parse_read_key(call.headers)
+    objects = call.services.objects
     try:
-        reading = await call.services.objects.head(
-            call.bucket, call.object_key, find_version_id(call.query), part_number
-        )
+        reading = await objects.head(call.bucket, call.object_key, find_version_id(call.query), part_number)
     except InvalidPart:
         raise S3Error("InvalidPartNumber", PartNumberRequested=str(part_number)) from None
+    if customer_key is not None or reading.version.attributes.sse:
+        reading.version = objects.unlock(call.bucket, reading.version, customer_key)
     if _is_range_stale(call, reading, byte_range):
         byte_range = None
     refused = _evaluate(call, reading)
@@ -146,7 +151,8 @@ def _describe(
     end = reading.end if end is None else end
     headers = _identify(call, version)
     headers.append((b"accept-ranges", b"bytes"))
-    headers.append((b"x-amz-server-side-encryption", b"AES256"))
+    sse = version.attributes.sse
+    headers += format_encryption(sse, Seal(customer_key=parse_customer_key(call.headers)) if sse else None)
     headers += format_attributes(version.attributes)
     headers += format_lock_headers(version.attributes.lock)
     status = 200

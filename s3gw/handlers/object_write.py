@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from s3gw.call import Call, Response
-from s3gw.put_request import plan_put
-from s3gw.respond import format_written, quoted
+from s3gw.put_request import format_put, plan_put
+from s3gw.respond import quoted
 
 
 async def put_object(call: Call) -> Response:
@@ -13,4 +13,4 @@ async def put_object(call: Call) -> Response:
     request = await plan_put(call, body.proves_itself)
     result = await call.services.objects.put(call.bucket, call.object_key, body, request)
     headers = [(b"etag", quoted(result.committed.etag))]
-    return Response(200, headers + format_written(result.committed.version_id, result.checksum))
+    return Response(200, headers + format_put(call, request, result))

@@ -44,7 +44,6 @@ _GRANTS = (
     "x-amz-grant-write",
     "x-amz-grant-write-acp",
 )
-_CUSTOMER_KEYS = ("x-amz-server-side-encryption-customer-algorithm", "x-amz-server-side-encryption-customer-key")
 _OWNER_ACLS = frozenset({"private", "bucket-owner-full-control", "bucket-owner-read"})
 _OTHER_ACLS = frozenset(
     {"public-read", "public-read-write", "authenticated-read", "aws-exec-read", "log-delivery-write"}
@@ -144,18 +143,6 @@ def parse_storage_class(headers: Mapping[str, str]) -> str:
 def refuse_unsupported(headers: Mapping[str, str]) -> None:
     """NotImplemented (or what AWS says) for a header whose meaning would be lost; empty ones are ignored."""
     refuse_access_lists(headers)
-    if any(headers.get(name) for name in _CUSTOMER_KEYS):
-        raise S3Error("NotImplemented", Header=_CUSTOMER_KEYS[0])
-    encryption = headers.get("x-amz-server-side-encryption")
-    if encryption and encryption != "AES256":
-        if encryption in ("aws:kms", "aws:kms:dsse", "aws:fsx"):
-            raise S3Error("NotImplemented", Header="x-amz-server-side-encryption")
-        raise S3Error(
-            "InvalidArgument",
-            "The encryption method specified is not supported",
-            ArgumentName="x-amz-server-side-encryption",
-            ArgumentValue=encryption,
-        )
 
 
 def refuse_access_lists(headers: Mapping[str, str]) -> None:

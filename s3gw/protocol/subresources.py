@@ -74,7 +74,11 @@ BUCKET_SUBRESOURCES: dict[str, Methods] = {
         "DELETE": Rule(Operation.DELETE_BUCKET_LIFECYCLE, "s3:PutLifecycleConfiguration"),
     },
     "website": _absent_setting("s3:GetBucketWebsite", "s3:PutBucketWebsite"),
-    "encryption": _bucket_setting("s3:GetEncryptionConfiguration", "s3:PutEncryptionConfiguration"),
+    "encryption": {
+        "GET": Rule(Operation.GET_BUCKET_ENCRYPTION, "s3:GetEncryptionConfiguration"),
+        "PUT": Rule(Operation.PUT_BUCKET_ENCRYPTION, "s3:PutEncryptionConfiguration"),
+        "DELETE": Rule(Operation.DELETE_BUCKET_ENCRYPTION, "s3:PutEncryptionConfiguration"),
+    },
     "publicAccessBlock": _bucket_setting("s3:GetBucketPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
     "ownershipControls": _bucket_setting("s3:GetBucketOwnershipControls", "s3:PutBucketOwnershipControls"),
     "object-lock": {

@@ -15,10 +15,11 @@ import msgspec
 
 from cluster.body import Body
 from cluster.directory import Credential
-from cluster.objectstore import CopySource, PutRequest, PutResult
+from cluster.objectstore import CopySource, PutRequest, PutResult, Seal
 from s3gw.protocol.checksums import DEFAULT_ALGORITHM, encode_digest, new_hasher
 from storage.base import errors
 from storage.base.clock import Clock
+from storage.crypto.customer import CustomerKey
 from storage.metadata.commands import Conditions, Deleted, DeleteTarget, VersionCommitted
 from storage.metadata.interface import CompletedUpload, HeadEntry, HeadPage, PartPage, UploadPage
 from storage.model import (
@@ -37,6 +38,7 @@ from storage.model import (
 )
 
 BLOCK_BYTES = 64 * 1024
+SEALS_NOTHING = "what is asked to be sealed is tested over the real doors"
 
 
 class MemoryDirectory:
@@ -204,8 +206,11 @@ class MemoryObjectStore:
         version_id: str | None = None,
         byte_range: ByteRange | None = None,
         part_number: int | None = None,
+        customer_key: CustomerKey | None = None,
     ) -> AsyncIterator[MemoryReading]:
-        """A read with its body."""
+        """A read with its body. Nothing is sealed here, so no key fits."""
+        if customer_key is not None:
+            raise errors.CustomerKeyNotApplicable
         yield self._read(bucket, object_key, version_id, byte_range, part_number)
 
     async def copy(
@@ -346,8 +351,10 @@ class MemoryObjectStore:
         attributes: Attributes,
         algorithm: ChecksumAlgorithm | None,
         checksum_type: ChecksumType | None,
+        seal: Seal | None = None,
     ) -> Upload:
         """A new upload."""
+        assert seal is None, SEALS_NOTHING
         upload = Upload(
             f"{self._clock.now_ms():012x}{secrets.token_hex(16)}",
             bucket.bucket_id,
@@ -365,16 +372,26 @@ class MemoryObjectStore:
         """NoSuchUpload."""
         return self._open_upload(bucket, object_key, upload_id).upload
 
-    async def put_part(self, bucket: Bucket, upload: Upload, part_number: int, body: Body) -> PartInfo:
+    async def put_part(
+        self, bucket: Bucket, upload: Upload, part_number: int, body: Body, seal: Seal | None = None
+    ) -> PartInfo:
         """Take the whole part."""
+        assert seal is None, SEALS_NOTHING
         data = b"".join([block async for block in body])
         digests = await body.finish()
         return self._put_part(bucket, upload, part_number, data, digests.checksum)
 
     async def copy_part(
-        self, source: CopySource, byte_range: tuple[int, int] | None, bucket: Bucket, upload: Upload, part_number: int
+        self,
+        source: CopySource,
+        byte_range: tuple[int, int] | None,
+        bucket: Bucket,
+        upload: Upload,
+        part_number: int,
+        seal: Seal | None = None,
     ) -> PartInfo:
         """A part from an object."""
+        assert seal is None, SEALS_NOTHING
         data = self._find(source.bucket, source.version.object_key, source.version.version_id).body
         if byte_range is not None:
             data = data[byte_range[0] : byte_range[1]]
@@ -389,8 +406,10 @@ class MemoryObjectStore:
         etag: str,
         attributes: Attributes,
         conditions: Conditions,
+        customer_key: CustomerKey | None = None,
     ) -> VersionCommitted:
         """Make the parts a version."""
+        assert customer_key is None, SEALS_NOTHING
         opened = self._open_upload(bucket, upload.object_key, upload.upload_id)
         for part in parts:
             if part.part_number not in opened.parts or opened.parts[part.part_number][0] != part:
@@ -415,8 +434,17 @@ class MemoryObjectStore:
         self._open_upload(bucket, object_key, upload_id)
         del self._uploads[bucket.bucket_id, object_key, upload_id]
 
-    async def list_parts(self, bucket: Bucket, object_key: bytes, upload_id: str, after: int, limit: int) -> PartPage:
+    async def list_parts(
+        self,
+        bucket: Bucket,
+        object_key: bytes,
+        upload_id: str,
+        after: int,
+        limit: int,
+        customer_key: CustomerKey | None = None,
+    ) -> PartPage:
         """By number."""
+        assert customer_key is None, SEALS_NOTHING
         opened = self._open_upload(bucket, object_key, upload_id)
         found = [info for number, (info, _) in sorted(opened.parts.items()) if number > after]
         more = len(found) > limit

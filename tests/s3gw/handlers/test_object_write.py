@@ -114,7 +114,7 @@ MD5 = base64.b64encode(hashlib.md5(b"x").digest()).decode()
         ({"x-amz-storage-class": "LUKEWARM"}, "InvalidStorageClass", 400),
         ({"x-amz-meta-a": "b" * 2048}, "MetadataTooLarge", 400),
         ({"x-amz-acl": "public-read"}, "NotImplemented", 501),
-        ({"x-amz-server-side-encryption": "aws:kms"}, "NotImplemented", 501),
+        ({"x-amz-server-side-encryption": "AES128"}, "InvalidArgument", 400),
         ({"If-Match": '"a", "b"'}, "NotImplemented", 501),
         ({"x-amz-tagging": "=x"}, "InvalidTag", 400),
     ],
