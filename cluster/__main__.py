@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvloop
 
+from cluster.maintenance.lifecycle_worker import LifecycleWorker
 from cluster.maintenance.sweeper import Sweeper
 from cluster.nodes import NodePool
 from cluster.registry.app import MasterApp
@@ -75,9 +76,11 @@ def build_jobs(
 ) -> list[BackgroundLoop]:
     """Everything that the master does by itself; status shows them in this order."""
     sweeper = Sweeper(metadata, nodes, lambda: registry.cluster_map, clock, make_sweep_settings(config.maintenance))
+    lifecycle = LifecycleWorker(metadata, clock, config.maintenance.lifecycle_day_s)
     return [
         BackgroundLoop("registry tick", config.timing.tick_interval_s, registry.tick),
         BackgroundLoop("sweep", config.maintenance.sweep_interval_s, sweeper.run),
+        BackgroundLoop("lifecycle", lifecycle.interval_s, lifecycle.run),
     ]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from cluster.maintenance.lifecycle_rules import CALENDAR_DAY_S
 from cluster.redundancy import REPLICAS_MAX
 from storage.base.address import Address, parse_address
 from storage.base.errors import FrostbyteError
@@ -85,6 +86,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """the youngest age at which a chunk that nothing references is set aside"""
     quarantine_s: float = 86400.0
     """how long what was set aside is kept"""
+    lifecycle_day_s: float = CALENDAR_DAY_S
+    """how long a day of lifecycle rules lasts; shorter ones are for tests"""
 
     @property
     def home(self) -> Path:
@@ -142,7 +145,7 @@ def load_config(file: Path | None, flags: Mapping[str, Any], environment: Mappin
 
 
 _LISTEN = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s\[\]:]+)):(?P<port>[0-9]{1,5})\Z")
-_ENVIRONMENT_FIELDS = frozenset({"data", "listen", "region", "replicas", "datanodes", "workers", "zone"})
+_ENVIRONMENT_FIELDS = frozenset({"data", "listen", "region", "replicas", "datanodes", "workers", "zone", "lifecycle_day_s"})
 
 
 def _read_file(file: Path) -> dict[str, Any]:

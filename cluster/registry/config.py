@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.maintenance.lifecycle_rules import CALENDAR_DAY_S
 from cluster.maintenance.sweep import SweepSettings
 from cluster.redundancy import Redundancy, parse_redundancy, require_available
 from cluster.registry.state import Timing
@@ -54,6 +55,8 @@ class MaintenanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """the youngest age at which a chunk that nothing references is set aside"""
     quarantine_s: float = 86_400.0
     """how long what was set aside is kept"""
+    lifecycle_day_s: float = CALENDAR_DAY_S
+    """how long a day of lifecycle rules lasts; shorter ones are for tests"""
 
 
 class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

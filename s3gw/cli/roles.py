@@ -118,6 +118,7 @@ def describe_master(home: Home) -> dict[str, Any]:
             "sweep_interval_s": config.sweep_interval_s,
             "orphan_age_s": config.orphan_age_s,
             "quarantine_s": config.quarantine_s,
+            "lifecycle_day_s": config.lifecycle_day_s,
         },
     }
 
