@@ -145,7 +145,9 @@ def load_config(file: Path | None, flags: Mapping[str, Any], environment: Mappin
 
 
 _LISTEN = re.compile(r"(?:\[(?P<bracketed>[0-9A-Fa-f:.]+)\]|(?P<host>[^\s\[\]:]+)):(?P<port>[0-9]{1,5})\Z")
-_ENVIRONMENT_FIELDS = frozenset({"data", "listen", "region", "replicas", "datanodes", "workers", "zone", "lifecycle_day_s"})
+_ENVIRONMENT_FIELDS = frozenset(
+    {"data", "listen", "region", "replicas", "datanodes", "workers", "zone", "lifecycle_day_s"}
+)
 
 
 def _read_file(file: Path) -> dict[str, Any]:
