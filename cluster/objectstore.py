@@ -78,10 +78,11 @@ class PutRequest(NamedTuple):
 
 
 class PutResult(NamedTuple):
-    """The committed version and what was stored of its checksum."""
+    """The committed version, what was stored of its checksum, and how many bytes it has."""
 
     committed: VersionCommitted
     checksum: Checksum | None
+    size: int
 
 
 class CopySource(NamedTuple):
@@ -380,7 +381,7 @@ class ObjectStore:
                 conditions=request.conditions,
             )
         )
-        return PutResult(committed, digests.checksum)
+        return PutResult(committed, digests.checksum, size)
 
     async def _share(
         self, version: Version, extents: Sequence[Extent], bucket: Bucket, object_key: bytes, request: PutRequest
@@ -399,7 +400,7 @@ class ObjectStore:
                 conditions=request.conditions,
             )
         )
-        return PutResult(committed, checksum)
+        return PutResult(committed, checksum, version.size)
 
     def _may_share(
         self,

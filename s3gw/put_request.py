@@ -7,6 +7,7 @@ from s3gw.call import Call
 from s3gw.protocol.attributes import parse_attributes
 from s3gw.protocol.conditions import parse_write_conditions
 from s3gw.protocol.encryption import CONTEXT, SSE_S3_LINES, choose_encryption, format_encryption
+from s3gw.protocol.lifecycle_answers import format_expiration
 from s3gw.respond import Headers, format_written
 from s3gw.version_lock import lock_attributes, require_proof
 
@@ -24,4 +25,8 @@ def format_put(call: Call, request: PutRequest, result: PutResult) -> Headers:
     encryption = SSE_S3_LINES
     if request.attributes.sse:
         encryption = format_encryption(request.attributes.sse, request.seal, call.headers.get(CONTEXT, ""))
-    return format_written(result.committed.version_id, result.checksum, encryption=encryption)
+    lines = format_written(result.committed.version_id, result.checksum, encryption=encryption)
+    if call.bucket.settings:
+        tags, written_ms = request.attributes.tags, result.committed.last_modified_ms
+        lines += format_expiration(call.bucket, call.object_key, result.size, tags, written_ms)
+    return lines

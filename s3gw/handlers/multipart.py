@@ -13,6 +13,7 @@ from s3gw.protocol.checksums import (
 from s3gw.protocol.documents import format_copied, format_upload_created
 from s3gw.protocol.encryption import choose_encryption, recall_encryption
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.lifecycle_answers import format_abortion
 from s3gw.protocol.part_list import parse_part_number
 from s3gw.protocol.ranges import parse_copy_range
 from s3gw.respond import XML_TYPE, Headers, format_written, quoted
@@ -39,6 +40,7 @@ async def create_multipart_upload(call: Call) -> Response:
     if algorithm is not None and checksum_type is not None:
         lines.append((b"x-amz-checksum-algorithm", algorithm.encode("ascii")))
         lines.append((b"x-amz-checksum-type", checksum_type.encode("ascii")))
+    lines += format_abortion(call.bucket, call.object_key, upload.initiated_ms)
     return Response(200, lines, format_upload_created(call.bucket.name, call.object_key, upload.upload_id))
 
 

@@ -18,6 +18,7 @@ from s3gw.protocol.conditions import parse_write_conditions
 from s3gw.protocol.documents import format_upload_completed
 from s3gw.protocol.encryption import CUSTOMER, format_encryption, parse_customer_key
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.lifecycle_answers import format_expiration
 from s3gw.protocol.list_page import PART_NUMBER_MAX
 from s3gw.protocol.part_list import (
     ListedPart,
@@ -62,7 +63,18 @@ async def complete_multipart_upload(call: Call) -> Response:
     attributes = lock_completed(call, msgspec.structs.replace(upload.attributes, checksum=checksum))
     etag = combine_etags([part.etag for part in parts])
     committed = await objects.complete_upload(call.bucket, upload, parts, etag, attributes, conditions, customer_key)
-    return _answer(call, committed.version_id, committed.etag, checksum, attributes.sse)
+    answer = _answer(call, committed.version_id, committed.etag, checksum, attributes.sse)
+    if call.bucket.settings:
+        answer.headers.extend(
+            format_expiration(
+                call.bucket,
+                call.object_key,
+                sum(part.size for part in parts),
+                attributes.tags,
+                committed.last_modified_ms,
+            )
+        )
+    return answer
 
 
 async def _answer_again(call: Call, upload_id: str, listed: Sequence[ListedPart]) -> Response | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from s3gw.call import Call, Response
 from s3gw.protocol.documents import format_parts, format_uploads
 from s3gw.protocol.encryption import parse_customer_key
+from s3gw.protocol.lifecycle_answers import format_abortion
 from s3gw.protocol.list_page import parse_list_parts, parse_list_uploads
 from s3gw.respond import XML_TYPE
 from storage.metadata.interface import PartPage, UploadPage
@@ -40,4 +41,5 @@ async def list_parts(call: Call) -> Response:
     else:
         page = PartPage(await objects.read_upload(call.bucket, call.object_key, upload_id), (), None)
     owners = await call.find_owner_names({page.upload.owner_id})
-    return Response(200, [XML_TYPE], format_parts(call.bucket.name, query, page, owners))
+    headers = [XML_TYPE, *format_abortion(call.bucket, call.object_key, page.upload.initiated_ms)]
+    return Response(200, headers, format_parts(call.bucket.name, query, page, owners))

@@ -17,6 +17,7 @@ from s3gw.protocol.copy_source import COPY_BYTES_MAX, parse_directive
 from s3gw.protocol.documents import format_copied
 from s3gw.protocol.encryption import Encryption, choose_encryption
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.lifecycle_answers import format_expiration
 from s3gw.protocol.tags import parse_tags
 from s3gw.respond import XML_TYPE, Headers, format_written
 from s3gw.source import open_source
@@ -48,7 +49,7 @@ async def copy_object(call: Call) -> Response:
             if attempt == SOURCE_READS_MAX:
                 raise
             continue
-        return _answer(source, result, encryption)
+        return _answer(call, source, result, encryption, replace)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -96,9 +97,12 @@ def _plan_attributes(call: Call, version: Version, replace: bool) -> Attributes:
     )
 
 
-def _answer(source: CopySource, result: PutResult, encryption: Encryption) -> Response:
+def _answer(call: Call, source: CopySource, result: PutResult, encryption: Encryption, replace: bool) -> Response:
     committed = result.committed
     headers: Headers = [XML_TYPE, *format_written(committed.version_id, None, encryption=encryption.lines)]
+    if call.bucket.settings:
+        tags = _plan_attributes(call, source.version, replace).tags
+        headers += format_expiration(call.bucket, call.object_key, result.size, tags, committed.last_modified_ms)
     if source.bucket.versioning is not Versioning.UNVERSIONED:
         headers.append((b"x-amz-copy-source-version-id", source.version.version_id.encode("ascii")))
     document = format_copied("CopyObjectResult", committed.etag, committed.last_modified_ms, result.checksum)

@@ -15,6 +15,7 @@ from s3gw.protocol.conditions import Verdict, evaluate_if_range, evaluate_read
 from s3gw.protocol.dates import format_http_date
 from s3gw.protocol.encryption import format_encryption, parse_customer_key, parse_read_key
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.lifecycle_answers import format_expiration
 from s3gw.protocol.object_lock import format_lock_headers
 from s3gw.protocol.part_list import parse_part_number
 from s3gw.protocol.ranges import format_content_range, parse_range
@@ -155,6 +156,9 @@ def _describe(
     headers += format_encryption(sse, Seal(customer_key=parse_customer_key(call.headers)) if sse else None)
     headers += format_attributes(version.attributes)
     headers += format_lock_headers(version.attributes.lock)
+    if call.bucket.settings and reading.is_current:
+        tags, written_ms = version.attributes.tags, version.last_modified_ms
+        headers += format_expiration(call.bucket, version.object_key, version.size, tags, written_ms)
     status = 200
     if ranged or part_number is not None:
         status = 206

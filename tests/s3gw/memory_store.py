@@ -288,7 +288,7 @@ class MemoryObjectStore:
         kept.append(_Stored(version, data, part_sizes or []))
         shown = None if bucket.versioning is Versioning.UNVERSIONED else version.version_id
         committed = VersionCommitted(shown, version.last_modified_ms, etag)
-        return PutResult(committed, request.attributes.checksum)
+        return PutResult(committed, request.attributes.checksum, len(data))
 
     def _delete(self, bucket: Bucket, target: DeleteTarget) -> Deleted:
         kept = self._versions.setdefault(bucket.bucket_id, {}).setdefault(target.object_key, [])
