@@ -1,7 +1,11 @@
 """`python -m cluster --config FILE`: the master. It keeps the registry of datanodes and runs the maintenance jobs.
 
-SIGTERM and SIGINT drain: waiting polls are answered, the jobs stop between two steps, and it exits 0. It holds nothing
-that is not recorded, so a kill -9 costs only the time until it is started again: gateways keep their last map.
+Of several masters one is active, as long as it keeps a lease in the records (leadership.py); the others stand by: they
+answer who is active, and nothing else.
+
+SIGTERM and SIGINT drain: waiting polls are answered, the jobs stop between two steps, the lease is released, and it
+exits 0. It holds nothing that is not recorded, so a kill -9 costs only the time until it is started again or another
+one takes over: gateways keep their last map.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -28,7 +33,9 @@ from cluster.registry.config import (
     make_sweep_settings,
     make_timing,
 )
+from cluster.registry.leadership import Leadership
 from cluster.registry.registry import Registry
+from storage.base.address import Address
 from storage.base.background import BackgroundLoop
 from storage.base.clock import Clock, SystemClock
 from storage.base.core_dumps import forbid_core_dumps
@@ -51,24 +58,49 @@ async def run_master(config: MasterConfig, stop: asyncio.Event) -> None:
         metadata = await open_metadata(config.metadata)
         opened.push_async_callback(metadata.close)
         registry = Registry(config.cluster_id, metadata, clock, make_timing(config.timing))
-        await registry.load()
         nodes = NodePool(internal_key, clock, make_connect(internal_key, config.tls_ca or None))
         opened.push_async_callback(nodes.close)
         jobs = build_jobs(config, registry, metadata, nodes, clock)
-        app = MasterApp(registry, internal_key, lambda: [job.status for job in jobs])
-        for job in jobs:
-            job.start()
-            opened.push_async_callback(job.stop)
+        leadership = lead_with(config, registry, metadata, clock, jobs)
+        opened.push_async_callback(leadership.stop)
+        app = MasterApp(registry, leadership, internal_key, lambda: [job.status for job in jobs])
         releasing = asyncio.create_task(_release_polls(registry, stop))
         opened.callback(releasing.cancel)
-        await serve(
-            app,
-            config.listen_address,
-            config.tls,
-            on_started=lambda address: _log.info("master ready on %s", address),
-            stop=stop,
-        )
+        beginning: list[asyncio.Task[None]] = []
+
+        def begin(bound: Address) -> None:
+            beginning.append(asyncio.create_task(_begin(leadership, bound, config.advertise)))
+
+        await serve(app, config.listen_address, config.tls, on_started=begin, stop=stop)
+        for task in beginning:
+            await task
     _log.info("master stopped")
+
+
+def lead_with(
+    config: MasterConfig, registry: Registry, metadata: Metadata, clock: Clock, jobs: Sequence[BackgroundLoop]
+) -> Leadership:
+    """What being the active master is: the registry loaded, and the jobs running."""
+
+    async def begin(term: int) -> None:
+        await registry.load(term)
+        for job in jobs:
+            job.start()
+
+    async def stand_by() -> None:
+        await asyncio.gather(*(job.stop() for job in jobs))
+        if not leadership.answers:
+            registry.suspend()
+
+    leadership = Leadership(
+        metadata,
+        clock,
+        begin,
+        stand_by,
+        ttl_s=config.timing.master_lease_s,
+        is_alone=len(config.addresses) == 1,
+    )
+    return leadership
 
 
 def build_jobs(
@@ -84,10 +116,16 @@ def build_jobs(
     ]
 
 
+async def _begin(leadership: Leadership, bound: Address, advertised: str) -> None:
+    """Once the address is served, so that an earlier process of this master is surely gone from there."""
+    await leadership.start(advertised or str(bound))
+    _log.info("master ready on %s", bound)
+
+
 async def _release_polls(registry: Registry, stop: asyncio.Event) -> None:
     """A drain must not wait for polls that wait for a change."""
     await stop.wait()
-    registry.close()
+    registry.suspend()
 
 
 async def _run_until_signal(config: MasterConfig) -> None:

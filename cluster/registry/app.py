@@ -5,9 +5,11 @@
     GET  /v1/nodes                     the same for people, as JSON
     POST /v1/nodes/{id}/drain|resume   begin to empty a node, or take that back
     GET  /v1/jobs                      the background jobs and how their last runs went, as JSON
-    GET  /v1/health                    `ok`; the only one without a token
+    GET  /v1/lease                     who is the active master, as JSON; answered by those that stand by as well
+    GET  /v1/health                    `ok`; the only one without a token, and answered by those that stand by
 
-All others want the master's access token. A refused report is 409 with its reason in one line.
+All others want the master's access token. A refused report is 409 with its reason in one line. A master that is not the
+active one answers 503 NotActiveMaster, with the address of the active one in x-frostbyte-active-master if it knows it.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from cluster.registry.leadership import Leadership
 from cluster.registry.registry import Registry
 from cluster.registry.state import ReportRefused
 from storage.base.background import LoopStatus
-from storage.base.errors import FrostbyteError, Refused, Unavailable
+from storage.base.errors import FrostbyteError, NotActiveMaster, Refused, Unavailable
 from storage.base.internal_auth import (
     MASTER_NODE_ID,
     NODE_HEADER,
@@ -44,6 +47,7 @@ MAP_WAIT_S_MAX = 20.0
 MAP = "/v1/map"
 NODES = "/v1/nodes"
 JOBS = "/v1/jobs"
+LEASE = "/v1/lease"
 HEALTH = "/v1/health"
 
 _NODE_ACTION = re.compile(r"/v1/nodes/([0-9a-f]{32})/(drain|resume)\Z")
@@ -51,6 +55,15 @@ _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,3})?\Z")
 
 _log = logging.getLogger(__name__)
 _report = msgspec.msgpack.Decoder(NodeReport)
+
+
+class MasterRole(msgspec.Struct, frozen=True):
+    """What a master says of itself. active and term: of the lease as it knows it; error: why it knows no better."""
+
+    is_active: bool
+    active: str
+    term: int
+    error: str
 
 
 class Unauthorized(Exception):
@@ -61,9 +74,14 @@ class MasterApp:
     """ASGI application over a Registry. jobs: asked for the state of the background jobs."""
 
     def __init__(
-        self, registry: Registry, internal_key: bytes, jobs: Callable[[], Sequence[LoopStatus]] = lambda: ()
+        self,
+        registry: Registry,
+        leadership: Leadership,
+        internal_key: bytes,
+        jobs: Callable[[], Sequence[LoopStatus]] = lambda: (),
     ) -> None:
         self._registry = registry
+        self._leadership = leadership
         self._internal_key = internal_key
         self._token = access_token(derive_node_key(internal_key, ROLE_MASTER, MASTER_NODE_ID))
         self._jobs = jobs
@@ -73,6 +91,7 @@ class MasterApp:
             ("GET", MAP): self._map,
             ("GET", NODES): self._nodes,
             ("GET", JOBS): self._show_jobs,
+            ("GET", LEASE): self._show_lease,
         }
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -87,6 +106,8 @@ class MasterApp:
         except ReportRefused as refusal:
             _log.warning("%s refused: %s", exchange.path, refusal)
             await exchange.answer_failure(409, ReportRefused.__name__, str(refusal))
+        except NotActiveMaster as refusal:
+            await self._point_to_the_active_one(exchange, refusal)
         except (Unavailable, Refused) as error:
             await exchange.answer_failure(503, type(error).__name__, str(error))
         except FrostbyteError as error:
@@ -97,6 +118,14 @@ class MasterApp:
             if not exchange.started:
                 await exchange.answer_failure(500, "InternalError", type(error).__name__)
 
+    async def _point_to_the_active_one(self, exchange: Exchange, refusal: NotActiveMaster) -> None:
+        if self._leadership.is_active:  # the records refused a write of this term
+            self._leadership.doubt()
+        active = refusal.details.get("active", "")
+        named = active if active.isascii() and active.isprintable() else ""
+        headers = ((wire.ACTIVE_MASTER_HEADER.encode(), named.encode()),) if named else ()
+        await exchange.answer_failure(503, NotActiveMaster.__name__, str(refusal), headers)
+
     async def _heartbeat(self, exchange: Exchange) -> None:
         node_id = exchange.header(NODE_HEADER.encode())
         try:
@@ -104,6 +133,7 @@ class MasterApp:
         except ValueError:
             raise Unauthorized from None
         _require(exchange, expected)
+        self._leadership.require()
         try:
             report = _report.decode(await exchange.read_body(REPORT_BYTES_MAX))
         except (msgspec.MsgspecError, ValueError) as error:
@@ -117,15 +147,26 @@ class MasterApp:
         _require(exchange, self._token)
         query = parse_qs(exchange.query.decode("latin-1"), max_num_fields=8)
         epoch, wait_s = int(_number(query, "epoch", -1)), _number(query, "wait_s", 0)
+        self._leadership.require()
         cluster_map = await self._registry.wait_for_map(epoch, min(wait_s, MAP_WAIT_S_MAX))
+        self._leadership.require()
         await exchange.answer(200, wire.encode(cluster_map))
 
     async def _nodes(self, exchange: Exchange) -> None:
         _require(exchange, self._token)
+        self._leadership.require()
         await exchange.answer_bytes(200, (format_nodes(self._registry.cluster_map),))
+
+    async def _show_lease(self, exchange: Exchange) -> None:
+        _require(exchange, self._token)
+        lease = self._leadership.lease
+        is_active, error = self._leadership.is_active, self._leadership.status.last_error
+        shown = MasterRole(is_active, lease.address if lease else "", lease.term if lease else 0, error)
+        await exchange.answer_bytes(200, (msgspec.json.encode(shown),))
 
     async def _show_jobs(self, exchange: Exchange) -> None:
         _require(exchange, self._token)
+        self._leadership.require()
         listed = msgspec.json.encode([status._asdict() for status in self._jobs()])
         await exchange.answer_bytes(200, (listed,))
 
@@ -137,6 +178,7 @@ class MasterApp:
         match = _NODE_ACTION.match(exchange.path)
         if match is None or exchange.method != "POST":
             raise BadRequest(404, "no such target")
+        self._leadership.require()
         order = self._registry.drain if match[2] == "drain" else self._registry.resume
         await order(match[1])
         await exchange.answer_bytes(200, (format_nodes(self._registry.cluster_map),))

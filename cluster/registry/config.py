@@ -3,7 +3,8 @@
 {"listen": "unix:/run/frostbyte/master.sock", "cluster_id": "<32 hex digits>", "internal_key_file": "/…/internal.key",
  "metadata": {"engine": "sqlite", "path": "/…/metadata", "socket": "/…/metadata.sock"}, "redundancy": "replica:2"}
 
-or "metadata": {"engine": "postgresql", "dsn": "postgresql://…"}, which makes the file a secret.
+or "metadata": {"engine": "postgresql", "dsn": "postgresql://…"}, which makes the file a secret. With several masters
+each has such a file, and all of them the same "masters": ["https://main.lan:9100", "https://second.lan:9100"].
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import msgspec
 from cluster.maintenance.lifecycle_rules import CALENDAR_DAY_S
 from cluster.maintenance.sweep import SweepSettings
 from cluster.redundancy import Redundancy, parse_redundancy, require_available
+from cluster.registry.leadership import LEASE_TTL_S
 from cluster.registry.state import Timing
 from storage.base.address import Address, parse_address
 from storage.base.internal_auth import INTERNAL_KEY_BYTES
 from storage.base.tls_files import TlsFiles
-from storage.metadata.settings import MetadataSettings, check_metadata_settings
+from storage.datanode.config import MASTERS_MAX
+from storage.metadata.settings import SQLITE, MetadataSettings, check_metadata_settings
 
 CONFIG_BYTES_MAX = 64 * 1024
 KEY_FILE_BYTES_MAX = 1_024
@@ -43,6 +46,8 @@ class TimingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     suspect_after_s: float = 3.0
     dead_after_s: float = 15.0
     tick_interval_s: float = 0.5
+    master_lease_s: float = LEASE_TTL_S
+    """how long a master that died stays the active one at most; see leadership"""
 
 
 class MaintenanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,6 +71,10 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cluster_id: str
     internal_key_file: str
     metadata: MetadataSettings
+    masters: tuple[str, ...] = ()
+    """every master of the cluster as others reach it, this one among them; empty: this one alone, where it listens"""
+    advertise: str = ""
+    """where others reach this one, when that is not where it listens"""
     redundancy: str = "replica:2"
     tls_cert: str = ""
     tls_key: str = ""
@@ -77,6 +86,12 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def listen_address(self) -> Address:
         """Port 0 lets the kernel choose."""
         return parse_address(self.listen)
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Of every master, this one first."""
+        own = parse_address(self.advertise or self.listen)
+        return (own, *(address for address in map(parse_address, self.masters) if address != own))
 
     @property
     def tls(self) -> TlsFiles | None:
@@ -150,6 +165,7 @@ def _check(config: MasterConfig) -> None:
         raise ConfigError("tls_cert and tls_key go together")
     if config.listen_address.is_tls and not config.tls_cert:
         raise ConfigError(f"{config.listen} needs tls_cert and tls_key")
+    _check_masters(config)
     require_available(config.placed)
     for settings in (config.timing, config.maintenance):
         for name in settings.__struct_fields__:
@@ -158,6 +174,19 @@ def _check(config: MasterConfig) -> None:
     timing = config.timing
     if not timing.heartbeat_interval_s < timing.suspect_after_s < timing.dead_after_s:
         raise ConfigError("heartbeat_interval_s < suspect_after_s < dead_after_s must hold")
+
+
+def _check_masters(config: MasterConfig) -> None:
+    if len(config.masters) > MASTERS_MAX:
+        raise ConfigError(f"at most {MASTERS_MAX} masters")
+    own, *others = config.addresses
+    if config.masters and len(others) == len(config.masters):
+        raise ConfigError(f"masters must name this master as well: {own}")
+    for address in (*others, *((own,) if config.advertise else ())):
+        if not address.is_unix and not address.port:
+            raise ConfigError(f"{address} needs a port")
+    if others and config.metadata.engine == SQLITE and not all(address.is_unix for address in config.addresses):
+        raise ConfigError("masters on several machines need PostgreSQL")
 
 
 def _read(path: Path, bytes_max: int) -> bytes:

@@ -1,5 +1,6 @@
-"""Keeps a process's cluster map current: long polls of one master, of the next when that one fails, the last map while
-none answers.
+"""Keeps a process's cluster map current: long polls of the active master, of another when that one fails, the last map
+while none answers. Which master is active the others say; one that just failed is not believed in at once, so that a
+takeover is waited for where it will happen.
 
 At the start the records stand in for a master that is away, so that reads go on and a gateway can start alone.
 """
@@ -37,6 +38,8 @@ class MapFollower:
         self._fetch_recorded = fetch_recorded
         self._adopt = adopt
         self._active = 0
+        self._silent = -1
+        """the master that just failed"""
         self._map: ClusterMap | None = None
         self._refused: ClusterMap | None = None
         self._loop = BackgroundLoop("cluster map", POLL_PAUSE_S, self._poll, backoff_max_s=BACKOFF_MAX_S)
@@ -71,10 +74,21 @@ class MapFollower:
         if found is None:
             try:
                 found = await self._masters[self._active].fetch_map()
-            except Unavailable:
-                self._active = (self._active + 1) % len(self._masters)
+            except Unavailable as error:
+                self._turn(error.details.get("active", ""))
                 raise
+            self._silent = -1
         await self._take(found)
+
+    def _turn(self, named: str) -> None:
+        """Choose whom to ask next. named: the active master, as one that stands by said."""
+        addresses = [str(master.address) for master in self._masters]
+        if named not in addresses:
+            self._silent, self._active = self._active, (self._active + 1) % len(addresses)
+        elif addresses.index(named) == self._silent:
+            self._silent = -1
+        else:
+            self._active = addresses.index(named)
 
     async def _take(self, found: ClusterMap) -> None:
         if found != self._map:

@@ -1,5 +1,8 @@
 """The registry at work: takes reports, ticks and orders in, records what changes in the metadata, publishes the map.
 
+Every master has one; what it holds is the cluster's between `load` and `suspend`, while its master is the active one.
+Everything recorded carries the term of that time, and is refused with NotActiveMaster after another master took over.
+
 Write order: 1. decide (state.py), 2. record in the metadata, 3. publish the new map. A crash between 2 and 3 is a
 master that starts again from what was recorded. Without the metadata nothing changes state: leases are still renewed,
 and what is due is decided again with the next tick or report.
@@ -34,19 +37,25 @@ class Registry:
         self._state = pure.begin(ClusterMap(0), clock.monotonic_s())
         self._recording = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._closed = False
+        self._suspended = True
+        self._term = 0
 
     @property
     def cluster_map(self) -> ClusterMap:
         """As published last."""
         return self._state.cluster_map
 
-    async def load(self) -> None:
-        """Begin with what was recorded. Unavailable."""
-        self._state = pure.begin(await self._metadata.cluster_map(), self._clock.monotonic_s())
+    async def load(self, term: int = 0) -> None:
+        """Begin with what was recorded; term: of the lease under which. Everybody gets the whole time to report.
+        Unavailable."""
+        async with self._recording:
+            self._term = term
+            recorded = await self._metadata.cluster_map()
+            self._state = pure.begin(recorded, self._clock.monotonic_s())
+            self._suspended = False
 
     async def heartbeat(self, report: NodeReport) -> HeartbeatAnswer:
-        """Register the node or renew its lease. ReportRefused, Unavailable."""
+        """Register the node or renew its lease. ReportRefused, Unavailable, NotActiveMaster."""
         becomes = self._evaluate(report)
         if pure.must_record(self._state, report, becomes):
             await self._record(report)
@@ -66,33 +75,33 @@ class Registry:
                     await self._apply(transition)
 
     async def drain(self, node_id: str) -> None:
-        """Begin to empty a node. ReportRefused, Unavailable."""
+        """Begin to empty a node. ReportRefused, Unavailable, NotActiveMaster."""
         async with self._recording:
             await self._apply(pure.plan_drain(self._state, node_id))
 
     async def resume(self, node_id: str) -> None:
-        """Take a drain back. ReportRefused, Unavailable."""
+        """Take a drain back. ReportRefused, Unavailable, NotActiveMaster."""
         async with self._recording:
             await self._apply(pure.plan_resume(self._state, node_id))
 
     async def retire(self, node_id: str) -> None:
-        """The drained node is empty: it is gone for good. ReportRefused, Unavailable."""
+        """The drained node is empty: it is gone for good. ReportRefused, Unavailable, NotActiveMaster."""
         async with self._recording:
             await self._apply(pure.plan_retire(self._state, node_id))
 
     async def wait_for_map(self, known_epoch: int, wait_s: float) -> ClusterMap:
-        """The map as soon as its epoch is another than the caller's, at the latest after wait_s (or when closed)."""
+        """The map as soon as its epoch is another than the caller's, at the latest after wait_s (or when suspended)."""
         try:
             async with asyncio.timeout(wait_s):
-                while self.cluster_map.epoch == known_epoch and not self._closed:
+                while self.cluster_map.epoch == known_epoch and not self._suspended:
                     await self._changed.wait()
         except TimeoutError:
             pass
         return self.cluster_map
 
-    def close(self) -> None:
-        """Let go of everybody who waits for a map, now and from now on."""
-        self._closed = True
+    def suspend(self) -> None:
+        """Let go of everybody who waits for a map, now and until it is loaded again."""
+        self._suspended = True
         self._wake()
 
     def _evaluate(self, report: NodeReport) -> NodeState:
@@ -111,7 +120,7 @@ class Registry:
             if not pure.must_record(self._state, report, becomes):
                 self._renew(report)
                 return
-            node: Node = await self._metadata.apply(RegisterNode(report, becomes))
+            node: Node = await self._metadata.apply(RegisterNode(report, becomes, self._term))
             self._publish(pure.record_node(self._state, node, self._clock.monotonic_s()))
         if before is None or before.state is not becomes:
             _log.info("node %d %s at %s is %s", node.number, report.node_id, report.address, becomes.value)
@@ -119,7 +128,7 @@ class Registry:
     async def _apply(self, transition: Transition | None) -> None:
         if transition is None:
             return
-        await self._metadata.apply(SetNodeState(transition.node_id, transition.state))
+        await self._metadata.apply(SetNodeState(transition.node_id, transition.state, self._term))
         self._publish(pure.apply_transition(self._state, transition))
         _log.warning("node %s is %s", transition.node_id, transition.state.value)
 

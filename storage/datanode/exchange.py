@@ -91,10 +91,10 @@ class Exchange:
             await self.send_block(block)
         await self._send({"type": "http.response.body", "body": blocks[-1] if blocks else b""})
 
-    async def answer_failure(self, status: int, name: str, message: str) -> None:
+    async def answer_failure(self, status: int, name: str, message: str, more: Headers = ()) -> None:
         """An error by name. Where much of the request's body is unread the connection ends with it."""
         body = encode_failure(name, message)
-        headers: Headers = ((ERROR_HEADER.encode(), name.encode()), _MSGPACK)
+        headers: Headers = ((ERROR_HEADER.encode(), name.encode()), _MSGPACK, *more)
         if self._must_close():
             headers = (*headers, _CLOSE)
         await self.start(status, len(body), headers)

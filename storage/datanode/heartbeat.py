@@ -1,7 +1,8 @@
 """Tells every configured master who and where this datanode is, how full it is, and that it lives.
 
 The first report registers the node, every further one renews its lease. Each master is told by a loop of its own, so
-that one that is away delays no other; the datanode serves whether or not any of them answers.
+that one that is away delays no other; the datanode serves whether or not any of them answers. A master that stands by
+is told as often as the active one, so that it hears of the node soon after it took over.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from storage.base.address import Address
 from storage.base.background import BackgroundLoop, LoopStatus
-from storage.base.errors import Unavailable
+from storage.base.errors import NotActiveMaster, Unavailable
 from storage.base.internal_auth import NODE_HEADER, report_token
 from storage.base.internal_client import Deadlines, InternalClient
 from storage.datanode import wire
@@ -19,8 +20,9 @@ from storage.model import NodeReport
 
 INTERVAL_S = 2.0
 """until a master says otherwise"""
-BACKOFF_MAX_S = 5.0
-"""a master that comes back must learn of its nodes soon"""
+STANDBY_INTERVAL_S = 1.0
+BACKOFF_MAX_S = 2.0
+"""a master that comes back must hear of its nodes before it suspects them"""
 ANSWER_BYTES_MAX = 64 * 1024
 DEADLINES = Deadlines(connect_s=2.0, progress_s=2.0, answer_s=5.0)
 
@@ -53,6 +55,9 @@ class MasterLink:
         """One heartbeat. Unavailable when the master does not answer or does not accept it."""
         body = wire.encode(await self._make_report())
         answer = await self._client.call("POST", wire.HEARTBEAT, body, answer_bytes_max=ANSWER_BYTES_MAX)
+        if answer.headers.get(wire.ERROR_HEADER) == NotActiveMaster.__name__:
+            self.loop.interval_s = STANDBY_INTERVAL_S
+            return
         if answer.status != 200:
             said = wire.parse_failure_text(answer.body)
             raise Unavailable(f"the master at {self._client.address} answered {answer.status} {said}".rstrip())

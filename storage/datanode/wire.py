@@ -66,6 +66,8 @@ HEARTBEAT = "/v1/heartbeat"
 
 DIGEST_HEADER = "x-frostbyte-digest"
 ERROR_HEADER = "x-frostbyte-error"
+ACTIVE_MASTER_HEADER = "x-frostbyte-active-master"
+"""of a master that stands by: where the active one is"""
 
 STATUS_OF: dict[str, int] = {
     ChunkNotFound.__name__: 404,

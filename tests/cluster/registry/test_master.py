@@ -14,6 +14,7 @@ import pytest
 from cluster.registry.app import MasterApp
 from cluster.registry.client import MasterClient
 from cluster.registry.follower import MapFollower
+from cluster.registry.leadership import LEASE_TTL_S, Leadership
 from cluster.registry.registry import Registry, ReportRefused
 from cluster.registry.state import Timing
 from storage.base.address import Address, parse_address
@@ -65,10 +66,18 @@ class SometimesAway:
 class Master:
     """A registry behind its application on a socket, with a clock that moves when told."""
 
-    def __init__(self, metadata: SometimesAway, clock: ManualClock, registry: Registry, address: Address) -> None:
+    def __init__(
+        self,
+        metadata: SometimesAway,
+        clock: ManualClock,
+        registry: Registry,
+        leadership: Leadership,
+        address: Address,
+    ) -> None:
         self.metadata = metadata
         self.clock = clock
         self.registry = registry
+        self.leadership = leadership
         self.address = address
 
     async def send(self, method: str, target: str, token: str, body: bytes | None = None, node_id: str = "") -> Answer:
@@ -88,6 +97,11 @@ class Master:
         for _ in range(round(seconds * 2)):
             self.clock.advance(0.5)
             await self.registry.tick()
+
+    async def begin_again(self) -> None:
+        """With what was recorded, under the same term."""
+        assert self.leadership.lease is not None
+        await self.registry.load(self.leadership.lease.term)
 
     async def recorded(self) -> dict[int, NodeState]:
         """The states in the metadata, by number."""
@@ -109,13 +123,27 @@ async def master(tmp_path: Path) -> AsyncIterator[Master]:
     """A master that has just begun, over empty metadata."""
     owned = await open_owned_metadata(tmp_path / "metadata")
     metadata, clock = SometimesAway(owned), ManualClock()
-    registry = Registry(CLUSTER_ID, metadata, clock, Timing())  # type: ignore[arg-type]
-    await registry.load()
+    registry, leadership = await lead(metadata, clock)
     jobs = [LoopStatus("a job", 3, 0, 1234, "")]
-    async with serving(MasterApp(registry, INTERNAL_KEY, lambda: jobs), f"unix:{tmp_path}/m.sock") as address:
-        yield Master(metadata, clock, registry, address)
-        registry.close()
+    app = MasterApp(registry, leadership, INTERNAL_KEY, lambda: jobs)
+    async with serving(app, f"unix:{tmp_path}/m.sock") as address:
+        yield Master(metadata, clock, registry, leadership, address)
+        registry.suspend()
     await owned.close()
+
+
+async def lead(metadata: SometimesAway, clock: ManualClock) -> tuple[Registry, Leadership]:
+    """The registry of a master that has just become the active one, and is the only one."""
+    registry = Registry(CLUSTER_ID, metadata, clock, Timing())  # type: ignore[arg-type]
+
+    async def stand_by() -> None:
+        registry.suspend()
+
+    leadership = Leadership(metadata, clock, registry.load, stand_by)  # type: ignore[arg-type]
+    clock.advance(LEASE_TTL_S)
+    await leadership.renew()
+    assert leadership.is_active
+    return registry, leadership
 
 
 class Follower(MapFollower):
@@ -250,10 +278,10 @@ async def test_a_new_master_begins_with_what_was_recorded(master: Master) -> Non
     """The same nodes under the same numbers, and time for all to report."""
     for _ in range(2):
         await master.report(make_report(1))
-    again = Registry(CLUSTER_ID, master.metadata, master.clock, Timing())  # type: ignore[arg-type]
-    await again.load()
+    before = master.registry.cluster_map.epoch
+    again, _ = await lead(master.metadata, master.clock)
     assert [(node.number, node.state) for node in again.cluster_map.nodes] == [(1, NodeState.UP)]
-    assert again.cluster_map.epoch == master.registry.cluster_map.epoch
+    assert again.cluster_map.epoch == before + 1
     await again.tick()
     assert again.cluster_map.nodes[0].state is NodeState.UP
 
@@ -310,7 +338,7 @@ async def test_polls_end_when_the_master_drains(master: Master) -> None:
     polling = asyncio.create_task(master.send("GET", f"/v1/map?epoch={epoch}&wait_s=15", MASTER_TOKEN))
     await asyncio.wait({polling}, timeout=0.05)
     assert not polling.done()
-    master.registry.close()
+    master.registry.suspend()
     async with asyncio.timeout(5):
         assert (await polling).status == 200
 
@@ -326,21 +354,21 @@ async def test_a_follower_outlives_its_master(master: Master, tmp_path: Path) ->
     """The last map stays while the master is away; when it is back the first poll does not wait, since a master that
     was started again may be at the same epoch with other nodes."""
     path = f"unix:{tmp_path}/again.sock"
-    registry = Registry(CLUSTER_ID, master.metadata, master.clock, Timing())  # type: ignore[arg-type]
-    await registry.load()
-    async with serving(MasterApp(registry, INTERNAL_KEY), path) as address:
+    app = MasterApp(master.registry, master.leadership, INTERNAL_KEY)
+    async with serving(app, path) as address:
         follower = Follower([address], master.metadata)
         await follower.start()
         before = await follower.next_map()
-        registry.close()
+        master.registry.suspend()
     async with asyncio.timeout(5):
         while not follower.status.failures_in_a_row:
             await asyncio.sleep(0)
     assert follower.cluster_map == before
+    await master.begin_again()
     await master.report(make_report(1))
-    async with serving(MasterApp(master.registry, INTERNAL_KEY), path):
+    async with serving(app, path):
         assert await follower.next_map() == master.registry.cluster_map
-        master.registry.close()
+        master.registry.suspend()
         await follower.close()
 
 
