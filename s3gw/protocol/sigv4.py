@@ -34,6 +34,8 @@ _STRICT_WORD = (
 _STRICT_PAIR = _STRICT_WORD + rb"(?:=" + _STRICT_WORD + rb")?+"
 _STRICT_QUERY = re.compile(_STRICT_PAIR + rb"(?:&" + _STRICT_PAIR + rb")*+")
 """as most clients send it: every word is spelled as it is signed, and only the order may differ"""
+_CUSTOMER_KEY = re.compile(rb"(?i)(-server-side-encryption-customer-key[:=])[^&\n]*")
+"""the one value of a canonical request that is told to nobody"""
 _ACCEPT_ENCODINGS = (b"identity", b"gzip", b"gzip, deflate", b"gzip,deflate", b"")
 """what clients sign, should a proxy have put another value in its place"""
 _ADDED_ON_THE_WAY = frozenset({b"x-amz-cf-id"})
@@ -104,14 +106,15 @@ def verify_claim(
     if other is not None:
         return other
     text = string_to_sign(claim, canonical)
+    shown = _CUSTOMER_KEY.sub(rb"\1<hidden>", canonical)
     raise S3Error(
         "SignatureDoesNotMatch",
         AWSAccessKeyId=claim.access_key_id,
         StringToSign=text,
         SignatureProvided=claim.signature,
         StringToSignBytes=text.encode().hex(" "),
-        CanonicalRequest=canonical.decode("utf-8", "backslashreplace"),
-        CanonicalRequestBytes=canonical.hex(" "),
+        CanonicalRequest=shown.decode("utf-8", "backslashreplace"),
+        CanonicalRequestBytes=shown.hex(" "),
     )
 
 
