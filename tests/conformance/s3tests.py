@@ -33,6 +33,8 @@ from tests.clients.server import frostbyte_program
 
 TEST_TIMEOUT_S = 30
 USER_COMMAND_TIMEOUT_S = 60
+LIFECYCLE_DAY_S = 2
+"""what the suite takes for a day of lifecycle rules; the server is started with FROSTBYTE_LIFECYCLE_DAY_S of the same"""
 MESSAGE_LENGTH_MAX = 300
 SECTIONS = {"main": "s3 main", "alt": "s3 alt", "tenant": "s3 tenant", "iam": "iam"}
 """Accounts of ours and the suite's sections that they fill; the IAM roots are given the main account."""
@@ -119,6 +121,7 @@ def write_config(path: Path, endpoint: str, region: str, prefix: str, accounts: 
     for name, section in SECTIONS.items():
         config[section] = _section(accounts[name])
     config["s3 main"]["api_name"] = region
+    config["s3 main"]["lc_debug_interval"] = str(LIFECYCLE_DAY_S)
     config["s3 tenant"]["tenant"] = "tenant"
     config["iam root"] = _section(accounts["main"])
     config["iam alt root"] = _section(accounts["alt"])
