@@ -12,11 +12,9 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
-
-from tests.probe.server import Server
 
 BUCKET = "chaos"
 SIZES = (300, 5_000, 20_000, 200_000, 200_000, 3_000_000, 9 << 20)
@@ -25,6 +23,12 @@ PART_BYTES = 5 << 20
 TRIES = 6
 RETRY_PAUSE_S = 0.3
 JOIN_S = 200.0
+
+
+class Endpoint(Protocol):
+    """Whatever gives boto3 clients of itself."""
+
+    def client(self) -> Any: ...
 
 
 class Body(NamedTuple):
@@ -53,7 +57,7 @@ def describe(content: bytes) -> Body:
 class ChaosClient:
     """One client with keys that nobody else writes."""
 
-    def __init__(self, server: Server, seed: int, sizes: tuple[int, ...]) -> None:
+    def __init__(self, server: Endpoint, seed: int, sizes: tuple[int, ...]) -> None:
         self.possible: dict[str, Possible] = {}
         self.violations: list[str] = []
         self.acknowledged = self.failed = 0

@@ -17,6 +17,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from tests.postgres_pair import PostgresPair
 from tests.postgres_server import PostgresMissingError, PostgresServer, shared_databases
 from tests.probe.roles import load_json, running_role, succeed
 from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
@@ -80,6 +81,8 @@ class Hosts:
         self.dsn = dsn
         self.data = root / "shared"
         self.config = root / "config.json"
+        self.processes: list[Any] = []
+        """of all roles that were started"""
         self._running = running
         self._tls: InternalTls = make_internal_tls(root)
         self._internal = f"https://127.0.0.1:{free_port()}"
@@ -124,19 +127,22 @@ class Hosts:
 
     def start_role(self, name: str, ready: str, *arguments: str | Path) -> Any:
         """Ends with the test."""
-        return self._running.enter_context(running_role(self.root / f"{name}.log", ready, *arguments))
+        process = self._running.enter_context(running_role(self.root / f"{name}.log", ready, *arguments))
+        self.processes.append(process)
+        return process
 
 
 @contextmanager
-def running_hosts(root: Path) -> Iterator[tuple[Hosts, Gateway, Gateway]]:
-    """Everything, with a PostgreSQL that the test may stop. Skips without its programs, or fails with CI=true."""
+def running_hosts(root: Path, pair: PostgresPair | None = None) -> Iterator[tuple[Hosts, Gateway, Gateway]]:
+    """Everything, with a PostgreSQL that the test may stop, or over a pair of them. Skips without its programs, or
+    fails with CI=true."""
     with ExitStack() as running:
         try:
-            database = PostgresServer()
+            database = PostgresServer() if pair is None else pair.primary
         except PostgresMissingError:
             shared_databases()  # which skips or fails, and says why
             pytest.skip("needs a PostgreSQL server of its own")
         running.callback(database.stop)
-        hosts = Hosts(root, running, database, database.dsn())
+        hosts = Hosts(root, running, database, database.dsn() if pair is None else pair.dsn)
         hosts.start_cluster()
         yield hosts, hosts.start_gateway("east"), hosts.start_gateway("west")

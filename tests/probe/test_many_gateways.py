@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.postgres_pair import server_processes
 from tests.probe.gateways import WAIT_S, Gateway, Hosts, running_hosts
 from tests.probe.load import body_of
 from tests.probe.roles import load_json, succeed
@@ -317,7 +318,7 @@ def take_away(running: Hosts, how: str) -> float:
     if how == "stopped":
         running.database.end(signal.SIGQUIT)
     else:
-        for pid in server_processes(running):
+        for pid in server_processes(running.database):
             os.kill(pid, signal.SIGSTOP)
     return time.monotonic()
 
@@ -327,11 +328,5 @@ def bring_back(running: Hosts, how: str) -> None:
     if how == "stopped":
         running.database.start()
     else:
-        for pid in server_processes(running):
+        for pid in server_processes(running.database):
             os.kill(pid, signal.SIGCONT)
-
-
-def server_processes(running: Hosts) -> list[int]:
-    """The postmaster first, so that it starts no further one."""
-    children = Path(f"/proc/{running.database.pid}/task/{running.database.pid}/children").read_text().split()
-    return [running.database.pid, *map(int, children)]

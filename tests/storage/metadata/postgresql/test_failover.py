@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import AsyncIterator
-from typing import NamedTuple
-from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -16,7 +13,7 @@ from storage.metadata.commands import FenceSessions
 from storage.metadata.postgresql import open as opening
 from storage.metadata.postgresql.check import check_integrity
 from storage.metadata.postgresql.open import connect_postgres, open_postgres_metadata
-from tests.postgres_server import USER, PostgresServer, shared_databases
+from tests.postgres_pair import PostgresPair, running_pair
 from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.postgresql.load import Load, list_all, try_until_it_answers
 
@@ -24,40 +21,15 @@ WRITERS = 8
 WRITES_BEFORE_THE_KILL = 200
 
 
-class Pair(NamedTuple):
-    """Two servers that one DSN names."""
-
-    primary: PostgresServer
-    standby: PostgresServer
-
-    @property
-    def dsn(self) -> str:
-        hosts = quote(f"{self.primary.directory},{self.standby.directory}", safe="")
-        return f"postgresql://{USER}@/postgres?host={hosts}"
-
-
 @pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
+async def pair() -> AsyncIterator[PostgresPair]:
     """Every commit on the primary waits for the standby."""
-    assert shared_databases().server  # skips where there is none, or one that is not ours
-    primary = PostgresServer()
-    standby = None
-    try:
-        standby = PostgresServer(standby_of=primary)
-        admin = await asyncpg.connect(primary.dsn())
-        await admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-        await admin.execute("SELECT pg_reload_conf()")
-        while await admin.fetchval("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") != 1:
-            await asyncio.sleep(0.01)
-        await admin.close()
-        yield Pair(primary, standby)
-    finally:
-        if standby is not None:
-            standby.stop()
-        primary.stop()
+    with running_pair() as running:
+        await running.make_synchronous()
+        yield running
 
 
-async def test_a_failover_loses_nothing_acknowledged(pair: Pair) -> None:
+async def test_a_failover_loses_nothing_acknowledged(pair: PostgresPair) -> None:
     """Writers find the promoted standby by themselves, with their sessions as they were."""
     metadata = await open_postgres_metadata(pair.dsn, connections_max=WRITERS)
     assert not any("standby" in problem for problem in metadata.loss_window)
@@ -66,7 +38,7 @@ async def test_a_failover_loses_nothing_acknowledged(pair: Pair) -> None:
     writers = [asyncio.create_task(load.write(number)) for number in range(WRITERS)]
     while len(load.acknowledged) < WRITES_BEFORE_THE_KILL:
         await asyncio.sleep(0.01)
-    pair.primary.end(signal.SIGQUIT)
+    pair.kill_primary()
     while not load.unknown:
         await asyncio.sleep(0.01)
     with pytest.raises(Unavailable):  # a standby answers nobody
@@ -88,7 +60,7 @@ async def test_a_failover_loses_nothing_acknowledged(pair: Pair) -> None:
 
 
 async def test_a_write_waits_for_the_standby_and_is_not_seen_before(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
+    pair: PostgresPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the standby a write ends with its outcome unknown, after its deadline; reads go on."""
     monkeypatch.setattr(opening, "COMMAND_DEADLINE_S", 0.5)
