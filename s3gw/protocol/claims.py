@@ -100,7 +100,9 @@ class Claim(NamedTuple):
         return f"{self.date}/{self.region}/{SERVICE}/{TERMINAL}"
 
 
-class _Credential(NamedTuple):
+class Credential(NamedTuple):
+    """Whose key signs, on which day and in which region."""
+
     access_key_id: str
     date: str
     region: str
@@ -190,7 +192,7 @@ def _parse_authorization(text: str, headers: Mapping[bytes, bytes], region: str 
     for name in ("Credential", "SignedHeaders", "Signature"):
         if not fields.get(name):
             raise _malformed(f"{name} is missing.")
-    credential = _parse_credential(fields["Credential"], region, _malformed)
+    credential = parse_credential(fields["Credential"], region, _malformed)
     timestamp, time_s = _find_time(headers)
     _check_date(credential, timestamp, _malformed)
     payload = headers.get(b"x-amz-content-sha256")
@@ -218,7 +220,7 @@ def _parse_presigned(query: bytes, payload: bytes | None, region: str | None) ->
         raise _bad_query('X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"')
     if not all(fields.get(name) for name in _PRESIGN_PARAMETERS):
         raise _bad_query(_MISSING_PRESIGN_PARAMETERS)
-    credential = _parse_credential(fields["X-Amz-Credential"], region, _bad_credential)
+    credential = parse_credential(fields["X-Amz-Credential"], region, bad_credential)
     timestamp = fields["X-Amz-Date"]
     time_s = _parse_timestamp(timestamp)
     if time_s is None:
@@ -249,7 +251,7 @@ def _decode_field(raw: bytes) -> str:
 
 
 @lru_cache(REMEMBERED_MAX)
-def _parse_credential(text: str, region: str | None, refusal: _Refusal) -> _Credential:
+def parse_credential(text: str, region: str | None, refusal: _Refusal) -> Credential:
     """`id/date/region/service/terminal`; the id itself may hold slashes."""
     words = text.rsplit("/", 4)
     if len(words) != 5 or not words[0] or not words[2]:
@@ -265,7 +267,7 @@ def _parse_credential(text: str, region: str | None, refusal: _Refusal) -> _Cred
         raise refusal(f'incorrect service "{service[:64]}". This endpoint belongs to "{SERVICE}".')
     if terminal != TERMINAL:
         raise refusal(f'incorrect terminal "{terminal[:64]}". This endpoint uses "{TERMINAL}".')
-    return _Credential(access_key_id, date, claimed_region)
+    return Credential(access_key_id, date, claimed_region)
 
 
 @lru_cache(REMEMBERED_MAX)
@@ -296,7 +298,7 @@ def _parse_expires(text: str) -> int:
     return int(text)
 
 
-def _check_date(credential: _Credential, timestamp: str, refusal: _Refusal) -> None:
+def _check_date(credential: Credential, timestamp: str, refusal: _Refusal) -> None:
     if credential.date != timestamp[:8]:
         raise refusal(
             f'Invalid credential date "{credential.date}". This date is not the same as X-Amz-Date: "{timestamp[:8]}".'
@@ -352,5 +354,6 @@ def _bad_query(reason: str, **extra: str) -> S3Error:
     return S3Error("AuthorizationQueryParametersError", reason, **extra)
 
 
-def _bad_credential(reason: str, **extra: str) -> S3Error:
+def bad_credential(reason: str, **extra: str) -> S3Error:
+    """Of a query or a form."""
     return _bad_query(f"Error parsing the X-Amz-Credential parameter; {reason}", **extra)
