@@ -38,6 +38,8 @@ LIFECYCLE_DAY_S = 2
 MESSAGE_LENGTH_MAX = 300
 SECTIONS = {"main": "s3 main", "alt": "s3 alt", "tenant": "s3 tenant", "iam": "iam"}
 """Accounts of ours and the suite's sections that they fill; the IAM roots are given the main account."""
+KMS_KEYS = ("testkey-1", "testkey-2")
+"""named keys, as the suite calls them by default"""
 OUTCOMES = ("passed", "failed", "timeout", "skipped", "missing")
 
 
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_accounts(data: str) -> dict[str, Account]:
-    """Create one user per account; a user that is there already is an error that `frostbyte` explains."""
+    """Create one user per account and the named keys; one that is there already is an error that it explains."""
     accounts = {}
     for name in SECTIONS:
         account = Account(
@@ -103,6 +105,9 @@ def make_accounts(data: str) -> dict[str, Account]:
         command += ["--secret-access-key", account.secret_access_key]
         subprocess.run(command, check=True, timeout=USER_COMMAND_TIMEOUT_S, stdout=subprocess.DEVNULL)
         accounts[name] = account
+    for name in KMS_KEYS:
+        command = [str(frostbyte_program()), "key", "create", name, "--data", data]
+        subprocess.run(command, check=True, timeout=USER_COMMAND_TIMEOUT_S, stdout=subprocess.DEVNULL)
     return accounts
 
 
@@ -121,6 +126,7 @@ def write_config(path: Path, endpoint: str, region: str, prefix: str, accounts: 
     for name, section in SECTIONS.items():
         config[section] = _section(accounts[name])
     config["s3 main"]["api_name"] = region
+    config["s3 main"]["kms_keyid"], config["s3 main"]["kms_keyid2"] = KMS_KEYS
     config["s3 main"]["lc_debug_interval"] = str(LIFECYCLE_DAY_S)
     config["s3 tenant"]["tenant"] = "tenant"
     config["iam root"] = _section(accounts["main"])
