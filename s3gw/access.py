@@ -182,6 +182,9 @@ async def demand_request(asker: Asker, route: Route, bucket: Bucket | None) -> S
             raise S3Error("AccessDenied")
         return None
     if route.operation in DECIDED_BY_HANDLER:
+        rules = find_bucket_rules(bucket.settings)
+        if rules.policy is None and rules.acl is None and bucket.owner_id != asker.user.canonical_id:
+            raise S3Error("AccessDenied")  # nothing could allow a single key
         return None
     version_id = find_version_id(asker.query) if route.object_key and "versionId" in asker.query else None
     permission = choose_permission(route.permission, version_id)

@@ -6,18 +6,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from cluster.directory import Directory
 from cluster.objectstore import CopySource, ObjectStore
 from s3gw import access
-from s3gw.access_lists import plan_object_access
+from s3gw.access_lists import ACL_DEFAULTS, plan_object_acl
 from s3gw.body import RequestBody, open_body
-from s3gw.protocol.acl import Acl
-from s3gw.protocol.authorize import owns_everything
+from s3gw.protocol.authorize import find_bucket_rules, owns_everything
 from s3gw.protocol.claims import RawRequest
 from s3gw.protocol.conditions import evaluate_copy_source
 from s3gw.protocol.copy_source import SourceName, parse_copy_source, parse_directive
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.operations import Operation
+from s3gw.protocol.ownership import OWNERSHIP_SETTING, plan_owner
 from s3gw.protocol.permissions import choose_permission
 from s3gw.protocol.principals import ANONYMOUS
 from s3gw.protocol.routing import Route
@@ -27,7 +29,7 @@ from s3gw.protocol.xml import XML_BYTES_MAX, document
 from s3gw.respond import XML_TYPE, Headers, Intake, Responder
 from storage.base.clock import Clock
 from storage.base.errors import NoSuchBucket, NoSuchKey, NoSuchVersion
-from storage.model import Bucket, ChecksumAlgorithm, User, Version
+from storage.model import Attributes, Bucket, ChecksumAlgorithm, User, Version
 
 _OF_THE_OBJECT = (b"x-amz-checksum-", b"x-amz-sdk-checksum-")
 
@@ -48,6 +50,9 @@ class Settings(NamedTuple):
     """lower-case host names under which `bucket.DOMAIN` addresses a bucket"""
     trusted_proxies: tuple[str, ...] = ()
     """addresses whose X-Forwarded-Host is believed"""
+    bucket_defaults: str = ACL_DEFAULTS
+    """what a new bucket begins with: `acl` (ACLs count, nobody is granted anything) or `aws` (they do not, and public
+    access is blocked)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +208,23 @@ class Call:
             or await access.may_know_of(self, bucket, self.object_key)
         )
 
-    async def plan_object_access(self) -> tuple[str, Acl | None]:
-        """(owner id, ACL) of the object that the request writes: for PutRequest.owner_id and Attributes.acl.
+    async def with_acl(self, attributes: Attributes) -> Attributes:
+        """The attributes of an object that the request writes, with the ACL that it asks for and no other.
 
         InvalidArgument, InvalidRequest, UnresolvableGrantByEmailAddress, AccessControlListNotSupported, AccessDenied
         (a public ACL where those are blocked).
         """
-        return await plan_object_access(self.services.directory, self.bucket, self.user.canonical_id, self.headers)
+        acl = await plan_object_acl(self.services.directory, self.bucket, self.user.canonical_id, self.headers)
+        return attributes if attributes.acl == acl else msgspec.structs.replace(attributes, acl=acl)
+
+    def choose_owner(self, writer_id: str, attributes: Attributes) -> tuple[str, Attributes]:
+        """Whose the object becomes that this user writes with these attributes, and the attributes that it gets."""
+        bucket = self.bucket
+        if OWNERSHIP_SETTING not in bucket.settings:
+            return writer_id, attributes
+        ownership = find_bucket_rules(bucket.settings).ownership
+        owner_id, acl = plan_owner(ownership, writer_id, bucket.owner_id, attributes.acl)
+        return owner_id, msgspec.structs.replace(attributes, acl=acl)
 
     def _ask(self, permission: str, object_key: bytes | None, version_id: str | None) -> access.Question:
         return access.Question(

@@ -25,6 +25,7 @@ from storage.metadata.settings import SQLITE, MetadataSettings, check_metadata_s
 DATANODES_MAX = 64
 WORKERS_MAX = 64
 PORT_MAX = 65535
+BUCKET_DEFAULTS = ("acl", "aws")
 CONFIG_BYTES_MAX = 64 * 1024
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound
 ENVIRONMENT_PREFIX = "FROSTBYTE_"
@@ -47,6 +48,8 @@ class InternalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_key: str = ""
     tls_ca: str = ""
     """what is trusted when calling another process; empty: what the system trusts"""
+    masters: tuple[str, ...] = ()
+    """further masters, on other machines: everybody is told of them beside the one that listens here"""
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -65,7 +68,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     domains: tuple[str, ...] = ()
     """host names under which `bucket.DOMAIN` addresses a bucket"""
     trusted_proxies: tuple[str, ...] = ()
-    """addresses whose X-Forwarded-Host and X-Forwarded-Proto are believed"""
+    """addresses whose X-Forwarded-Host, -Proto and -For are believed"""
+    bucket_defaults: str = "acl"
+    """what a new bucket begins with. `acl`: ACLs count in it, and nobody is granted anything. `aws`: as on AWS since
+    2023, BucketOwnerEnforced and all public access blocked"""
     zone: str = ""
     chunk_size_bytes: int = 8 << 20
     inline_size_bytes_max: int = 16 << 10
@@ -173,7 +179,11 @@ def _with_absolute_paths(config: Config) -> Config:
         tls_cert=_absolute(config.tls_cert),
         tls_key=_absolute(config.tls_key),
         internal=InternalSettings(
-            internal.listen, _absolute(internal.tls_cert), _absolute(internal.tls_key), _absolute(internal.tls_ca)
+            internal.listen,
+            _absolute(internal.tls_cert),
+            _absolute(internal.tls_key),
+            _absolute(internal.tls_ca),
+            internal.masters,
         ),
     )
 
@@ -198,6 +208,8 @@ def _check(config: Config, environment: Mapping[str, str]) -> None:
         raise ConfigError("inline_size_bytes_max is at most 64 KiB")
     if config.reserve_bytes is not None and config.reserve_bytes < 0:
         raise ConfigError("reserve_bytes is not negative")
+    if config.bucket_defaults not in BUCKET_DEFAULTS:
+        raise ConfigError(f"bucket_defaults is acl or aws, not {config.bucket_defaults!r}")
     parse_listen(config.listen)
     try:
         parse_cipher(config.cipher, environment)
@@ -234,8 +246,8 @@ def _check_metadata(settings: MetadataSettings) -> None:
 
 def _check_internal(internal: InternalSettings) -> None:
     if not internal.listen:
-        if internal.tls_cert or internal.tls_key or internal.tls_ca:
-            raise ConfigError("internal.tls_cert, tls_key and tls_ca go with internal.listen")
+        if internal.tls_cert or internal.tls_key or internal.tls_ca or internal.masters:
+            raise ConfigError("internal.tls_cert, tls_key, tls_ca and masters go with internal.listen")
         return
     address = parse_internal_listen(internal)
     if not internal.tls_cert or not internal.tls_key:
@@ -244,6 +256,13 @@ def _check_internal(internal: InternalSettings) -> None:
         raise ConfigError("internal.listen names the address that other machines use, not every address of this one")
     if not 1 <= address.port <= PORT_MAX - DATANODES_MAX:
         raise ConfigError(f"the port of internal.listen is between 1 and {PORT_MAX - DATANODES_MAX}")
+    for text in internal.masters:
+        try:
+            other = parse_address(text)
+        except ValueError as error:
+            raise ConfigError(f"internal.masters: {error}") from None
+        if not other.is_tls or not other.port:
+            raise ConfigError("internal.masters are https://HOST:PORT")
 
 
 def parse_internal_listen(internal: InternalSettings) -> Address:

@@ -13,6 +13,7 @@ from typing import Any
 from s3gw.body import ClientDisconnected
 from s3gw.call import Call, Response, Services
 from s3gw.handlers.bucket import create_bucket, delete_bucket, head_bucket
+from s3gw.handlers.bucket_acl import get_bucket_acl, put_bucket_acl
 from s3gw.handlers.bucket_documents import (
     delete_bucket_document,
     delete_nothing,
@@ -20,11 +21,26 @@ from s3gw.handlers.bucket_documents import (
     put_bucket_document,
 )
 from s3gw.handlers.bucket_lifecycle import delete_bucket_lifecycle, get_bucket_lifecycle, put_bucket_lifecycle
+from s3gw.handlers.bucket_ownership import (
+    delete_ownership_controls,
+    delete_public_access_block,
+    get_ownership_controls,
+    get_public_access_block,
+    put_ownership_controls,
+    put_public_access_block,
+)
+from s3gw.handlers.bucket_policy import (
+    delete_bucket_policy,
+    get_bucket_policy,
+    get_bucket_policy_status,
+    put_bucket_policy,
+)
 from s3gw.handlers.bucket_settings import get_bucket_setting
 from s3gw.handlers.listing import list_objects, list_objects_v2
 from s3gw.handlers.multipart import abort_multipart_upload, create_multipart_upload, upload_part, upload_part_copy
 from s3gw.handlers.multipart_complete import complete_multipart_upload
 from s3gw.handlers.multipart_list import list_multipart_uploads, list_parts
+from s3gw.handlers.object_acl import get_object_acl, put_object_acl
 from s3gw.handlers.object_copy import copy_object
 from s3gw.handlers.object_delete import delete_object, delete_objects
 from s3gw.handlers.object_lock import (
@@ -36,7 +52,6 @@ from s3gw.handlers.object_lock import (
     put_object_retention,
 )
 from s3gw.handlers.object_read import get_object, head_object
-from s3gw.handlers.object_settings import get_object_setting
 from s3gw.handlers.object_tagging import delete_object_tagging, get_object_tagging, put_object_tagging
 from s3gw.handlers.object_write import put_object
 from s3gw.handlers.post_object import post_object
@@ -83,6 +98,18 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.PUT_BUCKET_REQUEST_PAYMENT: put_bucket_document,
     Operation.GET_BUCKET_ACCELERATE_CONFIGURATION: get_bucket_document,
     Operation.PUT_BUCKET_ACCELERATE_CONFIGURATION: put_bucket_document,
+    Operation.GET_BUCKET_ACL: get_bucket_acl,
+    Operation.PUT_BUCKET_ACL: put_bucket_acl,
+    Operation.GET_BUCKET_POLICY: get_bucket_policy,
+    Operation.PUT_BUCKET_POLICY: put_bucket_policy,
+    Operation.DELETE_BUCKET_POLICY: delete_bucket_policy,
+    Operation.GET_BUCKET_POLICY_STATUS: get_bucket_policy_status,
+    Operation.GET_BUCKET_OWNERSHIP_CONTROLS: get_ownership_controls,
+    Operation.PUT_BUCKET_OWNERSHIP_CONTROLS: put_ownership_controls,
+    Operation.DELETE_BUCKET_OWNERSHIP_CONTROLS: delete_ownership_controls,
+    Operation.GET_PUBLIC_ACCESS_BLOCK: get_public_access_block,
+    Operation.PUT_PUBLIC_ACCESS_BLOCK: put_public_access_block,
+    Operation.DELETE_PUBLIC_ACCESS_BLOCK: delete_public_access_block,
     Operation.GET_BUCKET_ENCRYPTION: get_bucket_document,
     Operation.PUT_BUCKET_ENCRYPTION: put_bucket_document,
     Operation.DELETE_BUCKET_ENCRYPTION: delete_bucket_document,
@@ -104,7 +131,8 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.PUT_OBJECT: put_object,
     Operation.COPY_OBJECT: copy_object,
     Operation.DELETE_OBJECT: delete_object,
-    Operation.GET_OBJECT_SETTING: get_object_setting,
+    Operation.GET_OBJECT_ACL: get_object_acl,
+    Operation.PUT_OBJECT_ACL: put_object_acl,
     Operation.GET_OBJECT_TAGGING: get_object_tagging,
     Operation.PUT_OBJECT_TAGGING: put_object_tagging,
     Operation.DELETE_OBJECT_TAGGING: delete_object_tagging,

@@ -17,7 +17,8 @@ async def plan_put(call: Call, proves_itself: bool) -> PutRequest:
     encryption = choose_encryption(call.headers, call.bucket)
     attributes = await lock_attributes(call, encryption.apply(parse_attributes(call.headers)))
     require_proof(attributes, proves_itself)
-    return PutRequest(call.user.canonical_id, attributes, parse_write_conditions(call.headers), encryption.seal)
+    owner_id, attributes = call.choose_owner(call.user.canonical_id, await call.with_acl(attributes))
+    return PutRequest(owner_id, attributes, parse_write_conditions(call.headers), encryption.seal)
 
 
 def format_put(call: Call, request: PutRequest, result: PutResult) -> Headers:

@@ -47,7 +47,12 @@ async def run_worker(config: WorkerConfig, listener: socket.socket, board: Board
             clock=clock,
         )
         async with open_cluster(_cluster_settings(config, internal_key), outside) as cluster:
-            settings = Settings(config.region, tuple(map(str.lower, config.domains)), config.trusted_proxies)
+            settings = Settings(
+                config.region,
+                tuple(map(str.lower, config.domains)),
+                config.trusted_proxies,
+                config.bucket_defaults,
+            )
             app = create_app(Services(cluster.objects, cluster.directory, cluster.operations, settings, clock))
             # What start-up made lives as long as the process: the collector need never look at it again.
             gc.collect()

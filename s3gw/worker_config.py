@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from s3gw.config import CONFIG_BYTES_MAX, ConfigError
+from s3gw.config import BUCKET_DEFAULTS, CONFIG_BYTES_MAX, ConfigError
 from storage.base.files import DiskFiles, fetch_file
 from storage.metadata.settings import MetadataSettings, check_metadata_settings
 
@@ -41,6 +41,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
+    bucket_defaults: str = "acl"
+    """what new buckets begin with; see Config"""
     tls_cert: str = ""
     tls_key: str = ""
     internal_ca: str = ""
@@ -62,6 +64,8 @@ def load_worker_config(path: Path) -> WorkerConfig:
         raise ConfigError(f"{path}: {error}") from None
     except ValueError as error:  # too large; it names the file
         raise ConfigError(str(error)) from None
+    if config.bucket_defaults not in BUCKET_DEFAULTS:
+        raise ConfigError(f"{path}: bucket_defaults is acl or aws, not {config.bucket_defaults!r}")
     problem = check_metadata_settings(config.metadata)
     if problem:
         raise ConfigError(f"{path}: metadata: {problem}")

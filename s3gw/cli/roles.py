@@ -106,6 +106,7 @@ def describe_master(home: Home) -> dict[str, Any]:
     config = home.config
     return {
         "listen": master_address(home),
+        "masters": master_addresses(home) if config.internal.masters else [],
         "cluster_id": home.cluster_id,
         "internal_key_file": str(home.internal_key_file),
         "metadata": home.records,
@@ -131,7 +132,7 @@ def describe_datanode(home: Home, datanode: DatanodeHome) -> dict[str, Any]:
     document: dict[str, Any] = {
         "listen": datanode_address(home, datanode.number),
         "cluster_id": home.cluster_id,
-        "masters": [master_address(home)],
+        "masters": master_addresses(home),
         "node_id": datanode.node_id,
         "node_key": base64.b64encode(node_key).decode(),
         "zone": config.zone or "default",
@@ -156,11 +157,12 @@ def describe_gateway(home: Home) -> dict[str, Any]:
         "master_key_file": str(config.home / "master.key"),
         "internal_key_file": str(home.internal_key_file),
         "metadata": home.records,
-        "masters": [master_address(home)],
+        "masters": master_addresses(home),
         "redundancy": f"replica:{config.replicas}",
         "region": config.region,
         "domains": config.domains,
         "trusted_proxies": config.trusted_proxies,
+        "bucket_defaults": config.bucket_defaults,
         "tls_cert": config.tls_cert,
         "tls_key": config.tls_key,
         "internal_ca": config.internal.tls_ca,
@@ -176,6 +178,11 @@ def describe_gateway(home: Home) -> dict[str, Any]:
 def master_address(home: Home) -> str:
     """Where the master listens."""
     return home.config.internal.listen or f"unix:{home.sockets / 'master.sock'}"
+
+
+def master_addresses(home: Home) -> list[str]:
+    """Of all masters, this machine's first."""
+    return [master_address(home), *home.config.internal.masters]
 
 
 def datanode_address(home: Home, number: int) -> str:

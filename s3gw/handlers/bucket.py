@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from s3gw.access_lists import plan_bucket_access
 from s3gw.call import Call, Response
-from s3gw.protocol.attributes import refuse_access_lists
+from s3gw.protocol.authorize import ACL_SETTING
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.naming import check_bucket_name
 from s3gw.protocol.object_lock import format_lock_configuration, parse_lock_enabled
@@ -15,28 +16,35 @@ from storage.model import Versioning
 
 REGION_DEFAULT = "us-east-1"
 _REGION_ALIASES = {"EU": "eu-west-1", "US": REGION_DEFAULT}
-_OWNERSHIPS = ("BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter")
 
 
 async def create_bucket(call: Call) -> Response:
-    """Made, or already the caller's own: then 200 in us-east-1 and BucketAlreadyOwnedByYou elsewhere, as AWS has it."""
+    """Made, or already the caller's own: then 200 in us-east-1 and BucketAlreadyOwnedByYou elsewhere, as AWS has it.
+
+    A bucket that is there is never changed: where another ACL is asked for than it has, it is BucketAlreadyExists (AWS
+    sets the ACL back in us-east-1).
+    """
     name = call.route.bucket
     check_bucket_name(name)
-    _check_headers(call)
     _check_location(await call.read_document(), call.services.settings.region)
     region = call.services.settings.region
-    settings: dict[str, bytes] = {}
+    directory = call.services.directory
+    settings = await plan_bucket_access(
+        directory, call.user.canonical_id, call.headers, call.services.settings.bucket_defaults
+    )
     versioning = Versioning.UNVERSIONED
     if parse_lock_enabled(call.headers):
         settings[OBJECT_LOCK_SETTING] = format_lock_configuration(None)
         versioning = Versioning.ENABLED
     try:
-        await call.services.directory.create_bucket(name, call.user, region, settings, versioning)
+        await directory.create_bucket(name, call.user, region, settings, versioning)
     except BucketAlreadyExists as error:
         if error.details.get("owner_id") != call.user.canonical_id:
             raise S3Error("BucketAlreadyExists", BucketName=name) from None
         if region != REGION_DEFAULT:
             raise S3Error("BucketAlreadyOwnedByYou", BucketName=name) from None
+        if (await directory.bucket(name)).settings.get(ACL_SETTING) != settings.get(ACL_SETTING):
+            raise S3Error("BucketAlreadyExists", BucketName=name) from None
     except LimitExceeded:
         raise S3Error("TooManyBuckets") from None
     return Response(200, [(b"location", b"/" + name.encode("ascii"))])
@@ -55,13 +63,6 @@ async def delete_bucket(call: Call) -> Response:
 
 def _region_headers(region: str) -> Headers:
     return [(b"x-amz-bucket-region", region.encode("latin-1", "replace")), (b"x-amz-access-point-alias", b"false")]
-
-
-def _check_headers(call: Call) -> None:
-    refuse_access_lists(call.headers)
-    ownership = call.headers.get("x-amz-object-ownership")
-    if ownership and ownership not in _OWNERSHIPS:
-        raise S3Error("InvalidArgument", ArgumentName="x-amz-object-ownership", ArgumentValue=ownership)
 
 
 def _check_location(document: bytes, region: str) -> None:

@@ -6,23 +6,17 @@ Terraform, Ansible and the audit tools read every one of them. Source: Amazon S3
 from __future__ import annotations
 
 from s3gw.call import Call, Response, xml_response
-from s3gw.protocol.documents import format_access_list
 from s3gw.protocol.errors import S3Error
-from s3gw.respond import XML_TYPE
 
 _REGION_WITHOUT_CONSTRAINT = "us-east-1"
 
 _NOT_CONFIGURED = {
-    "policy": "NoSuchBucketPolicy",
     "website": "NoSuchWebsiteConfiguration",
-    "publicAccessBlock": "NoSuchPublicAccessBlockConfiguration",
-    "ownershipControls": "OwnershipControlsNotFoundError",
     "replication": "ReplicationConfigurationNotFoundError",
 }
 """sub-resource → the error that says so"""
 
 _FIXED = {
-    "policyStatus": ("PolicyStatus", "<IsPublic>false</IsPublic>"),
     "logging": ("BucketLoggingStatus", ""),
     "notification": ("NotificationConfiguration", ""),
     "abac": ("AbacStatus", "<Status>Disabled</Status>"),
@@ -49,9 +43,6 @@ async def get_bucket_setting(call: Call) -> Response:
         if "id" in call.query:
             raise S3Error("NoSuchConfiguration", BucketName=bucket.name)
         return xml_response(_COLLECTIONS[name], "<IsTruncated>false</IsTruncated>")
-    if name == "location":
-        region = "" if bucket.region == _REGION_WITHOUT_CONSTRAINT else bucket.region
-        return xml_response("LocationConstraint", region)
-    assert name == "acl", name
-    owners = await call.find_owner_names({bucket.owner_id})
-    return Response(200, [XML_TYPE], format_access_list(bucket.owner_id, owners))
+    assert name == "location", name
+    region = "" if bucket.region == _REGION_WITHOUT_CONSTRAINT else bucket.region
+    return xml_response("LocationConstraint", region)

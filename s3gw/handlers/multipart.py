@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from s3gw.call import Call, Response
-from s3gw.protocol.attributes import parse_attributes, refuse_unsupported
+from s3gw.protocol.attributes import parse_attributes
 from s3gw.protocol.checksums import (
     DEFAULT_ALGORITHM,
     choose_upload_checksum,
@@ -29,6 +29,7 @@ async def create_multipart_upload(call: Call) -> Response:
     headers = call.headers
     encryption = choose_encryption(headers, call.bucket)
     attributes = await lock_attributes(call, encryption.apply(parse_attributes(headers)), with_default=False)
+    attributes = await call.with_acl(attributes)
     named = headers.get("x-amz-checksum-algorithm")
     algorithm, checksum_type = choose_upload_checksum(
         parse_algorithm(named) if named else None, headers.get("x-amz-checksum-type") or None
@@ -47,7 +48,6 @@ async def create_multipart_upload(call: Call) -> Response:
 async def upload_part(call: Call) -> Response:
     """Store one part; one of the same number before it is replaced."""
     part_number = parse_part_number(call.query.get("partNumber", ""))
-    refuse_unsupported(call.headers)
     upload = await _read_upload(call)
     _check_algorithm(call, upload)
     encryption = recall_encryption(upload.attributes.sse, call.headers, call.bucket)
@@ -61,7 +61,6 @@ async def upload_part(call: Call) -> Response:
 async def upload_part_copy(call: Call) -> Response:
     """Store a part from (a range of) an existing object."""
     part_number = parse_part_number(call.query.get("partNumber", ""))
-    refuse_unsupported(call.headers)
     upload = await _read_upload(call)
     encryption = recall_encryption(upload.attributes.sse, call.headers, call.bucket)
     source = await open_source(call)

@@ -61,6 +61,8 @@ async def complete_multipart_upload(call: Call) -> Response:
     checksum = _combine(upload, parts)
     _check_checksum(call, upload, checksum)
     attributes = lock_completed(call, msgspec.structs.replace(upload.attributes, checksum=checksum))
+    owner_id, attributes = call.choose_owner(upload.owner_id, attributes)
+    upload = msgspec.structs.replace(upload, owner_id=owner_id)
     etag = combine_etags([part.etag for part in parts])
     committed = await objects.complete_upload(call.bucket, upload, parts, etag, attributes, conditions, customer_key)
     answer = _answer(call, committed.version_id, committed.etag, checksum, attributes.sse)

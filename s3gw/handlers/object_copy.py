@@ -10,7 +10,7 @@ import msgspec
 
 from cluster.objectstore import CopySource, PutRequest, PutResult
 from s3gw.call import Call, Response
-from s3gw.protocol.attributes import parse_attributes, parse_storage_class, refuse_unsupported
+from s3gw.protocol.attributes import parse_attributes, parse_storage_class
 from s3gw.protocol.checksums import DEFAULT_ALGORITHM, parse_algorithm
 from s3gw.protocol.conditions import parse_write_conditions
 from s3gw.protocol.copy_source import COPY_BYTES_MAX, parse_directive
@@ -39,7 +39,6 @@ _CHANGES = (
 async def copy_object(call: Call) -> Response:
     """Copy the source's bytes, with its attributes or with those of the request."""
     replace = parse_directive(call.headers, "x-amz-metadata-directive")
-    refuse_unsupported(call.headers)
     encryption = choose_encryption(call.headers, call.bucket)
     for attempt in range(1, SOURCE_READS_MAX + 1):
         source = await open_source(call)
@@ -65,7 +64,8 @@ async def _copy(call: Call, source: CopySource, replace: bool, encryption: Encry
     algorithm = parse_algorithm(named) if named else stored.algorithm if stored else DEFAULT_ALGORITHM
     attributes = await lock_attributes(call, encryption.apply(_plan_attributes(call, version, replace)))
     conditions = parse_write_conditions(call.headers)
-    request = PutRequest(call.user.canonical_id, attributes, conditions, encryption.seal)
+    owner_id, attributes = call.choose_owner(call.user.canonical_id, await call.with_acl(attributes))
+    request = PutRequest(owner_id, attributes, conditions, encryption.seal)
     return await call.services.objects.copy(source, call.bucket, call.object_key, request, algorithm)
 
 

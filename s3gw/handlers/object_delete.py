@@ -7,6 +7,7 @@ from s3gw.protocol.conditions import parse_delete_conditions
 from s3gw.protocol.delete_list import fail_delete, parse_delete_list
 from s3gw.protocol.documents import DeleteOutcome, format_deleted
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.permissions import choose_permission
 from s3gw.protocol.versions import find_version_id
 from s3gw.protocol.xml import XML_BYTES_MAX
 from s3gw.refusals import REFUSAL_CODES, REFUSAL_MESSAGES
@@ -37,10 +38,19 @@ async def delete_objects(call: Call) -> Response:
     if not body.proves_itself:
         raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5")
     items, quiet = parse_delete_list(await body.read_small_body(XML_BYTES_MAX))
+    items = [await _authorize(call, item) if isinstance(item, DeleteTarget) else item for item in items]
     targets = [item for item in items if isinstance(item, DeleteTarget)]
     done = iter(await _delete(call, targets) if targets else [])
     outcomes = [_judge(item, next(done)) if isinstance(item, DeleteTarget) else item for item in items]
     return Response(200, [XML_TYPE], format_deleted(outcomes, quiet))
+
+
+async def _authorize(call: Call, target: DeleteTarget) -> DeleteTarget | DeleteOutcome:
+    """The target, or the outcome of one that the caller may not delete."""
+    permission = choose_permission("s3:DeleteObject", target.version_id)
+    if await call.may(permission, target.object_key, target.version_id):
+        return target
+    return fail_delete(target.object_key, target.version_id, "AccessDenied")
 
 
 async def _delete(call: Call, targets: list[DeleteTarget]) -> list[Deleted]:

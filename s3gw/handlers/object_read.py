@@ -110,6 +110,7 @@ async def _answer(
 def _evaluate(call: Call, reading: ObjectReading) -> Response | None:
     """Markers, conditions and the range, in this order. A 304 is an answer, everything else raises."""
     version = reading.version
+    call.confirm(version)
     if version.is_marker:
         raise S3Error("MethodNotAllowed", Method=call.raw.method, ResourceType="DeleteMarker").with_headers(
             {

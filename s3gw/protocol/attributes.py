@@ -37,17 +37,6 @@ STORAGE_CLASSES = frozenset(
 _META = "x-amz-meta-"
 _STANDARD_HEADERS = ("content-encoding", "content-disposition", "content-language", "cache-control", "expires")
 _REDIRECT = "x-amz-website-redirect-location"
-_GRANTS = (
-    "x-amz-grant-full-control",
-    "x-amz-grant-read",
-    "x-amz-grant-read-acp",
-    "x-amz-grant-write",
-    "x-amz-grant-write-acp",
-)
-_OWNER_ACLS = frozenset({"private", "bucket-owner-full-control", "bucket-owner-read"})
-_OTHER_ACLS = frozenset(
-    {"public-read", "public-read-write", "authenticated-read", "aws-exec-read", "log-delivery-write"}
-)
 _TEXT = re.compile(r"[\x20-\x7e]*")
 _RESPONSE_OVERRIDES = {
     "response-content-type": b"content-type",
@@ -61,7 +50,6 @@ _RESPONSE_OVERRIDES = {
 
 def parse_attributes(headers: Mapping[str, str]) -> Attributes:
     """All but the checksum. MetadataTooLarge, InvalidStorageClass, InvalidTag, InvalidRequest, NotImplemented."""
-    refuse_unsupported(headers)
     kept = {name: text for name in _STANDARD_HEADERS if (text := headers.get(name))}
     encoding = kept.get("content-encoding")
     if encoding is not None:
@@ -138,23 +126,6 @@ def parse_storage_class(headers: Mapping[str, str]) -> str:
     if storage_class not in STORAGE_CLASSES:
         raise S3Error("InvalidStorageClass", StorageClassRequested=storage_class)
     return storage_class
-
-
-def refuse_unsupported(headers: Mapping[str, str]) -> None:
-    """NotImplemented (or what AWS says) for a header whose meaning would be lost; empty ones are ignored."""
-    refuse_access_lists(headers)
-
-
-def refuse_access_lists(headers: Mapping[str, str]) -> None:
-    """An ACL that gives somebody else access is refused; one that says what holds anyway is taken."""
-    acl = headers.get("x-amz-acl")
-    if acl and acl not in _OWNER_ACLS:
-        if acl in _OTHER_ACLS:
-            raise S3Error("NotImplemented", Header="x-amz-acl")
-        raise S3Error("InvalidArgument", ArgumentName="x-amz-acl", ArgumentValue=acl)
-    for name in _GRANTS:
-        if headers.get(name):
-            raise S3Error("NotImplemented", Header=name)
 
 
 def format_attributes(attributes: Attributes) -> list[tuple[bytes, bytes]]:

@@ -18,8 +18,6 @@ from storage.model import Bucket, Checksum, User
 OwnerNames = Mapping[str, str]
 """canonical id → display name"""
 
-_XSI = "http://www.w3.org/2001/XMLSchema-instance"
-
 
 class DeleteOutcome(NamedTuple):
     """What became of one key of DeleteObjects. code: `` when it was deleted."""
@@ -36,16 +34,6 @@ def format_owner(canonical_id: str, names: OwnerNames, tag: str = "Owner") -> st
     """`<Owner>` (or `<Initiator>`) of a canonical user."""
     display_name = names.get(canonical_id, canonical_id)
     return f"<{tag}><ID>{escape(canonical_id)}</ID><DisplayName>{escape(display_name)}</DisplayName></{tag}>"
-
-
-def format_access_list(canonical_id: str, names: OwnerNames) -> bytes:
-    """The ACL of what only its owner may touch."""
-    who = f"<ID>{escape(canonical_id)}</ID><DisplayName>{escape(names.get(canonical_id, canonical_id))}</DisplayName>"
-    return document(
-        "AccessControlPolicy",
-        f'<Owner>{who}</Owner><AccessControlList><Grant><Grantee xmlns:xsi="{_XSI}" xsi:type="CanonicalUser">{who}'
-        "</Grantee><Permission>FULL_CONTROL</Permission></Grant></AccessControlList>",
-    )
 
 
 def format_buckets(buckets: Sequence[Bucket], owner: User, prefix: str | None, token: str | None) -> bytes:

@@ -35,11 +35,6 @@ def _absent_setting(read: str, write: str) -> Methods:
     return _bucket_setting(read, write, ("PUT",)) | {"DELETE": Rule(Operation.DELETE_BUCKET_SETTING, write)}
 
 
-def _object_setting(read: str, write: str, writes: tuple[str, ...] = ("PUT",)) -> Methods:
-    refused = Rule(Operation.NOT_IMPLEMENTED, write)
-    return {"GET": Rule(Operation.GET_OBJECT_SETTING, read)} | dict.fromkeys(writes, refused)
-
-
 def _refused(permission: str, *methods: str) -> Methods:
     return dict.fromkeys(methods, Rule(Operation.NOT_IMPLEMENTED, permission))
 
@@ -55,9 +50,16 @@ BUCKET_SUBRESOURCES: dict[str, Methods] = {
         "PUT": Rule(Operation.PUT_BUCKET_VERSIONING, "s3:PutBucketVersioning"),
     },
     "versions": {"GET": Rule(Operation.LIST_OBJECT_VERSIONS, "s3:ListBucketVersions")},
-    "acl": _bucket_setting("s3:GetBucketAcl", "s3:PutBucketAcl", _PUT_ONLY),
-    "policy": _bucket_setting("s3:GetBucketPolicy", "s3:PutBucketPolicy"),
-    "policyStatus": {"GET": Rule(Operation.GET_BUCKET_SETTING, "s3:GetBucketPolicyStatus")},
+    "acl": {
+        "GET": Rule(Operation.GET_BUCKET_ACL, "s3:GetBucketAcl"),
+        "PUT": Rule(Operation.PUT_BUCKET_ACL, "s3:PutBucketAcl"),
+    },
+    "policy": {
+        "GET": Rule(Operation.GET_BUCKET_POLICY, "s3:GetBucketPolicy"),
+        "PUT": Rule(Operation.PUT_BUCKET_POLICY, "s3:PutBucketPolicy"),
+        "DELETE": Rule(Operation.DELETE_BUCKET_POLICY, "s3:DeleteBucketPolicy"),
+    },
+    "policyStatus": {"GET": Rule(Operation.GET_BUCKET_POLICY_STATUS, "s3:GetBucketPolicyStatus")},
     "tagging": {
         "GET": Rule(Operation.GET_BUCKET_TAGGING, "s3:GetBucketTagging"),
         "PUT": Rule(Operation.PUT_BUCKET_TAGGING, "s3:PutBucketTagging"),
@@ -79,8 +81,16 @@ BUCKET_SUBRESOURCES: dict[str, Methods] = {
         "PUT": Rule(Operation.PUT_BUCKET_ENCRYPTION, "s3:PutEncryptionConfiguration"),
         "DELETE": Rule(Operation.DELETE_BUCKET_ENCRYPTION, "s3:PutEncryptionConfiguration"),
     },
-    "publicAccessBlock": _bucket_setting("s3:GetBucketPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
-    "ownershipControls": _bucket_setting("s3:GetBucketOwnershipControls", "s3:PutBucketOwnershipControls"),
+    "publicAccessBlock": {
+        "GET": Rule(Operation.GET_PUBLIC_ACCESS_BLOCK, "s3:GetBucketPublicAccessBlock"),
+        "PUT": Rule(Operation.PUT_PUBLIC_ACCESS_BLOCK, "s3:PutBucketPublicAccessBlock"),
+        "DELETE": Rule(Operation.DELETE_PUBLIC_ACCESS_BLOCK, "s3:PutBucketPublicAccessBlock"),
+    },
+    "ownershipControls": {
+        "GET": Rule(Operation.GET_BUCKET_OWNERSHIP_CONTROLS, "s3:GetBucketOwnershipControls"),
+        "PUT": Rule(Operation.PUT_BUCKET_OWNERSHIP_CONTROLS, "s3:PutBucketOwnershipControls"),
+        "DELETE": Rule(Operation.DELETE_BUCKET_OWNERSHIP_CONTROLS, "s3:PutBucketOwnershipControls"),
+    },
     "object-lock": {
         "GET": Rule(Operation.GET_OBJECT_LOCK_CONFIGURATION, "s3:GetBucketObjectLockConfiguration"),
         "PUT": Rule(Operation.PUT_OBJECT_LOCK_CONFIGURATION, "s3:PutBucketObjectLockConfiguration"),
@@ -119,7 +129,10 @@ OBJECT_SUBRESOURCES: dict[str, Methods] = {
         "POST": Rule(Operation.COMPLETE_MULTIPART_UPLOAD, "s3:PutObject"),
         "DELETE": Rule(Operation.ABORT_MULTIPART_UPLOAD, "s3:AbortMultipartUpload"),
     },
-    "acl": _object_setting("s3:GetObjectAcl", "s3:PutObjectAcl"),
+    "acl": {
+        "GET": Rule(Operation.GET_OBJECT_ACL, "s3:GetObjectAcl"),
+        "PUT": Rule(Operation.PUT_OBJECT_ACL, "s3:PutObjectAcl"),
+    },
     "tagging": {
         "GET": Rule(Operation.GET_OBJECT_TAGGING, "s3:GetObjectTagging"),
         "PUT": Rule(Operation.PUT_OBJECT_TAGGING, "s3:PutObjectTagging"),

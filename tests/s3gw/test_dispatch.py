@@ -16,7 +16,7 @@ from cluster.objectstore import ObjectStore, PutResult
 from s3gw.protocol.subresources import SUBRESOURCE_NAMES
 from storage.base.clock import SystemClock
 from storage.base.errors import NotEnoughNodes
-from tests.s3gw.gateway import Gateway, memory_doors, running_gateway
+from tests.s3gw.gateway import Gateway, cluster_doors, running_gateway
 from tests.s3gw.memory_store import MemoryDirectory, MemoryObjectStore
 from tests.s3gw.raw import send, send_bytes, sign
 from tests.s3gw.refusal import refusal
@@ -52,7 +52,7 @@ def test_every_answer_has_its_own_id(gateway: Gateway, bucket: str) -> None:
 @pytest.mark.parametrize("name", sorted(SUBRESOURCE_NAMES))
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "anonymous"])
-@pytest.mark.parametrize("gateway", [memory_doors], ids=["memory"], indirect=True)
+@pytest.mark.parametrize("gateway", [cluster_doors], ids=["cluster"], indirect=True)
 def test_every_sub_resource_with_every_method(gateway: Gateway, s3: Any, name: str, method: str, signed: bool) -> None:
     """On bucket and object: never a 500, never a plain request; the object stays what it was."""
     if not [one for one in s3.list_buckets().get("Buckets", []) if one["Name"] == "table"]:

@@ -82,8 +82,13 @@ def test_bad_configurations(gateway: Gateway, body: bytes, code: str) -> None:
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
-        ({"x-amz-acl": "public-read"}, "NotImplemented"),
-        ({"x-amz-bucket-object-lock-enabled": "true"}, "NotImplemented"),
+        ({"x-amz-acl": "public"}, "InvalidArgument"),
+        ({"x-amz-acl": "private", "x-amz-grant-read": "id=x"}, "InvalidRequest"),
+        ({"x-amz-grant-read": "id=nobody"}, "InvalidArgument"),
+        (
+            {"x-amz-acl": "public-read", "x-amz-object-ownership": "BucketOwnerEnforced"},
+            "InvalidBucketAclWithObjectOwnership",
+        ),
         ({"x-amz-object-ownership": "Nobody"}, "InvalidArgument"),
     ],
 )

@@ -123,9 +123,6 @@ def test_the_cap_of_user_metadata() -> None:
     ("headers", "code"),
     [
         ({"x-amz-storage-class": "WARM"}, "InvalidStorageClass"),
-        ({"x-amz-acl": "public-read"}, "NotImplemented"),
-        ({"x-amz-acl": "nonsense"}, "InvalidArgument"),
-        ({"x-amz-grant-read": "id=x"}, "NotImplemented"),
         ({"x-amz-website-redirect-location": "ftp://x"}, "InvalidRequest"),
         ({"x-amz-tagging": "a=1&a=2"}, "InvalidTag"),
     ],

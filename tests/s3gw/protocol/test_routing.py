@@ -77,7 +77,7 @@ def operation(method: str, target: str, headers: dict[str, str] | None = None) -
         ("POST", "/b/k?uploadId=u", Operation.COMPLETE_MULTIPART_UPLOAD),
         ("DELETE", "/b/k?uploadId=u", Operation.ABORT_MULTIPART_UPLOAD),
         ("GET", "/b/k?uploadId=u", Operation.LIST_PARTS),
-        ("GET", "/b/k?acl", Operation.GET_OBJECT_SETTING),
+        ("GET", "/b/k?acl", Operation.GET_OBJECT_ACL),
         ("PUT", "/b/k?tagging", Operation.PUT_OBJECT_TAGGING),
         ("GET", "/b/k?cors", Operation.METHOD_NOT_ALLOWED),
         ("GET", "/b?torrent", Operation.METHOD_NOT_ALLOWED),
