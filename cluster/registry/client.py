@@ -6,11 +6,14 @@ that stands by says who is active: details of the Unavailable, `active`, hold th
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
+
 import msgspec
 
 from cluster.registry.app import LEASE, MAP, MasterRole
 from storage.base.address import Address
-from storage.base.errors import Unavailable
+from storage.base.errors import NotActiveMaster, Unavailable
 from storage.base.internal_auth import MASTER_NODE_ID, ROLE_MASTER, access_token, derive_node_key
 from storage.base.internal_client import Deadlines, InternalClient
 from storage.datanode import wire
@@ -21,6 +24,9 @@ POLL_WAIT_S = 2.0
 ANSWER_BYTES_MAX = 8 * 1024 * 1024
 PROMPT_S = 2.0
 """for an answer that waits for nothing"""
+TAKEOVER_S = 6.0
+"""after this long without its active master a cluster of several has another one"""
+TAKEOVER_PAUSE_S = 0.25
 _DEADLINES = Deadlines(connect_s=PROMPT_S, progress_s=PROMPT_S, answer_s=PROMPT_S)
 _UNKNOWN_EPOCH = -1
 
@@ -52,10 +58,7 @@ class MasterClient:
         wait_s = 0.0 if epoch == _UNKNOWN_EPOCH else POLL_WAIT_S
         query = "" if epoch == _UNKNOWN_EPOCH else f"?epoch={epoch}&wait_s={wait_s:g}"
         body = await self.call("GET", MAP + query, timeout_s=wait_s + PROMPT_S)
-        try:
-            cluster_map = _cluster_map.decode(body)
-        except msgspec.MsgspecError as error:
-            raise Unavailable(f"the master answered strangely: {error}") from None
+        cluster_map = _decode_map(body)
         self._epoch = cluster_map.epoch
         return cluster_map
 
@@ -76,9 +79,72 @@ class MasterClient:
                 f"the master at {self.address} answered {answer.status}: {reason}",
                 status=str(answer.status),
                 active=active,
+                error=answer.headers.get(wire.ERROR_HEADER, ""),
             )
         return answer.body
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+class ActiveMaster:
+    """Whichever of these masters is the active one, for a command; while one takes over, that is waited for."""
+
+    def __init__(self, masters: Sequence[MasterClient]) -> None:
+        self._masters = list(masters)
+
+    async def call(self, method: str, target: str) -> bytes:
+        """As MasterClient.call. Unavailable also when none is active for TAKEOVER_S; safe for requests that may be
+        made twice, as all of the master's are."""
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + (TAKEOVER_S if len(self._masters) > 1 else 0.0)
+        while True:
+            for master in list(self._masters):
+                try:
+                    return await self._try(master, method, target)
+                except Unavailable as error:
+                    if not _is_elsewhere(error):
+                        raise
+                    failure = error
+            if loop.time() + TAKEOVER_PAUSE_S > end_s:
+                raise failure
+            await asyncio.sleep(TAKEOVER_PAUSE_S)
+
+    async def fetch_map(self) -> ClusterMap:
+        """As it is now."""
+        return _decode_map(await self.call("GET", MAP))
+
+    async def fetch_roles(self) -> list[tuple[Address, MasterRole | None]]:
+        """What each master says of itself; None for one that does not answer."""
+        return [(master.address, await _find_role(master)) for master in self._masters]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for master in self._masters:
+            await master.close()
+
+    async def _try(self, master: MasterClient, method: str, target: str) -> bytes:
+        """The one that answered is asked first from then on."""
+        body = await master.call(method, target)
+        self._masters.sort(key=lambda other: other is not master)
+        return body
+
+
+async def _find_role(master: MasterClient) -> MasterRole | None:
+    try:
+        return await master.fetch_role()
+    except Unavailable:
+        return None
+
+
+def _is_elsewhere(error: Unavailable) -> bool:
+    """Whether another master may know better: this one does not answer, or stands by."""
+    return "status" not in error.details or error.details.get("error") == NotActiveMaster.__name__
+
+
+def _decode_map(body: bytes) -> ClusterMap:
+    try:
+        return _cluster_map.decode(body)
+    except msgspec.MsgspecError as error:
+        raise Unavailable(f"the master answered strangely: {error}") from None

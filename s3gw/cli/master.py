@@ -1,4 +1,4 @@
-"""The master as the command line talks to it: found by the configuration file that it was started with."""
+"""The active master as the command line talks to it: found by the configuration file that one was started with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from cluster.registry.app import JOBS, NODES
-from cluster.registry.client import MasterClient
+from cluster.registry.client import ActiveMaster, MasterClient
 from cluster.registry.config import MasterConfig, load_config, load_internal_key
 from s3gw.cli.home import MASTER_FILE, lock_home, read_cluster_id
 from s3gw.cli.options import find_home
@@ -28,14 +28,20 @@ class Job(msgspec.Struct, frozen=True):
     last_error: str
 
 
+ACTIVE, STANDBY, SILENT = "active", "standby", "silent"
+
+
 class Master:
-    """One master, on one event loop. Every call may raise Unavailable, and ConfigError when no server runs at all."""
+    """The active master, on one event loop. Every call may raise Unavailable, and ConfigError when no server runs at
+    all."""
 
     def __init__(self, config: MasterConfig, home: Path | None) -> None:
         self.config = config
         internal_key = load_internal_key(Path(config.internal_key_file))
         self._home = home
-        self._client = MasterClient(config.listen_address, internal_key, tls_ca=config.tls_ca or None)
+        self._client = ActiveMaster(
+            [MasterClient(address, internal_key, tls_ca=config.tls_ca or None) for address in config.addresses]
+        )
 
     async def fetch_map(self) -> ClusterMap:
         """Every node as the master sees it now."""
@@ -47,6 +53,13 @@ class Master:
     async def fetch_jobs(self) -> list[Job]:
         """In the order in which the master lists them."""
         return msgspec.json.decode(await self._client.call("GET", JOBS), type=list[Job])
+
+    async def fetch_roles(self) -> dict[str, str]:
+        """Every master of the configuration by its address: `active`, `standby` or `silent`."""
+        return {
+            str(address): SILENT if role is None else ACTIVE if role.is_active else STANDBY
+            for address, role in await self._client.fetch_roles()
+        }
 
     async def order(self, node: Node, action: str) -> None:
         """`drain` or `resume`. Unavailable with the master's reason when it refuses."""

@@ -113,7 +113,7 @@ def _describe(config: MasterConfig, listen: str, zone: str, tls: tuple[str, str,
     document: dict[str, Any] = {
         "listen": listen or f"unix:{Path(address.path).with_name(f'datanode-{node_id[:8]}.sock')}",
         "cluster_id": config.cluster_id,
-        "masters": [config.listen],
+        "masters": [str(address) for address in config.addresses],
         "node_id": node_id,
         "node_key": derive_node_key(load_internal_key(Path(config.internal_key_file)), ROLE_DATANODE, node_id).hex(),
         "zone": zone,

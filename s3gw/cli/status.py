@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from cluster.registry.config import MasterConfig
-from s3gw.cli.master import Job, find_master, open_master
+from s3gw.cli.master import SILENT, Job, find_master, open_master
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
 from s3gw.cli.report import (
     METADATA_SENTENCES,
@@ -38,17 +38,22 @@ def status(
 async def fetch_status(config: MasterConfig, home: Path | None) -> dict[str, Any]:
     """Everything that is shown, as JSON can say it. ConfigError, Unavailable."""
     async with open_master(config, home) as master:
-        cluster_map, jobs = await master.fetch_map(), await master.fetch_jobs()
-    return describe_status(config, cluster_map, jobs, await _fetch_metadata(config))
+        cluster_map, jobs, masters = await master.fetch_map(), await master.fetch_jobs(), await master.fetch_roles()
+    return describe_status(config, cluster_map, jobs, masters, await _fetch_metadata(config))
 
 
 def describe_status(
-    config: MasterConfig, cluster_map: ClusterMap, jobs: list[Job], metadata: dict[str, Any]
+    config: MasterConfig,
+    cluster_map: ClusterMap,
+    jobs: list[Job],
+    masters: dict[str, str],
+    metadata: dict[str, Any],
 ) -> dict[str, Any]:
     """Figures by name. `survives` is null where a write is not possible now."""
     survives = evaluate_survival(config.placed, cluster_map.nodes)
     warnings = list_warnings(config.placed, cluster_map)
     warnings += [f"Job {job.name} fails: {job.last_error}" for job in jobs if job.last_error]
+    warnings += [f"The master at {address} does not answer." for address, role in masters.items() if role == SILENT]
     if not metadata["answers"]:
         warnings.insert(0, f"The metadata does not answer, so no request succeeds: {metadata['error']}")
     warnings += [f"Metadata: {sentence}." for sentence in metadata.get("loss_window", ())]
@@ -62,6 +67,7 @@ def describe_status(
         "warnings": warnings,
         "notes": [METADATA_SENTENCES[config.metadata.engine]],
         "nodes": describe_nodes(cluster_map),
+        "masters": [{"address": address, "role": role} for address, role in masters.items()],
         "jobs": [{name: getattr(job, name) for name in Job.__struct_fields__} for job in jobs],
         "metadata": {"engine": config.metadata.engine, **metadata},
     }
@@ -102,6 +108,8 @@ def print_status(status: dict[str, Any], *, as_json: bool) -> None:
     for warning in status["warnings"]:
         show(f"! {warning}", style="yellow")
     show(*status["notes"], make_node_table(status["nodes"]), _make_job_table(status["jobs"]))
+    if len(status["masters"]) > 1:
+        show("masters: " + ", ".join(f"{it['address']} {it['role']}" for it in status["masters"]))
     metadata = status["metadata"]
     if metadata["answers"]:
         workers = f"{len(metadata['writers'])} gateway workers"

@@ -157,6 +157,9 @@ def test_without_files_there_are_no_paths(tmp_path: Path) -> None:
         ({"internal": {"listen": "https://h:65500", **TLS}}, "port of internal.listen"),
         ({"internal": {"listen": "https://h:0", **TLS}}, "port of internal.listen"),
         ({"internal": {"surprise": 1}}, "surprise"),
+        ({"internal": {"masters": ["https://h:9"]}}, "go with internal.listen"),
+        ({"internal": {"listen": "https://h:9", **TLS, "masters": ["unix:/x"]}}, "internal.masters are"),
+        ({"internal": {"listen": "https://h:9", **TLS, "masters": ["http://h:9"]}}, "internal.masters: "),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(tmp_path: Path, fields: dict[str, Any], reason: str) -> None:

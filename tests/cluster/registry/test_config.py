@@ -127,3 +127,24 @@ def test_the_internal_key_is_32_bytes_in_base64(tmp_path: Path) -> None:
         assert "short secret" not in str(caught.value)
     with pytest.raises(ConfigError, match="cannot read"):
         load_internal_key(tmp_path / "none")
+
+
+def test_several_masters_know_each_other() -> None:
+    """Every file names all of them; this one comes first, by where others reach it. Alone it needs no list."""
+    assert list(map(str, parse_config(json.dumps(DOCUMENT)).addresses)) == ["unix:/run/master.sock"]
+    postgresql = {"engine": "postgresql", "dsn": "postgresql://h/d"}
+    tls = {"tls_cert": "/c.pem", "tls_key": "/k.pem", "metadata": postgresql}
+    masters = ["https://a:9100", "https://b:9100"]
+    listening = parse_config(json.dumps({**DOCUMENT, **tls, "listen": masters[1], "masters": masters}))
+    assert list(map(str, listening.addresses)) == [masters[1], masters[0]]
+    everywhere = {"listen": "https://0.0.0.0:9100", "advertise": masters[0], "masters": masters}
+    assert list(map(str, parse_config(json.dumps({**DOCUMENT, **tls, **everywhere})).addresses)) == masters
+    for change, reason in (
+        ({"listen": "https://c:9100"}, "masters must name this master as well: https://c:9100"),
+        ({"masters": [*masters, "https://c:0"]}, "needs a port"),
+        ({"masters": ["https://a:9100"] * 10}, "at most 9 masters"),
+        ({"masters": [*masters, "http://c:9100"]}, "loopback only"),
+        ({"metadata": DOCUMENT["metadata"]}, "masters on several machines need PostgreSQL"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            parse_config(json.dumps({**DOCUMENT, **tls, "listen": masters[0], "masters": masters, **change}))

@@ -172,7 +172,7 @@ def test_status_for_people_holds_every_figure(tmp_path: Path, capsys: pytest.Cap
     config = MasterConfig("unix:/m", "ab" * 16, "/k", MetadataSettings(path=str(tmp_path), socket="/s"))
     jobs = [Job("sweep", 3, 1, 1_700_000_000_000, "Unavailable: [red] node")]
     metadata = {"answers": True, "error": "", "buckets": 5, "users": 2, "writers": ["gateway@host:1"]}
-    status = describe_status(config, ONE_DISK, jobs, metadata)
+    status = describe_status(config, ONE_DISK, jobs, {"unix:/a": "active", "unix:/b": "silent"}, metadata)
     print_status(status, as_json=True)
     assert json.loads(capsys.readouterr().out) == status
     print_status(status, as_json=False)
@@ -185,7 +185,7 @@ def test_status_for_people_holds_every_figure(tmp_path: Path, capsys: pytest.Cap
 def test_metadata_that_does_not_answer_comes_first() -> None:
     """Without it nothing works."""
     config = MasterConfig("unix:/m", "ab" * 16, "/k", MetadataSettings(path="/d", socket="/s"))
-    status = describe_status(config, THREE_HOSTS, [], {"answers": False, "error": "no owner"})
+    status = describe_status(config, THREE_HOSTS, [], {}, {"answers": False, "error": "no owner"})
     assert status["warnings"] == ["The metadata does not answer, so no request succeeds: no owner"]
 
 
