@@ -1,12 +1,14 @@
-"""Servers for the probe tests."""
+"""Servers for the probe tests, and two gateways over one PostgreSQL."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.probe.gateways import Gateway, Hosts, running_hosts
 from tests.probe.server import Server
 
 FAST_SWEEP = {
@@ -27,3 +29,22 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield running
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hosts, Gateway, Gateway]]:
+    """Started once for all tests of the group MANY_GATEWAYS: each makes its own buckets, and leaves both running."""
+    with running_hosts(tmp_path_factory.mktemp("hosts")) as running:
+        yield running
+
+
+@pytest.fixture
+def east(hosts: tuple[Hosts, Gateway, Gateway]) -> Any:
+    """A client of one gateway."""
+    return hosts[1].client()
+
+
+@pytest.fixture
+def west(hosts: tuple[Hosts, Gateway, Gateway]) -> Any:
+    """A client of the other."""
+    return hosts[2].client()

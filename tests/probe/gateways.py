@@ -23,6 +23,8 @@ from tests.probe.roles import load_json, running_role, succeed
 from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
 from tests.tls import InternalTls, make_internal_tls
 
+MANY_GATEWAYS = "many gateways"
+"""the xdist group of the tests that share two of them"""
 WAIT_S = 30.0
 DATANODES = 3
 CONNECTIONS_MAX = 4
@@ -75,7 +77,7 @@ class Gateway:
 class Hosts:
     """Started by `running_hosts`."""
 
-    def __init__(self, root: Path, running: ExitStack, database: PostgresServer, dsn: str) -> None:
+    def __init__(self, root: Path, running: ExitStack, database: PostgresServer, dsn: str, masters: int = 1) -> None:
         self.root = root
         self.database = database
         self.dsn = dsn
@@ -84,17 +86,19 @@ class Hosts:
         self.processes: list[Any] = []
         """of all roles that were started"""
         self._running = running
-        self._tls: InternalTls = make_internal_tls(root)
-        self._internal = f"https://127.0.0.1:{free_port()}"
+        self.tls: InternalTls = make_internal_tls(root)
+        self.masters = [f"https://127.0.0.1:{free_port()}" for _ in range(masters)]
+        """addresses; the first one's file is the one that `init` wrote"""
         settings = {
             "datanodes": 0,
             "lease_ttl_s": 6,
             "metadata": {"engine": "postgresql", "dsn": dsn, "connections_max": CONNECTIONS_MAX},
             "internal": {
-                "listen": self._internal,
-                "tls_cert": self._tls.files.cert,
-                "tls_key": self._tls.files.key,
-                "tls_ca": self._tls.ca,
+                "listen": self.masters[0],
+                "masters": self.masters[1:],
+                "tls_cert": self.tls.files.cert,
+                "tls_key": self.tls.files.key,
+                "tls_ca": self.tls.ca,
             },
         }
         self.config.write_text(json.dumps(settings))
@@ -102,20 +106,31 @@ class Hosts:
         self.master_file = self.data / "run" / "master.json"
 
     def start_cluster(self) -> None:
-        """The master and the datanodes, each with its own key file."""
-        self.start_role("master", f"ready on {self._internal}", "master", "--config", self.master_file)
+        """The masters and the datanodes, each with its own key file."""
+        for number in range(len(self.masters)):
+            self.start_master(number)
         for number in range(1, DATANODES + 1):
             machine = self.root / f"node-{number}"
             machine.mkdir()
             document = load_json(
                 *("node", "add", "--data", self.data, "--listen", f"https://127.0.0.1:{free_port()}"),
                 *("--key-file", machine / "node.key", "--zone", f"zone-{number}"),
-                *("--tls-cert", self._tls.files.cert, "--tls-key", self._tls.files.key, "--tls-ca", self._tls.ca),
+                *("--tls-cert", self.tls.files.cert, "--tls-key", self.tls.files.key, "--tls-ca", self.tls.ca),
             )
             config = machine / "config.json"
             config.write_text(json.dumps({**document, "reserve_bytes": 0}))
             arguments = ("datanode", "--data", machine / "data", "--config", config)
             self.start_role(f"node-{number}", "registered with", *arguments)
+
+    def start_master(self, number: int) -> Any:
+        """The first one, or one of another machine: the same file but for where it listens. Its log is by itself."""
+        listen, file = self.masters[number], self.master_file
+        if number:
+            file = self.root / f"master-{number}.json"
+            file.write_text(json.dumps({**json.loads(self.master_file.read_text()), "listen": listen}))
+        name = f"master-{number}" if number else "master"
+        (self.root / f"{name}.log").unlink(missing_ok=True)
+        return self.start_role(name, f"ready on {listen}", "master", "--config", file)
 
     def start_gateway(self, name: str) -> Gateway:
         """A host with its own config.json, port and log."""
@@ -133,7 +148,9 @@ class Hosts:
 
 
 @contextmanager
-def running_hosts(root: Path, pair: PostgresPair | None = None) -> Iterator[tuple[Hosts, Gateway, Gateway]]:
+def running_hosts(
+    root: Path, pair: PostgresPair | None = None, *, masters: int = 1
+) -> Iterator[tuple[Hosts, Gateway, Gateway]]:
     """Everything, with a PostgreSQL that the test may stop, or over a pair of them. Skips without its programs, or
     fails with CI=true."""
     with ExitStack() as running:
@@ -143,6 +160,6 @@ def running_hosts(root: Path, pair: PostgresPair | None = None) -> Iterator[tupl
             shared_databases()  # which skips or fails, and says why
             pytest.skip("needs a PostgreSQL server of its own")
         running.callback(database.stop)
-        hosts = Hosts(root, running, database, database.dsn() if pair is None else pair.dsn)
+        hosts = Hosts(root, running, database, database.dsn() if pair is None else pair.dsn, masters)
         hosts.start_cluster()
         yield hosts, hosts.start_gateway("east"), hosts.start_gateway("west")
