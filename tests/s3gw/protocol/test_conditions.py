@@ -11,6 +11,7 @@ from s3gw.protocol.conditions import (
     evaluate_copy_source,
     evaluate_if_range,
     evaluate_read,
+    parse_delete_conditions,
     parse_etags,
     parse_write_conditions,
 )
@@ -141,3 +142,36 @@ def test_a_hostile_list_costs_its_length() -> None:
     assert parse_etags(f'a{blanks}"') == {"a"}
     assert parse_etags(f'{blanks}W/"b"{blanks},{blanks}c{blanks}') == {"b", "c"}
     assert parse_etags('" "' * 10_000) == {" "}
+
+
+@pytest.mark.parametrize(
+    ("headers", "conditions"),
+    [
+        ({}, Conditions()),
+        ({"if-match": ""}, Conditions()),
+        ({"if-match": '"e"'}, Conditions(if_match="e")),
+        ({"x-amz-if-match-size": "0"}, Conditions(size=0)),
+        ({"x-amz-if-match-last-modified-time": AT}, Conditions(last_modified_s=NOW_MS // 1000)),
+        ({"if-match": "*", "x-amz-if-match-size": "7"}, Conditions(if_match="*", size=7)),
+    ],
+)
+def test_conditions_of_a_delete(headers: dict[str, str], conditions: Conditions) -> None:
+    """All three, alone and together."""
+    assert parse_delete_conditions(headers) == conditions
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"if-none-match": "*"}, "NotImplemented"),
+        ({"if-match": '"a", "b"'}, "NotImplemented"),
+        ({"x-amz-if-match-size": "big"}, "InvalidArgument"),
+        ({"x-amz-if-match-size": "9" * 5000}, "InvalidArgument"),
+        ({"x-amz-if-match-last-modified-time": "yesterday"}, "InvalidArgument"),
+    ],
+)
+def test_conditions_of_a_delete_that_are_refused(headers: dict[str, str], code: str) -> None:
+    """Never ignored: the delete would go through."""
+    with pytest.raises(S3Error) as caught:
+        parse_delete_conditions(headers)
+    assert caught.value.code == code
