@@ -35,8 +35,23 @@ FUNCTIONS_1 = (
             INSERT INTO chunks SELECT c.* FROM unnest(p_chunks) c;
         END IF;
     END $$""",
+    # SourceChanged unless a version references every blob now, and each shared extent is the whole of its blob
+    """CREATE FUNCTION require_shareable(p_shared bytea[], p_extents new_extent[]) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM 1 FROM blobs WHERE blob_id = ANY (p_shared) ORDER BY blob_id FOR SHARE;
+        PERFORM 1 FROM unnest(p_extents) x LEFT JOIN blobs b ON b.blob_id = x.blob_id
+        WHERE x.blob_id = ANY (p_shared) AND (b.size IS DISTINCT FROM x.length OR b.released_ms IS NOT NULL
+            OR NOT EXISTS (SELECT FROM extents e WHERE e.blob_id = x.blob_id));
+        IF FOUND THEN
+            PERFORM refuse('SourceChanged');
+        END IF;
+    END $$""",
+)
+
+FUNCTIONS_2 = (
     # after references to these blobs were removed: nothing happens to those that another version holds
-    """CREATE FUNCTION release_unreferenced(p_blob_ids bytea[], p_now_ms bigint) RETURNS void LANGUAGE plpgsql AS $$
+    """CREATE OR REPLACE FUNCTION release_unreferenced(p_blob_ids bytea[], p_now_ms bigint) RETURNS void
+    LANGUAGE plpgsql AS $$
     DECLARE
         v_free bytea[];
     BEGIN
@@ -49,26 +64,15 @@ FUNCTIONS_1 = (
         WITH gone AS (
             DELETE FROM blobs WHERE blob_id = ANY (v_free) AND redundancy = 'inline' RETURNING blob_id)
         DELETE FROM inline_bodies i USING gone g WHERE i.blob_id = g.blob_id;
-        UPDATE blobs SET released_ms = coalesce(p_now_ms, now_ms())
+        UPDATE blobs SET released_ms = release_ms(p_now_ms)
         WHERE blob_id = ANY (v_free) AND redundancy <> 'inline' AND released_ms IS NULL;
     END $$""",
-    # SourceChanged unless a version references every blob now, and each shared extent is the whole of its blob
-    """CREATE FUNCTION require_shareable(p_shared bytea[], p_extents new_extent[]) RETURNS void LANGUAGE plpgsql AS $$
-    BEGIN
-        PERFORM 1 FROM blobs WHERE blob_id = ANY (p_shared) ORDER BY blob_id FOR SHARE;
-        PERFORM 1 FROM unnest(p_extents) x LEFT JOIN blobs b ON b.blob_id = x.blob_id
-        WHERE x.blob_id = ANY (p_shared) AND (b.size IS DISTINCT FROM x.length OR b.released_ms IS NOT NULL
-            OR NOT EXISTS (SELECT FROM extents e WHERE e.blob_id = x.blob_id));
-        IF FOUND THEN
-            PERFORM refuse('SourceChanged');
-        END IF;
-    END $$""",
     # blobs that have a row are left alone: they are referenced, or released already
-    """CREATE FUNCTION release_blobs(p_blobs new_blob[], p_chunks chunk_row[], p_now_ms bigint) RETURNS void
+    """CREATE OR REPLACE FUNCTION release_blobs(p_blobs new_blob[], p_chunks chunk_row[], p_now_ms bigint) RETURNS void
     LANGUAGE sql AS $$
         WITH recorded AS (
             INSERT INTO blobs
-            SELECT b.blob_id, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy, coalesce(p_now_ms, now_ms())
+            SELECT b.blob_id, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy, release_ms(p_now_ms)
             FROM unnest(p_blobs) b ORDER BY b.blob_id ON CONFLICT DO NOTHING RETURNING blob_id)
         INSERT INTO chunks SELECT c.* FROM unnest(p_chunks) c JOIN recorded r ON r.blob_id = c.blob_id $$""",
 )

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from storage.base.errors import BucketAlreadyExists, BucketNotEmpty, LimitExceeded, NoSuchBucket
-from storage.metadata.commands import CreateBucket, DeleteBucket, PutBucketSetting, SetVersioning
+from storage.metadata.commands import OBJECT_LOCK_SETTING, CreateBucket, DeleteBucket, PutBucketSetting, SetVersioning
 from storage.metadata.postgresql.configuration import raise_configuration_sequence
 from storage.metadata.postgresql.database import Database, is_storable, without_unstorable
 from storage.metadata.postgresql.pool import Connection
 from storage.metadata.postgresql.tables import BUCKET_LOCKS
+from storage.metadata.rules import require_lockable
 from storage.model import Bucket, Versioning
 
 ABORTED_UPLOADS_PER_STEP = 16
@@ -42,6 +43,7 @@ _PUT_SETTING = (
     "INSERT INTO bucket_settings VALUES ($1, $2, $3)"
     " ON CONFLICT (bucket_id, name) DO UPDATE SET document = excluded.document"
 )
+_SELECT_SETTING = "SELECT 1 FROM bucket_settings WHERE bucket_id = $1 AND name = $2"
 _DELETE_SETTING = "DELETE FROM bucket_settings WHERE bucket_id = $1 AND name = $2"
 _DELETE_SETTINGS = "DELETE FROM bucket_settings WHERE bucket_id = $1"
 
@@ -49,6 +51,7 @@ _DELETE_SETTINGS = "DELETE FROM bucket_settings WHERE bucket_id = $1"
 async def create_bucket(database: Database, command: CreateBucket) -> Bucket:
     """See the command."""
     now_ms = database.now_ms()
+    require_lockable(command.versioning, command.settings)
 
     async def create(connection: Connection) -> Bucket:
         await raise_configuration_sequence(connection)
@@ -95,10 +98,11 @@ async def put_bucket_setting(database: Database, command: PutBucketSetting) -> N
 
     async def put(connection: Connection) -> None:
         await raise_configuration_sequence(connection)
-        await _require_bucket(connection, command.bucket_id)
+        versioning = await _require_bucket(connection, command.bucket_id)
         if command.document is None:
             await connection.execute(_DELETE_SETTING, command.bucket_id, command.name)
         else:
+            require_lockable(versioning, [command.name])
             await connection.execute(_PUT_SETTING, command.bucket_id, command.name, command.document)
 
     await database.transact(put)
@@ -113,6 +117,8 @@ async def set_versioning(database: Database, command: SetVersioning) -> None:
         current = await _require_bucket(connection, command.bucket_id)
         if command.versioning == Versioning.UNVERSIONED != current:
             raise LimitExceeded("versioning can be suspended, not removed")
+        if await connection.fetchrow(_SELECT_SETTING, command.bucket_id, OBJECT_LOCK_SETTING):
+            require_lockable(command.versioning, [OBJECT_LOCK_SETTING])
         await connection.execute(_SET_VERSIONING, command.bucket_id, command.versioning.value)
 
     await database.transact(put)
@@ -136,11 +142,11 @@ async def list_buckets(database: Database, owner_id: str | None, after: str, lim
     return [_bucket(row) for row in rows]
 
 
-async def _require_bucket(connection: Connection, bucket_id: int) -> str:
+async def _require_bucket(connection: Connection, bucket_id: int) -> Versioning:
     versioning = await connection.fetchval(_SELECT_VERSIONING, bucket_id)
     if versioning is None:
         raise NoSuchBucket()
-    return str(versioning)
+    return Versioning(versioning)
 
 
 def _bucket(row: Any) -> Bucket:

@@ -8,9 +8,9 @@ from storage.metadata.postgresql.database import Database
 from storage.metadata.postgresql.versions import version_id_of, version_row
 from storage.metadata.rules import commit_spans, require_covered
 
-FUNCTIONS_1 = (
-    """CREATE FUNCTION commit_version(
-        p_session_id bytea, p_bucket_id bigint, p_object_key bytea, p_version new_version, p_blobs new_blob[],
+FUNCTIONS_2 = (
+    """CREATE FUNCTION commit_version_2(
+        p_session_id bytea, p_bucket_id bigint, p_object_key bytea, p_version locked_version, p_blobs new_blob[],
         p_chunks chunk_row[], p_extents new_extent[], p_shared bytea[], p_if_match text, p_if_none_match text,
         p_now_ms bigint, OUT r_versioning text, OUT r_sequence bigint, OUT r_last_modified_ms bigint)
     LANGUAGE plpgsql AS $$
@@ -18,8 +18,9 @@ FUNCTIONS_1 = (
         v_put record;
     BEGIN
         SELECT e.r_versioning INTO r_versioning FROM enter_bucket(p_session_id, p_bucket_id) e;
-        SELECT p.* INTO v_put FROM put_on_top(
-            p_bucket_id, p_object_key, r_versioning, p_version, false, 0, p_if_match, p_if_none_match, p_now_ms) p;
+        SELECT p.* INTO v_put FROM put_on_top_2(
+            p_bucket_id, p_object_key, r_versioning, p_version, false, 0, p_if_match, p_if_none_match, false,
+            p_now_ms) p;
         IF v_put.r_failed IS NOT NULL THEN
             PERFORM refuse_condition(v_put.r_failed);
         END IF;
@@ -31,14 +32,14 @@ FUNCTIONS_1 = (
         END IF;
         INSERT INTO extents SELECT v_put.r_row, x.* FROM unnest(p_extents) x;
         IF v_put.r_replaced_row IS NOT NULL THEN
-            PERFORM drop_version(v_put.r_replaced_row, p_now_ms);
+            PERFORM drop_version_2(v_put.r_replaced_row, false, p_now_ms);
         END IF;
         r_sequence := v_put.r_sequence;
         r_last_modified_ms := v_put.r_last_modified_ms;
     END $$""",
 )
 
-_COMMIT = "SELECT * FROM commit_version($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_COMMIT = "SELECT * FROM commit_version_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 
 
 async def commit_version(database: Database, command: CommitVersion) -> VersionCommitted:

@@ -9,77 +9,94 @@ from storage.metadata.commands import Deleted, DeleteTarget, DeleteVersions
 from storage.metadata.postgresql.database import BIGINT_MAX, Database
 from storage.metadata.postgresql.tables import BUCKET_LOCKS
 from storage.metadata.records import encode_record
+from storage.metadata.rules import NO_CONDITIONS
 from storage.model import Attributes, Versioning
 
 TARGETS_PER_TRANSACTION = 128
 """so that the locks of a batch are held for milliseconds"""
 
-FUNCTIONS_1 = (
+FUNCTIONS_2 = (
+    # of what a delete would remove or hide; see rules.failed_delete_condition
+    """CREATE FUNCTION fails_conditions(p_version versions, p_target conditional_target) RETURNS boolean
+    LANGUAGE sql IMMUTABLE AS $$
+        SELECT coalesce(
+            p_target.if_match <> '*' AND (p_version.is_marker OR p_target.if_match <> p_version.etag)
+            OR p_target.if_none_match IN ('*', p_version.etag) AND NOT p_version.is_marker
+            OR p_target.size <> p_version.size
+            OR p_target.last_modified_s <> p_version.last_modified_ms / 1000, false) $$""",
     # Targets are taken in the order of their keys, so that two batches never wait for each other; those of one key in
     # the order given. A refusal is decided before the target's first change.
-    f"""CREATE FUNCTION delete_versions(
-        p_bucket_id bigint, p_targets delete_target[], p_no_attributes bytea, p_now_ms bigint)
+    f"""CREATE FUNCTION delete_versions_2(
+        p_bucket_id bigint, p_targets conditional_target[], p_bypass_governance boolean, p_no_attributes bytea,
+        p_now_ms bigint)
     RETURNS TABLE (r_ordinal bigint, r_failed text, r_is_marker boolean, r_sequence bigint, r_uid bytea)
     LANGUAGE plpgsql AS $$
     DECLARE
         v_versioning text;
         v_owner_id text;
         v_head heads;
+        v_version versions;
         v_put record;
-        v_row bigint;
-        v_etag text;
-        t record;
+        v_target conditional_target;
+        v_makes_marker boolean;
     BEGIN
         PERFORM pg_advisory_xact_lock_shared({BUCKET_LOCKS}, bucket_lock(p_bucket_id));
         SELECT b.versioning, b.owner_id INTO v_versioning, v_owner_id FROM buckets b WHERE b.bucket_id = p_bucket_id;
         IF NOT FOUND THEN
             PERFORM refuse('NoSuchBucket');
         END IF;
-        FOR t IN SELECT x.* FROM unnest(p_targets) WITH ORDINALITY
-            AS x(object_key, which, sequence, uid, if_match, if_none_match, ordinal)
-            ORDER BY x.object_key, x.ordinal
+        FOR r_ordinal IN
+            SELECT g.at FROM generate_subscripts(p_targets, 1) g(at) ORDER BY p_targets[g.at].object_key, g.at
         LOOP
-            r_ordinal := t.ordinal;
+            v_target := p_targets[r_ordinal];
+            v_makes_marker := v_target.which = 'current' AND v_versioning <> '';
             r_failed := NULL;
-            r_is_marker := false;
+            r_is_marker := v_makes_marker;
             r_sequence := NULL;
             r_uid := NULL;
-            IF t.which = 'current' AND v_versioning <> '' THEN
-                r_uid := substr(uuid_send(gen_random_uuid()), 9);
-                SELECT p.* INTO v_put FROM put_on_top(
-                    p_bucket_id, t.object_key, v_versioning,
-                    ROW(r_uid, 0, '', v_owner_id, p_no_attributes, ''::bytea, 'STANDARD', '', '')::new_version,
-                    true, 0, t.if_match, t.if_none_match, p_now_ms) p;
-                r_failed := v_put.r_failed;
-                r_is_marker := true;
-                r_sequence := CASE WHEN v_versioning = '{Versioning.ENABLED.value}' THEN v_put.r_sequence END;
-                IF v_put.r_replaced_row IS NOT NULL THEN
-                    PERFORM drop_version(v_put.r_replaced_row, p_now_ms);
-                END IF;
-            ELSE
+            IF v_target.has_conditions OR NOT v_makes_marker THEN
                 SELECT h.* INTO v_head FROM heads h
-                WHERE h.bucket_id = p_bucket_id AND h.object_key = t.object_key FOR UPDATE;
-                v_row := CASE t.which WHEN 'current' THEN v_head.version_row WHEN 'null' THEN v_head.null_row END;
-                IF t.which = 'version' THEN
-                    SELECT v.row_id INTO v_row FROM versions v WHERE v.bucket_id = p_bucket_id
-                        AND v.object_key = t.object_key AND v.sequence = t.sequence AND v.uid = t.uid
-                        AND NOT v.is_null;
+                WHERE h.bucket_id = p_bucket_id AND h.object_key = v_target.object_key FOR UPDATE;
+                SELECT v.* INTO v_version FROM versions v WHERE v.row_id = CASE v_target.which
+                    WHEN 'current' THEN v_head.version_row WHEN 'null' THEN v_head.null_row
+                    WHEN 'version' THEN (SELECT x.row_id FROM versions x WHERE x.bucket_id = p_bucket_id
+                        AND x.object_key = v_target.object_key AND x.sequence = v_target.sequence
+                        AND x.uid = v_target.uid AND NOT x.is_null) END;
+                IF NOT FOUND THEN
+                    r_is_marker := false;
+                ELSIF v_target.has_conditions AND fails_conditions(v_version, v_target) THEN
+                    r_failed := 'PreconditionFailed';
+                ELSIF v_makes_marker THEN
+                    NULL;
+                ELSIF is_locked(v_version.lock_mode, v_version.retain_until_ms, v_version.legal_hold,
+                    p_bypass_governance, p_now_ms) THEN
+                    r_failed := 'ObjectLocked';
+                ELSE
+                    r_is_marker := v_version.is_marker;
+                    PERFORM remove_version_2(v_head, v_version.row_id, p_bypass_governance, p_now_ms);
                 END IF;
-                v_etag := NULL;
-                SELECT v.is_marker, CASE WHEN NOT v.is_marker THEN v.etag END INTO r_is_marker, v_etag
-                FROM versions v WHERE v.row_id = v_row;
-                r_is_marker := coalesce(r_is_marker, false);
-                r_failed := failed_condition(v_etag, t.if_match, t.if_none_match);
-                IF r_failed IS NULL AND v_row IS NOT NULL THEN
-                    PERFORM remove_version(v_head, v_row, p_now_ms);
+                IF v_version.row_id IS NULL OR r_failed IS NOT NULL OR NOT v_makes_marker THEN
+                    RETURN NEXT;
+                    CONTINUE;
                 END IF;
+            END IF;
+            r_uid := substr(uuid_send(gen_random_uuid()), 9);
+            SELECT p.* INTO v_put FROM put_on_top_2(
+                p_bucket_id, v_target.object_key, v_versioning,
+                ROW(r_uid, 0, '', v_owner_id, p_no_attributes, ''::bytea, 'STANDARD', '', '', '', 0,
+                    false)::locked_version,
+                true, 0, NULL, NULL, p_bypass_governance, p_now_ms) p;
+            r_failed := v_put.r_failed;
+            r_sequence := CASE WHEN v_versioning = '{Versioning.ENABLED.value}' THEN v_put.r_sequence END;
+            IF r_failed IS NULL AND v_put.r_replaced_row IS NOT NULL THEN
+                PERFORM drop_version_2(v_put.r_replaced_row, p_bypass_governance, p_now_ms);
             END IF;
             RETURN NEXT;
         END LOOP;
     END $$""",
 )
 
-_DELETE = "SELECT * FROM delete_versions($1, $2, $3, $4)"
+_DELETE = "SELECT * FROM delete_versions_2($1, $2, $3, $4, $5)"
 _NO_ATTRIBUTES = encode_record(Attributes())
 
 
@@ -90,7 +107,12 @@ async def delete_versions(database: Database, command: DeleteVersions) -> list[D
     for at in range(0, max(1, len(targets)), TARGETS_PER_TRANSACTION):
         some = targets[at : at + TARGETS_PER_TRANSACTION]
         rows = await database.write(
-            _DELETE, command.bucket_id, [_target_row(target) for target in some], _NO_ATTRIBUTES, database.now_ms()
+            _DELETE,
+            command.bucket_id,
+            [_target_row(target) for target in some],
+            command.bypass_governance,
+            _NO_ATTRIBUTES,
+            database.now_ms(),
         )
         by_ordinal = sorted(map(tuple, rows))
         outcomes.extend(_outcome(target, row) for target, row in zip(some, by_ordinal, strict=True))
@@ -98,7 +120,10 @@ async def delete_versions(database: Database, command: DeleteVersions) -> list[D
 
 
 def _target_row(target: DeleteTarget) -> tuple[Any, ...]:
-    conditions = (target.conditions.if_match, target.conditions.if_none_match)
+    """As a conditional_target."""
+    asked = target.conditions
+    numbers = [None if number is None else min(number, BIGINT_MAX) for number in (asked.size, asked.last_modified_s)]
+    conditions = (asked != NO_CONDITIONS, asked.if_match, asked.if_none_match, *numbers)
     if target.version_id is None:
         return (target.object_key, "current", None, None, *conditions)
     if target.version_id == NULL_VERSION_ID:
@@ -112,7 +137,7 @@ def _target_row(target: DeleteTarget) -> tuple[Any, ...]:
 def _outcome(target: DeleteTarget, row: tuple[Any, ...]) -> Deleted:
     _, failed, is_marker, sequence, uid = row
     if failed is not None:
-        return Deleted(target.version_id, refusal="NoSuchKey" if failed == "NoSuchKey" else "PreconditionFailed")
+        return Deleted(target.version_id, refusal=failed)
     if uid is None:
         return Deleted(target.version_id, is_marker=is_marker)
     return Deleted(NULL_VERSION_ID if sequence is None else format_version_id(sequence, uid), is_marker=is_marker)

@@ -15,11 +15,13 @@ from storage.metadata.interface import (
     Metadata,
     PartPage,
     UploadPage,
+    VersionPage,
     VersionRead,
 )
 from storage.metadata.postgresql import (
     blobs,
     buckets,
+    changes,
     commits,
     configuration,
     deletes,
@@ -30,6 +32,7 @@ from storage.metadata.postgresql import (
     sessions,
     uploads,
     users,
+    version_listing,
 )
 from storage.metadata.postgresql.database import Database
 from storage.metadata.postgresql.durability import Durability
@@ -54,6 +57,7 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.SetVersioning: buckets.set_versioning,
     c.CommitVersion: commits.commit_version,
     c.DeleteVersions: deletes.delete_versions,
+    c.ChangeObject: changes.change_object,
     c.ReleaseBlobs: blobs.release_blobs,
     c.CreateUpload: uploads.create_upload,
     c.PutPart: uploads.put_part,
@@ -90,6 +94,12 @@ class PostgresMetadata(Metadata):
     async def find_user(self, canonical_id: str) -> User | None:
         return await users.find_user(self._database, canonical_id)
 
+    async def find_user_by_email(self, email: str) -> User | None:
+        return await users.find_user_by_email(self._database, email)
+
+    async def find_user_by_name(self, name: str) -> User | None:
+        return await users.find_user_by_name(self._database, name)
+
     async def list_users(self) -> list[tuple[User, list[AccessKey]]]:
         return await users.list_users(self._database)
 
@@ -123,6 +133,19 @@ class PostgresMetadata(Metadata):
     ) -> HeadPage:
         return await listing.list_heads(
             self._database, bucket_id, prefix=prefix, after=after, delimiter=delimiter, limit=limit
+        )
+
+    async def list_versions(
+        self,
+        bucket_id: int,
+        *,
+        prefix: bytes = b"",
+        delimiter: bytes = b"",
+        after: tuple[bytes, str] = (b"", ""),
+        limit: int = 1000,
+    ) -> VersionPage:
+        return await version_listing.list_versions(
+            self._database, bucket_id, prefix=prefix, delimiter=delimiter, after=after, limit=limit
         )
 
     # ------------------------------------------------------------------ multipart uploads

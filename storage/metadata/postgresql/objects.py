@@ -11,7 +11,7 @@ from storage.base.ids import NULL_VERSION_ID, parse_version_id
 from storage.metadata.interface import CHUNK_PAGE_ROWS, VersionRead
 from storage.metadata.postgresql.blobs import chunk_of
 from storage.metadata.postgresql.database import BIGINT_MAX, Database
-from storage.metadata.records import decode_attributes
+from storage.metadata.records import version_attributes_of
 from storage.model import Blob, ByteRange, Chunk, Extent, Version
 
 FUNCTIONS_1 = (
@@ -99,7 +99,8 @@ FUNCTIONS_1 = (
 
 _VERSION = (
     "(v).row_id, (v).object_key, (v).sequence, (v).uid, (v).is_null, (v).is_marker, (v).size, (v).etag,"
-    " (v).last_modified_ms, (v).owner_id, (v).attributes, (v).mac, (v).part_count"
+    " (v).last_modified_ms, (v).owner_id, (v).mac, (v).part_count, (v).attributes, (v).tags, (v).acl, (v).lock_mode,"
+    " (v).retain_until_ms, (v).legal_hold"
 ).replace("(v)", "(r.r_version)")
 _READ = (
     f"SELECT r.r_configuration_sequence, r.r_head_row, r.r_extents, r.r_chunks, {_VERSION}"
@@ -156,7 +157,9 @@ def _bounded(number: int | None) -> int | None:
 
 
 def _version_of(columns: list[Any]) -> Version:
-    row_id, object_key, sequence, uid, is_null, is_marker, size, etag, modified_ms, owner_id, raw, mac, parts = columns
+    row_id, object_key, sequence, uid, is_null, is_marker, size, etag, modified_ms, owner_id, mac, parts, *said = (
+        columns
+    )
     return Version(
         row_id,
         object_key,
@@ -168,7 +171,7 @@ def _version_of(columns: list[Any]) -> Version:
         etag,
         modified_ms,
         owner_id,
-        decode_attributes(raw),
+        version_attributes_of(*said),
         mac,
         parts,
     )

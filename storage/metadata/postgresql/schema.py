@@ -1,7 +1,8 @@
 """Forward migrations. A database carries its version; a newer one is refused with one line.
 
 Functions are a part of the schema. One whose parameters or meaning change gets a new name in a later migration, so that
-gateways of the release before go on while a rolling upgrade runs; a released migration is never edited.
+gateways of the release before go on while a rolling upgrade runs; a released migration is never edited. What must hold
+for those gateways too (the time of a release, that nothing locked is deleted) replaces the function that they call.
 """
 
 from __future__ import annotations
@@ -9,9 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from storage.base.errors import FrostbyteError
-from storage.metadata.postgresql import blobs, commits, deletes, listing, masters, objects, sessions, uploads, versions
+from storage.metadata.postgresql import (
+    blobs,
+    changes,
+    commits,
+    deletes,
+    listing,
+    masters,
+    objects,
+    sessions,
+    uploads,
+    version_1,
+    version_listing,
+    versions,
+)
 from storage.metadata.postgresql.pool import Connection
-from storage.metadata.postgresql.tables import FUNCTIONS_1, TABLES_1, TYPES_1
+from storage.metadata.postgresql.tables import FUNCTIONS_1, FUNCTIONS_2, TABLES_1, TABLES_2, TYPES_1, TYPES_2
 
 SCHEMA = "frostbyte"
 
@@ -29,16 +43,34 @@ _VERSION_1 = (
     *TYPES_1,
     *FUNCTIONS_1,
     *sessions.FUNCTIONS_1,
-    *blobs.FUNCTIONS_1,
+    *blobs.FUNCTIONS_1[:1],
+    *version_1.RELEASE_UNREFERENCED,
+    *blobs.FUNCTIONS_1[1:],
+    *version_1.RELEASE_BLOBS,
     *versions.FUNCTIONS_1,
-    *commits.FUNCTIONS_1,
-    *deletes.FUNCTIONS_1,
-    *uploads.FUNCTIONS_1,
+    *version_1.PUT_ON_TOP,
+    *version_1.DROP_VERSION,
+    *version_1.REMOVE_VERSION,
+    *version_1.COMMIT_VERSION,
+    *version_1.DELETE_VERSIONS,
+    *uploads.FUNCTIONS_1[:4],
+    *version_1.COMPLETE_UPLOAD,
+    *uploads.FUNCTIONS_1[4:],
     *objects.FUNCTIONS_1,
     *listing.FUNCTIONS_1,
 )
 
 _VERSION_2 = (
+    *TABLES_2,
+    *TYPES_2,
+    *FUNCTIONS_2,
+    *blobs.FUNCTIONS_2,
+    *versions.FUNCTIONS_2,
+    *commits.FUNCTIONS_2,
+    *deletes.FUNCTIONS_2,
+    *changes.FUNCTIONS_2,
+    *uploads.FUNCTIONS_2,
+    *version_listing.FUNCTIONS_2,
     *masters.TABLES,
     *masters.FUNCTIONS,
 )

@@ -1,4 +1,4 @@
-"""The tables, types and the smallest functions of schema version 1. Everything lives in a schema of its own.
+"""The tables, types and the smallest functions, by schema version. Everything lives in a schema of its own.
 
 Choices that the rest relies on:
 - Object keys are bytea, compared bytewise; every text that is ordered or looked up has the collation "C".
@@ -7,6 +7,8 @@ Choices that the rest relies on:
   monotonic while any row of the key exists.
 - The index over versions leaves out null versions: a key has at most one, and `heads.null_row` leads to it.
 - An extent without a blob is a part of no bytes, kept for its number.
+- `versions.tags` and `acl` NULL: as in the attributes that the version was committed with. A lock is in its own columns
+  only, never in the attributes; an empty mode is no retention.
 - `blobs.released_ms` NULL means referenced. Sealed bodies are not compressed: they do not get smaller.
 - A table that is updated in place leaves room on its pages, so that an update touches no index.
 - Numbers of buckets and nodes are never used twice: they are kept outside the transaction that read them.
@@ -129,4 +131,32 @@ FUNCTIONS_1 = (
         SELECT (('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::bigint << 42)
             + floor(extract(epoch FROM pg_postmaster_start_time()) * 1000)::bigint $$""",
     "INSERT INTO meta SELECT 'server_incarnation', server_incarnation()",
+)
+
+TABLES_2 = (
+    "ALTER TABLE versions ADD COLUMN tags bytea, ADD COLUMN acl bytea, ADD COLUMN lock_mode text NOT NULL DEFAULT '',"
+    " ADD COLUMN retain_until_ms bigint NOT NULL DEFAULT 0, ADD COLUMN legal_hold boolean NOT NULL DEFAULT false",
+    "CREATE INDEX users_by_email ON users (email) WHERE email <> ''",
+    "CREATE INDEX write_sessions_by_renewal ON write_sessions (renewed_ms)",
+)
+
+TYPES_2 = (
+    """CREATE TYPE locked_version AS (
+        uid bytea, size bigint, etag text, owner_id text, attributes bytea, mac bytea, storage_class text,
+        checksum_algorithm text, checksum_type text, lock_mode text, retain_until_ms bigint, legal_hold boolean)""",
+    """CREATE TYPE conditional_target AS (
+        object_key bytea, which text, sequence bigint, uid bytea, has_conditions boolean, if_match text,
+        if_none_match text, size bigint, last_modified_s bigint)""",
+)
+
+FUNCTIONS_2 = (
+    # What is released must not seem older than what sessions recorded before it, however the clock was set meanwhile.
+    """CREATE FUNCTION release_ms(p_now_ms bigint) RETURNS bigint LANGUAGE sql VOLATILE AS
+    'SELECT greatest(coalesce(p_now_ms, now_ms()), (SELECT max(s.renewed_ms) FROM write_sessions s))'""",
+    # whether a version must stay (AWS: Locking objects with Object Lock)
+    """CREATE FUNCTION is_locked(
+        p_lock_mode text, p_retain_until_ms bigint, p_legal_hold boolean, p_bypass_governance boolean, p_now_ms bigint)
+    RETURNS boolean LANGUAGE sql VOLATILE AS $$
+        SELECT p_legal_hold OR (p_lock_mode <> '' AND (p_lock_mode = 'COMPLIANCE' OR NOT p_bypass_governance)
+            AND p_retain_until_ms > coalesce(p_now_ms, now_ms())) $$""",
 )

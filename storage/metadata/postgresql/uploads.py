@@ -118,52 +118,6 @@ FUNCTIONS_1 = (
             PERFORM release_unreferenced(v_blob_ids, p_now_ms);
         END IF;
     END $$""",
-    f"""CREATE FUNCTION complete_upload(
-        p_session_id bytea, p_bucket_id bigint, p_object_key bytea, p_upload_id text, p_version new_version,
-        p_parts listed_part[], p_extents new_extent[], p_uid_text text, p_if_match text, p_if_none_match text,
-        p_now_ms bigint, OUT r_version_id text, OUT r_last_modified_ms bigint, OUT r_etag text)
-    LANGUAGE plpgsql AS $$
-    DECLARE
-        v_now_ms bigint := coalesce(p_now_ms, now_ms());
-        v_versioning text;
-        v_upload_row bigint;
-        v_put record;
-    BEGIN
-        SELECT e.r_versioning INTO v_versioning FROM enter_bucket(p_session_id, p_bucket_id) e;
-        SELECT u.upload_row INTO v_upload_row FROM uploads u WHERE u.bucket_id = p_bucket_id
-            AND u.object_key = p_object_key AND u.upload_id = p_upload_id FOR UPDATE;
-        IF NOT FOUND THEN
-            SELECT c.version_id, c.last_modified_ms, c.etag INTO r_version_id, r_last_modified_ms, r_etag
-            FROM completed_uploads c WHERE c.bucket_id = p_bucket_id AND c.object_key = p_object_key
-                AND c.upload_id = p_upload_id;
-            IF NOT FOUND THEN
-                PERFORM refuse('NoSuchUpload');
-            END IF;
-            RETURN;
-        END IF;
-        PERFORM check_parts(v_upload_row, p_parts);
-        SELECT p.* INTO v_put FROM put_on_top(
-            p_bucket_id, p_object_key, v_versioning, p_version, false, cardinality(p_parts), p_if_match,
-            p_if_none_match, p_now_ms) p;
-        IF v_put.r_failed IS NOT NULL THEN
-            PERFORM refuse_condition(v_put.r_failed);
-        END IF;
-        INSERT INTO extents SELECT v_put.r_row, x.* FROM unnest(p_extents) x;
-        PERFORM end_upload(v_upload_row, v_now_ms);
-        IF v_put.r_replaced_row IS NOT NULL THEN
-            PERFORM drop_version(v_put.r_replaced_row, p_now_ms);
-        END IF;
-        r_version_id := CASE v_versioning
-            WHEN '{Versioning.ENABLED.value}' THEN lpad(to_hex(v_put.r_sequence), 16, '0') || p_uid_text
-            WHEN '{Versioning.SUSPENDED.value}' THEN 'null' END;
-        r_last_modified_ms := v_put.r_last_modified_ms;
-        r_etag := p_version.etag;
-        INSERT INTO completed_uploads VALUES (
-            p_bucket_id, p_object_key, p_upload_id, r_version_id, r_etag, r_last_modified_ms, v_now_ms);
-        DELETE FROM completed_uploads WHERE ctid = ANY (ARRAY(
-            SELECT c.ctid FROM completed_uploads c WHERE c.completed_ms < v_now_ms - {COMPLETED_UPLOAD_TTL_MS}
-            ORDER BY c.completed_ms LIMIT {COMPLETED_FORGOTTEN_PER_COMMAND} FOR UPDATE SKIP LOCKED));
-    END $$""",
     """CREATE FUNCTION abort_upload(p_bucket_id bigint, p_object_key bytea, p_upload_id text, p_now_ms bigint)
     RETURNS void LANGUAGE plpgsql AS $$
     DECLARE
@@ -189,10 +143,59 @@ FUNCTIONS_1 = (
     END $$""",
 )
 
+FUNCTIONS_2 = (
+    f"""CREATE FUNCTION complete_upload_2(
+        p_session_id bytea, p_bucket_id bigint, p_object_key bytea, p_upload_id text, p_version locked_version,
+        p_parts listed_part[], p_extents new_extent[], p_uid_text text, p_if_match text, p_if_none_match text,
+        p_now_ms bigint, OUT r_version_id text, OUT r_last_modified_ms bigint, OUT r_etag text)
+    LANGUAGE plpgsql AS $$
+    DECLARE
+        v_now_ms bigint := coalesce(p_now_ms, now_ms());
+        v_versioning text;
+        v_upload_row bigint;
+        v_put record;
+    BEGIN
+        SELECT e.r_versioning INTO v_versioning FROM enter_bucket(p_session_id, p_bucket_id) e;
+        SELECT u.upload_row INTO v_upload_row FROM uploads u WHERE u.bucket_id = p_bucket_id
+            AND u.object_key = p_object_key AND u.upload_id = p_upload_id FOR UPDATE;
+        IF NOT FOUND THEN
+            SELECT c.version_id, c.last_modified_ms, c.etag INTO r_version_id, r_last_modified_ms, r_etag
+            FROM completed_uploads c WHERE c.bucket_id = p_bucket_id AND c.object_key = p_object_key
+                AND c.upload_id = p_upload_id;
+            IF NOT FOUND THEN
+                PERFORM refuse('NoSuchUpload');
+            END IF;
+            RETURN;
+        END IF;
+        PERFORM check_parts(v_upload_row, p_parts);
+        SELECT p.* INTO v_put FROM put_on_top_2(
+            p_bucket_id, p_object_key, v_versioning, p_version, false, cardinality(p_parts), p_if_match,
+            p_if_none_match, false, p_now_ms) p;
+        IF v_put.r_failed IS NOT NULL THEN
+            PERFORM refuse_condition(v_put.r_failed);
+        END IF;
+        INSERT INTO extents SELECT v_put.r_row, x.* FROM unnest(p_extents) x;
+        PERFORM end_upload(v_upload_row, v_now_ms);
+        IF v_put.r_replaced_row IS NOT NULL THEN
+            PERFORM drop_version_2(v_put.r_replaced_row, false, p_now_ms);
+        END IF;
+        r_version_id := CASE v_versioning
+            WHEN '{Versioning.ENABLED.value}' THEN lpad(to_hex(v_put.r_sequence), 16, '0') || p_uid_text
+            WHEN '{Versioning.SUSPENDED.value}' THEN 'null' END;
+        r_last_modified_ms := v_put.r_last_modified_ms;
+        r_etag := p_version.etag;
+        INSERT INTO completed_uploads VALUES (
+            p_bucket_id, p_object_key, p_upload_id, r_version_id, r_etag, r_last_modified_ms, v_now_ms);
+        DELETE FROM completed_uploads WHERE ctid = ANY (ARRAY(
+            SELECT c.ctid FROM completed_uploads c WHERE c.completed_ms < v_now_ms - {COMPLETED_UPLOAD_TTL_MS}
+            ORDER BY c.completed_ms LIMIT {COMPLETED_FORGOTTEN_PER_COMMAND} FOR UPDATE SKIP LOCKED));
+    END $$""",
+)
+
 _UPLOAD = "upload_id, bucket_id, object_key, owner_id, initiated_ms, attributes, checksum_algorithm, checksum_type"
 _CREATE = "SELECT create_upload($1, $2, $3, $4, $5, $6, $7, $8)"
 _PUT_PART = "SELECT put_part($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-_COMPLETE = "SELECT * FROM complete_upload($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_COMPLETE = "SELECT * FROM complete_upload_2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _ABORT = "SELECT abort_upload($1, $2, $3, $4)"
 _AT = "bucket_id = $1 AND object_key = $2 AND upload_id = $3"
 _SELECT_UPLOAD = f"SELECT {_UPLOAD} FROM uploads WHERE {_AT}"

@@ -23,6 +23,7 @@ _INSERT_KEY = (
 )
 _SELECT_USER = f"SELECT {_USER} FROM users WHERE canonical_id = $1"
 _SELECT_USER_BY_NAME = f"SELECT {_USER} FROM users WHERE name = $1"
+_SELECT_USERS_BY_EMAIL = f"SELECT {_USER} FROM users WHERE email = $1 AND email <> '' LIMIT 2"
 _SELECT_ROOT = f"SELECT {_USER} FROM users WHERE is_root"
 _SELECT_KEYS_OF_USER = f"SELECT {_KEY} FROM access_keys WHERE canonical_id = $1 ORDER BY access_key_id"
 _SELECT_USER_OF_KEY = (
@@ -128,6 +129,18 @@ async def find_user(database: Database, canonical_id: str) -> User | None:
     """See the interface."""
     rows = await database.read(_SELECT_USER, canonical_id) if is_storable(canonical_id) else []
     return User(*rows[0]) if rows else None
+
+
+async def find_user_by_name(database: Database, name: str) -> User | None:
+    """See the interface."""
+    rows = await database.read(_SELECT_USER_BY_NAME, name) if is_storable(name) else []
+    return User(*rows[0]) if rows else None
+
+
+async def find_user_by_email(database: Database, email: str) -> User | None:
+    """See the interface."""
+    rows = await database.read(_SELECT_USERS_BY_EMAIL, email) if is_storable(email) else []
+    return User(*rows[0]) if len(rows) == 1 else None
 
 
 async def list_users(database: Database) -> list[tuple[User, list[AccessKey]]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from storage.base.ids import NULL_VERSION_ID, format_version_id
 from storage.metadata.commands import NewVersion
-from storage.metadata.records import encode_record
+from storage.metadata.records import encode_version_attributes
 from storage.model import Versioning
 
 _ATTEMPTS_MAX = 100
@@ -31,11 +31,15 @@ FUNCTIONS_1 = (
         END IF;
         PERFORM refuse('PreconditionFailed', '', jsonb_build_object('condition', p_failed));
     END $$""",
+)
+
+FUNCTIONS_2 = (
     # Locks the head, or makes it; decides the conditions under the lock; leaves what is replaced to the caller, so
-    # that a copy of a key onto itself never sees its own blobs unreferenced.
-    f"""CREATE FUNCTION put_on_top(
-        p_bucket_id bigint, p_object_key bytea, p_versioning text, p_version new_version, p_is_marker boolean,
-        p_part_count integer, p_if_match text, p_if_none_match text, p_now_ms bigint,
+    # that a copy of a key onto itself never sees its own blobs unreferenced. A marker that would take the place of a
+    # locked null version fails here, as it is one target of many; any other version does in drop_version_2.
+    f"""CREATE FUNCTION put_on_top_2(
+        p_bucket_id bigint, p_object_key bytea, p_versioning text, p_version locked_version, p_is_marker boolean,
+        p_part_count integer, p_if_match text, p_if_none_match text, p_bypass_governance boolean, p_now_ms bigint,
         OUT r_failed text, OUT r_row bigint, OUT r_sequence bigint, OUT r_last_modified_ms bigint,
         OUT r_replaced_row bigint) LANGUAGE plpgsql AS $$
     DECLARE
@@ -66,6 +70,14 @@ FUNCTIONS_1 = (
                 r_sequence := v_head.last_sequence + 1;
                 r_last_modified_ms := greatest(r_last_modified_ms, v_head.last_modified_ms);
                 r_replaced_row := CASE WHEN v_is_null THEN v_head.null_row END;
+                IF p_is_marker AND r_replaced_row IS NOT NULL THEN
+                    PERFORM 1 FROM versions v WHERE v.row_id = r_replaced_row AND is_locked(
+                        v.lock_mode, v.retain_until_ms, v.legal_hold, p_bypass_governance, p_now_ms);
+                    IF FOUND THEN
+                        r_failed := 'ObjectLocked';
+                        RETURN;
+                    END IF;
+                END IF;
                 UPDATE heads SET is_marker = p_is_marker, version_row = r_row,
                     null_row = CASE WHEN v_is_null THEN r_row ELSE v_head.null_row END, last_sequence = r_sequence,
                     size = p_version.size, etag = p_version.etag, last_modified_ms = r_last_modified_ms,
@@ -82,27 +94,40 @@ FUNCTIONS_1 = (
         INSERT INTO versions VALUES (
             r_row, p_bucket_id, p_object_key, r_sequence, p_version.uid, v_is_null, p_is_marker, p_version.size,
             p_version.etag, r_last_modified_ms, p_version.owner_id, p_version.attributes, p_version.mac, p_part_count,
-            p_version.storage_class, p_version.checksum_algorithm, p_version.checksum_type);
+            p_version.storage_class, p_version.checksum_algorithm, p_version.checksum_type, NULL, NULL,
+            p_version.lock_mode, p_version.retain_until_ms, p_version.legal_hold);
     END $$""",
-    # the row, its extents, and the blobs that nothing references any more; the head is the caller's to set
-    """CREATE FUNCTION drop_version(p_row bigint, p_now_ms bigint) RETURNS void LANGUAGE plpgsql AS $$
+    # The row, its extents, and the blobs that nothing references any more; the head is the caller's to set. Nothing
+    # that is locked gets past this, whoever calls.
+    """CREATE FUNCTION drop_version_2(p_row bigint, p_bypass_governance boolean, p_now_ms bigint) RETURNS void
+    LANGUAGE plpgsql AS $$
     DECLARE
         v_blob_ids bytea[];
     BEGIN
+        DELETE FROM versions v WHERE v.row_id = p_row AND ((v.lock_mode = '' AND NOT v.legal_hold) OR NOT is_locked(
+            v.lock_mode, v.retain_until_ms, v.legal_hold, p_bypass_governance, p_now_ms));
+        IF NOT FOUND THEN
+            PERFORM refuse('ObjectLocked');
+        END IF;
         WITH gone AS (DELETE FROM extents WHERE version_row = p_row RETURNING blob_id)
         SELECT array_agg(DISTINCT blob_id) INTO v_blob_ids FROM gone WHERE blob_id IS NOT NULL;
-        DELETE FROM versions WHERE row_id = p_row;
         IF v_blob_ids IS NOT NULL THEN
             PERFORM release_unreferenced(v_blob_ids, p_now_ms);
         END IF;
     END $$""",
+    # what gateways of the first release call: they know no locks, and must not delete what is locked
+    """CREATE OR REPLACE FUNCTION drop_version(p_row bigint, p_now_ms bigint) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM drop_version_2(p_row, false, p_now_ms);
+    END $$""",
     # deletes one version for good; the next newest becomes current when it was the head
-    """CREATE FUNCTION remove_version(p_head heads, p_row bigint, p_now_ms bigint) RETURNS void LANGUAGE plpgsql AS $$
+    """CREATE FUNCTION remove_version_2(p_head heads, p_row bigint, p_bypass_governance boolean, p_now_ms bigint)
+    RETURNS void LANGUAGE plpgsql AS $$
     DECLARE
         v_null_row bigint := nullif(p_head.null_row, p_row);
         v_newest versions;
     BEGIN
-        PERFORM drop_version(p_row, p_now_ms);
+        PERFORM drop_version_2(p_row, p_bypass_governance, p_now_ms);
         IF p_row <> p_head.version_row THEN
             UPDATE heads SET null_row = v_null_row WHERE bucket_id = p_head.bucket_id
                 AND object_key = p_head.object_key AND null_row IS DISTINCT FROM v_null_row;
@@ -126,7 +151,7 @@ FUNCTIONS_1 = (
 
 
 def version_row(version: NewVersion) -> tuple[Any, ...]:
-    """As a new_version."""
+    """As a locked_version."""
     attributes = version.attributes
     checksum = attributes.checksum
     algorithm, kind = ("", "") if checksum is None else (checksum.algorithm.value, checksum.type.value)
@@ -135,11 +160,14 @@ def version_row(version: NewVersion) -> tuple[Any, ...]:
         version.size,
         version.etag,
         version.owner_id,
-        encode_record(attributes),
+        encode_version_attributes(attributes),
         version.mac,
         attributes.storage_class,
         algorithm,
         kind,
+        attributes.lock.mode.value,
+        attributes.lock.retain_until_ms,
+        attributes.lock.legal_hold,
     )
 
 

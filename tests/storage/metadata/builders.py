@@ -143,8 +143,9 @@ class Worker:
         parts: Sequence[PartInfo],
         etag: str = "m-1",
         conditions: Conditions = NO_CONDITIONS,
+        version: NewVersion | None = None,
     ) -> VersionCommitted:
-        version = self.version(sum(part.size for part in parts), etag)
+        version = version or self.version(sum(part.size for part in parts), etag)
         committed = await self.apply(
             CompleteUpload(
                 self.session_id,

@@ -39,6 +39,21 @@ async def test_a_user_is_found_by_id_and_by_access_key(metadata: Metadata) -> No
     assert await metadata.find_access_key("AK2") is None
 
 
+async def test_a_user_is_found_by_name_and_by_email(metadata: Metadata) -> None:
+    """An address that two users share, or that is none, finds nobody."""
+    alice, bob = user("alice"), user("bob")
+    nameless = User("id-c", "carol", "Carol", "", False, 7)
+    for one in (alice, bob, nameless):
+        await metadata.apply(CreateUser(one))
+    assert await metadata.find_user_by_name("bob") == bob
+    assert await metadata.find_user_by_email("alice@example.com") == alice
+    await metadata.apply(CreateUser(User("id-d", "dave", "Dave", "bob@example.com", False, 7)))
+    for unknown in ("bob@example.com", "", "ALICE@EXAMPLE.COM", "\x00"):
+        assert await metadata.find_user_by_email(unknown) is None
+    for unknown in ("", "nobody", "\x00"):
+        assert await metadata.find_user_by_name(unknown) is None
+
+
 async def test_a_creation_time_of_zero_is_filled_in(engine: Engine, metadata: Metadata) -> None:
     """The owner's clock says when."""
     await metadata.apply(CreateUser(User("i", "n", "N")))

@@ -293,6 +293,60 @@ async def test_a_conditional_delete_is_an_outcome_of_its_own_target(worker: Work
     assert [entry.object_key for entry in page.entries] == [b"b"]
 
 
+CONDITIONS_OF_A_DELETE = (
+    # conditions, whether a version of 10 bytes and etag `one` meets them, whether a marker does
+    (Conditions(if_match="*"), True, True),
+    (Conditions(if_match="one"), True, False),
+    (Conditions(if_match="two"), False, False),
+    (Conditions(if_match=""), False, False),
+    (Conditions(if_none_match="*"), False, True),
+    (Conditions(if_none_match="one"), False, True),
+    (Conditions(if_none_match="two"), True, True),
+    (Conditions(size=10), True, False),
+    (Conditions(size=0), False, True),
+    (Conditions(size=2**63 - 1), False, False),
+    (Conditions(last_modified_s=1_700_000_000), True, True),
+    (Conditions(last_modified_s=1_699_999_999), False, False),
+    (Conditions(last_modified_s=0), False, False),
+    (Conditions("one", None, 10, 1_700_000_000), True, False),
+    (Conditions("one", None, 11, 1_700_000_000), False, False),
+)
+
+
+@pytest.mark.parametrize(("conditions", "meets", "marker_meets"), CONDITIONS_OF_A_DELETE)
+async def test_conditions_of_a_delete_are_of_what_it_would_remove(
+    engine: Engine, worker: Worker, conditions: Conditions, meets: bool, marker_meets: bool
+) -> None:
+    """The current version, the version named, the marker that is current or named; whole seconds."""
+    engine.clock.advance(0.9)
+    refused = Deleted(refusal="PreconditionFailed")
+    await worker.put(b"k", "one", 10)
+    assert await worker.delete(b"k", None, conditions) == (Deleted() if meets else refused)
+    versioned = await worker.in_bucket("versioned", Versioning.ENABLED)
+    put = await versioned.put(b"k", "one", 10)
+    outcome = await versioned.delete(b"k", None, conditions)
+    assert outcome.is_marker == meets
+    assert outcome.refusal == ("" if meets else "PreconditionFailed")
+    marker = outcome if meets else await versioned.delete(b"k")
+    outcome = await versioned.delete(b"k", None, conditions)
+    assert outcome.refusal == ("" if marker_meets else "PreconditionFailed")
+    outcome = await versioned.delete(b"k", marker.version_id, conditions)
+    assert outcome.refusal == ("" if marker_meets else "PreconditionFailed")
+    outcome = await versioned.delete(b"k", put.version_id, conditions)
+    assert outcome == Deleted(put.version_id, refusal="" if meets else "PreconditionFailed")
+
+
+async def test_conditions_are_not_asked_where_there_is_nothing(versioned: Worker) -> None:
+    """The outcome is that of a deletion, and no marker is made."""
+    never = Conditions("no such etag", None, 99, 1)
+    put = await versioned.put(b"k")
+    await versioned.delete(b"k", put.version_id)
+    assert await versioned.delete(b"k", None, never) == Deleted()
+    assert await versioned.delete(b"k", put.version_id, never) == Deleted(put.version_id)
+    assert await versioned.delete(b"k", "null", PRESENT) == Deleted("null")
+    assert (await versioned.metadata.list_versions(versioned.bucket.bucket_id)).entries == ()
+
+
 async def test_a_thousand_targets_have_a_thousand_outcomes(versioned: Worker) -> None:
     """Several transactions apply them; the outcomes are in the order of the targets."""
     put = await asyncio.gather(*[versioned.put(b"%04d" % number) for number in range(0, 1000, 10)])

@@ -227,7 +227,7 @@ async def test_the_check_of_histories_finds_a_missing_lock(postgres: PostgresEng
     between the look at the head and its update, which harms nobody who holds the lock."""
     postgres.is_spoiled = True
     metadata = await postgres.open(connections_max=8)
-    (function,) = [text for text in MIGRATIONS[0] if text.startswith("CREATE FUNCTION put_on_top")]
+    (function,) = [text for text in MIGRATIONS[1] if text.startswith("CREATE FUNCTION put_on_top_2")]
     assert LOOK_AT_HEAD in function
     looks = LOOK_AT_HEAD if is_locked else LOOK_AT_HEAD.replace(" FOR UPDATE", "")
     slowed = function.replace(LOOK_AT_HEAD, f"{looks} PERFORM pg_sleep(0.004);")
