@@ -19,6 +19,8 @@ from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_
 from storage.crypto.keyring import Keyring
 from storage.datanode.client import DatanodeClient
 from storage.metadata.commands import CreateUser
+from storage.metadata.interface import Metadata
+from storage.metadata.postgresql.open import open_postgres_metadata
 from storage.metadata.sqlite.open import open_metadata
 from storage.model import ClusterMap, Node, NodeReport, NodeState, User
 from tests.cluster.world import CLUSTER_ID, INTERNAL_KEY, SETTINGS, FixedMasterKey, StaticMap, World
@@ -71,18 +73,23 @@ def record_of(number: int, process: NodeProcess, state: NodeState = NodeState.UP
 
 @asynccontextmanager
 async def open_processes(
-    directory: Path, *, node_count: int = 3, settings: ClusterSettings = SETTINGS
+    directory: Path, *, node_count: int = 3, settings: ClusterSettings = SETTINGS, dsn: str = ""
 ) -> AsyncIterator[tuple[World, dict[int, NodeProcess]]]:
-    """A world whose nodes are processes; `world.nodes` is empty, `world.stores` has their clients."""
+    """A world whose nodes are processes; `world.nodes` is empty, `world.stores` has their clients. dsn: as for
+    open_world."""
     with ExitStack() as processes:
-        socket_path = processes.enter_context(running_metadata(directory))
+        socket_path = Path() if dsn else processes.enter_context(running_metadata(directory))
         nodes: dict[int, NodeProcess] = {}
         for number in range(1, node_count + 1):
             place = directory / f"n{number}"
             place.mkdir()
             node_key = derive_node_key(INTERNAL_KEY, ROLE_DATANODE, node_id(number)).hex()
             nodes[number] = processes.enter_context(running_node(place, node_key=node_key, node_id=node_id(number)))
-        metadata = await open_metadata(directory / "metadata", socket_path, START_TIMEOUT_S)
+        metadata: Metadata
+        if dsn:
+            metadata = await open_postgres_metadata(dsn)
+        else:
+            metadata = await open_metadata(directory / "metadata", socket_path, START_TIMEOUT_S)
         clock = SystemClock()
         keyring = Keyring(DiskFiles(), directory / "keyring", CLUSTER_ID, FixedMasterKey(), clock)
         keyring.open()

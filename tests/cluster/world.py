@@ -20,6 +20,7 @@ from storage.base.files import DiskFiles
 from storage.crypto.keyring import Keyring
 from storage.metadata.commands import CreateUser
 from storage.metadata.interface import Metadata
+from storage.metadata.postgresql.open import open_postgres_metadata
 from storage.metadata.sqlite.open import open_owned_metadata
 from storage.model import Attributes, Bucket, ByteRange, Checksum, ChecksumAlgorithm, ClusterMap, Node, User, Versioning
 from tests.cluster.faulty import FaultyDatanode
@@ -158,14 +159,20 @@ async def open_world(
     deadlines: Deadlines | None = None,
     clock: Clock | None = None,
     failure_domain: str = "",
+    dsn: str = "",
 ) -> AsyncIterator[World]:
-    """Metadata and keyring in `directory`, one user, one bucket named `bucket`."""
+    """Metadata and keyring in `directory`, one user, one bucket named `bucket`. dsn: of an empty PostgreSQL database in
+    place of SQLite."""
     clock = clock or SystemClock()
     peers: dict[str, FaultyDatanode] = {}
     nodes = {number: FaultyDatanode(number, peers, failure_domain) for number in range(1, node_count + 1)}
     if deadlines is not None:
         settings = replace(settings, deadlines=deadlines)
-    metadata = await open_owned_metadata(directory / "metadata", clock=clock)
+    metadata: Metadata
+    if dsn:
+        metadata = await open_postgres_metadata(dsn, clock=clock)
+    else:
+        metadata = await open_owned_metadata(directory / "metadata", clock=clock)
     keyring = Keyring(DiskFiles(), directory / "keyring", CLUSTER_ID, FixedMasterKey(), clock)
     keyring.open()
     owner = User("f" * 64, "owner", "Owner")

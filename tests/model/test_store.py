@@ -1,11 +1,13 @@
-"""The whole store against the model: with datanodes that fail as told, and over real processes. Seeds are printed."""
+"""The whole store against the model, on both engines: with datanodes that fail as told, and over real processes. Seeds
+are printed."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,14 @@ from cluster.nodes import NodePool
 from storage.base.clock import ManualClock, SystemClock
 from storage.base.ids import chunk_id_from_bytes
 from storage.metadata.commands import CloseSession, FenceSessions
+from storage.metadata.postgresql.open import check_postgres_metadata
 from storage.metadata.sqlite.check import check_integrity
 from storage.model import Versioning
 from tests.cluster.faulty import FaultyDatanode
 from tests.cluster.processes import open_processes, short_directory
 from tests.cluster.world import INTERNAL_KEY, QUICK, World, open_world
 from tests.model.store_model import Walk
+from tests.postgres_server import shared_databases
 
 AT_ONCE = SweepSettings(
     lease_ttl_ms=60_000, read_margin_ms=0, orphan_age_ms=0, unknown_age_ms=0, passes_apart_ms=0, quarantine_ms=0
@@ -29,13 +33,27 @@ AT_ONCE = SweepSettings(
 """ages of nothing: the walk stands still while the sweeper runs"""
 
 
-def require_integrity(database: Path) -> None:
-    """The database keeps its own rules."""
-    connection = sqlite3.connect(database)
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.long)])
+async def dsn(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """Of an empty PostgreSQL database, which must be whole at the end; empty for SQLite."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    databases = shared_databases()
+    taken = await databases.take()
     try:
-        assert check_integrity(connection) == []
+        yield taken
     finally:
-        connection.close()
+        await databases.give_back(taken)
+
+
+async def require_integrity(dsn: str, database: Path) -> None:
+    """The database keeps its own rules."""
+    if dsn:
+        assert await check_postgres_metadata(dsn) == []
+        return
+    with closing(sqlite3.connect(database)) as connection:
+        assert check_integrity(connection) == []
 
 
 async def list_rows(world: World) -> dict[bytes, set[int]]:
@@ -134,11 +152,11 @@ class Saboteur:
 
 @pytest.mark.parametrize("versioning", [Versioning.UNVERSIONED, Versioning.ENABLED])
 @pytest.mark.parametrize("seed", range(4))
-async def test_a_walk_with_faults(tmp_path: Path, seed: int, versioning: Versioning) -> None:
+async def test_a_walk_with_faults(tmp_path: Path, dsn: str, seed: int, versioning: Versioning) -> None:
     """With one of four datanodes broken everything succeeds; with three, what fails changed nothing. No read lies."""
     print(f"seed {seed} {versioning.value!r}")
     clock = ManualClock()
-    async with open_world(tmp_path, node_count=4, clock=clock, deadlines=QUICK) as world:
+    async with open_world(tmp_path, node_count=4, clock=clock, deadlines=QUICK, dsn=dsn) as world:
         for node in world.nodes.values():
             node.inner._clock = clock
         bucket = await world.make_bucket("walked", versioning)
@@ -164,12 +182,12 @@ async def test_a_walk_with_faults(tmp_path: Path, seed: int, versioning: Version
         assert world.copies == 0
         assert await world.metadata.list_released_blobs(2**62, 10) == []
         assert bucket.name == "walked"
-    require_integrity(tmp_path / "metadata" / "metadata.db")
+    await require_integrity(dsn, tmp_path / "metadata" / "metadata.db")
 
 
-async def test_walks_side_by_side(tmp_path: Path) -> None:
+async def test_walks_side_by_side(tmp_path: Path, dsn: str) -> None:
     """Several clients in one bucket each: what they share (session, budget, nodes) keeps them apart."""
-    async with open_world(tmp_path, deadlines=QUICK) as world:
+    async with open_world(tmp_path, deadlines=QUICK, dsn=dsn) as world:
         walks = []
         for number in range(6):
             bucket = await world.make_bucket(f"walk-{number}")
@@ -183,7 +201,7 @@ async def test_walks_side_by_side(tmp_path: Path) -> None:
         for walk in walks:
             await walk.compare_everything()
         await require_nothing_unreferenced_after_release(world)
-    require_integrity(tmp_path / "metadata" / "metadata.db")
+    await require_integrity(dsn, tmp_path / "metadata" / "metadata.db")
 
 
 async def require_nothing_unreferenced_after_release(world: World) -> None:
@@ -193,11 +211,11 @@ async def require_nothing_unreferenced_after_release(world: World) -> None:
 
 
 @pytest.mark.parametrize("seed", [11, 12])
-async def test_a_walk_over_real_processes(seed: int) -> None:
+async def test_a_walk_over_real_processes(dsn: str, seed: int) -> None:
     """Metadata owner and datanodes are processes, the disks are real; at the end nothing unreferenced is left."""
     print(f"seed {seed}")
     with short_directory() as directory:
-        async with open_processes(directory) as (world, _):
+        async with open_processes(directory, dsn=dsn) as (world, _):
             walk = Walk(world, world.bucket, seed)
             for _ in range(200):
                 await walk.step()
@@ -210,4 +228,4 @@ async def test_a_walk_over_real_processes(seed: int) -> None:
             await sweep(world, SystemClock(), rounds=4)
             for store in world.stores.values():
                 assert await store.inventory(None, 10) == []
-        require_integrity(directory / "metadata" / "metadata.db")
+        await require_integrity(dsn, directory / "metadata" / "metadata.db")
