@@ -54,7 +54,7 @@ _GRANT_HEADERS = {
     "x-amz-grant-write-acp": "WRITE_ACP",
     "x-amz-grant-full-control": FULL_CONTROL,
 }
-_GRANTEE = re.compile(r'\s*(id|emailaddress|uri)\s*=\s*(?:"([^"]*)"|([^",]*?))\s*', re.IGNORECASE)
+_GRANTEE = re.compile(r'\s*(id|emailaddress|uri)\s*=\s*(?:"([^"]*)"[ \t]*|([^",]*))', re.IGNORECASE)
 
 
 class Grantee(NamedTuple):
@@ -101,9 +101,10 @@ def _parse_grantees(name: str, text: str) -> list[Grantee]:
     position = 0
     while True:
         match = _GRANTEE.match(text, position)
-        if match is None or not (match[2] or match[3]):
+        named = (match[2] or match[3] or "").strip() if match else ""
+        if match is None or not named:
             raise _bad_grant(name, text)
-        found.append(Grantee(match[1].lower(), match[2] or match[3]))
+        found.append(Grantee(match[1].lower(), named))
         position = match.end()
         if position == len(text):
             return found

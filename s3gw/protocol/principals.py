@@ -68,7 +68,7 @@ def parse_principals(given: Any) -> Principals:
         if kind not in _KINDS or not listed or len(listed) > PRINCIPALS_MAX:
             raise _invalid()
         for text in listed:
-            if not isinstance(text, str) or not text:
+            if not isinstance(text, str) or not text or not text.isprintable():
                 raise _invalid()
             if kind == "CanonicalUser":
                 ids.add(text)
