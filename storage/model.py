@@ -127,6 +127,9 @@ class Attributes(Record, frozen=True):
     acl: tuple[Grant, ...] | None = None
     """None: the object's owner has full control and nobody else anything"""
     lock: ObjectLock = ObjectLock()
+    part_digests: bytes = b""
+    """of a multipart object: for each part its number (u16, big-endian) and the digest that the object's checksum was
+    made from, nothing where there is none"""
 
 
 class Chunk(Record, frozen=True):

@@ -20,6 +20,7 @@ from s3gw.protocol.encryption import CUSTOMER, format_encryption, parse_customer
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.lifecycle_answers import format_expiration
 from s3gw.protocol.list_page import PART_NUMBER_MAX
+from s3gw.protocol.object_attributes import pack_part_digests
 from s3gw.protocol.part_list import (
     ListedPart,
     choose_parts,
@@ -60,7 +61,9 @@ async def complete_multipart_upload(call: Call) -> Response:
     _check_size(call, sum(part.size for part in parts))
     checksum = _combine(upload, parts)
     _check_checksum(call, upload, checksum)
-    attributes = lock_completed(call, msgspec.structs.replace(upload.attributes, checksum=checksum))
+    digests = b"" if upload.attributes.sse.get("mode") == CUSTOMER else pack_part_digests(parts, checksum)
+    attributes = msgspec.structs.replace(upload.attributes, checksum=checksum, part_digests=digests)
+    attributes = lock_completed(call, attributes)
     owner_id, attributes = call.choose_owner(upload.owner_id, attributes)
     upload = msgspec.structs.replace(upload, owner_id=owner_id)
     etag = combine_etags([part.etag for part in parts])

@@ -93,7 +93,12 @@ def _plan_attributes(call: Call, version: Version, replace: bool) -> Attributes:
     if redirect := call.headers.get("x-amz-website-redirect-location"):
         kept["website-redirect-location"] = redirect
     return msgspec.structs.replace(
-        version.attributes, headers=kept, tags=tags, storage_class=parse_storage_class(call.headers), checksum=None
+        version.attributes,
+        headers=kept,
+        tags=tags,
+        storage_class=parse_storage_class(call.headers),
+        checksum=None,
+        part_digests=b"",
     )
 
 

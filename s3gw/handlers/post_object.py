@@ -25,8 +25,8 @@ from s3gw.protocol.post_form import (
 )
 from s3gw.protocol.post_policy import PostPolicy, evaluate_post_policy, parse_post_policy
 from s3gw.protocol.principals import ANONYMOUS
-from s3gw.put_request import plan_put
-from s3gw.respond import XML_TYPE, Headers, format_written, quoted
+from s3gw.put_request import format_put, plan_put
+from s3gw.respond import XML_TYPE, Headers, quoted
 from storage.model import User
 
 _OF_THE_REQUEST = ("host", "origin", "referer", "user-agent", "x-amz-expected-bucket-owner")
@@ -45,7 +45,8 @@ async def post_object(call: Call) -> Response:
     body = upload.open_file(headers, policy)
     request = await plan_put(call, body.proves_itself)
     result = await call.services.objects.put_open_ended(call.bucket, object_key, body, request)
-    return _answer(call, fields, result)
+    told: Headers = [(b"etag", quoted(result.committed.etag)), *format_put(call, request, result)]
+    return _answer(call, fields, result, told)
 
 
 async def _authenticate(call: Call, fields: Mapping[str, str]) -> tuple[User, PostPolicy | None]:
@@ -64,14 +65,10 @@ async def _authenticate(call: Call, fields: Mapping[str, str]) -> tuple[User, Po
     return credential.user, policy
 
 
-def _answer(call: Call, fields: Mapping[str, str], result: PutResult) -> Response:
+def _answer(call: Call, fields: Mapping[str, str], result: PutResult, headers: Headers) -> Response:
     committed, bucket = result.committed, call.bucket.name
     path = f"{bucket}/{quote(call.object_key, safe='/~')}"
     location = f"{call.scheme}://{call.raw.host.decode('latin-1')}/{path}"
-    headers: Headers = [
-        (b"etag", quoted(committed.etag)),
-        *format_written(committed.version_id, result.checksum),
-    ]
     redirect = choose_redirect(fields, bucket, call.object_key, committed.etag)
     if redirect is not None:
         return Response(303, [*headers, (b"location", redirect.encode("ascii"))])

@@ -75,6 +75,7 @@ class Operation(enum.Enum):
     LIST_PARTS = "ListParts"
     POST_OBJECT = "PostObject"
     """a browser's form: what it is signed with stands in the form, so its handler authenticates and authorizes"""
+    GET_OBJECT_ATTRIBUTES = "GetObjectAttributes"
     PREFLIGHT = "Preflight"
     """OPTIONS: never signed"""
     NOT_IMPLEMENTED = "NotImplemented"

@@ -146,7 +146,7 @@ OBJECT_SUBRESOURCES: dict[str, Methods] = {
         "GET": Rule(Operation.GET_OBJECT_LEGAL_HOLD, "s3:GetObjectLegalHold"),
         "PUT": Rule(Operation.PUT_OBJECT_LEGAL_HOLD, "s3:PutObjectLegalHold"),
     },
-    "attributes": _refused("s3:GetObjectAttributes", "GET"),
+    "attributes": {"GET": Rule(Operation.GET_OBJECT_ATTRIBUTES, "s3:GetObjectAttributes")},
     "torrent": _refused("s3:GetObjectTorrent", "GET"),
     "restore": _refused("s3:RestoreObject", "POST"),
     "select": _refused("s3:GetObject", "POST"),

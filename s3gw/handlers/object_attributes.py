@@ -1,0 +1,36 @@
+"""GetObjectAttributes. Source: Amazon S3 API Reference, GetObjectAttributes."""
+
+from __future__ import annotations
+
+from s3gw.call import Call, Response
+from s3gw.protocol.dates import format_http_date
+from s3gw.protocol.encryption import parse_read_key
+from s3gw.protocol.errors import S3Error
+from s3gw.protocol.object_attributes import format_object_attributes, parse_object_attributes
+from s3gw.protocol.versions import find_version_id
+from s3gw.respond import XML_TYPE, Headers
+from storage.model import Versioning
+
+
+async def get_object_attributes(call: Call) -> Response:
+    """Whatever of ETag, checksum, parts, storage class and size is asked for, by one read of the metadata."""
+    query = parse_object_attributes(call.headers)
+    version_id = find_version_id(call.query)
+    # AWS asks for the permission to read the object as well as for that to read its attributes.
+    await call.authorize("s3:GetObject" if version_id is None else "s3:GetObjectVersion", version_id=version_id)
+    opened = call.services.objects.open(
+        call.bucket, call.object_key, version_id, customer_key=parse_read_key(call.headers)
+    )
+    async with opened as reading:  # its bytes are not asked for, so no datanode is
+        version = reading.version
+        call.confirm(version)
+        identity: Headers = []
+        if call.bucket.versioning is not Versioning.UNVERSIONED:
+            identity.append((b"x-amz-version-id", version.version_id.encode("ascii")))
+        if version.is_marker:
+            raise S3Error("MethodNotAllowed", Method="GET", ResourceType="DeleteMarker").with_headers(
+                {"x-amz-delete-marker": "true", "x-amz-version-id": version.version_id, "allow": "DELETE"}
+            )
+        modified = (b"last-modified", format_http_date(version.last_modified_ms).encode("ascii"))
+        document = format_object_attributes(query, version, reading.extents)
+        return Response(200, [XML_TYPE, modified, *identity], document)
