@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import configparser
+import json
 import sys
 from pathlib import Path
 
 import pytest
-
-from tests.conformance import s3tests
-from tests.conformance.s3tests import SECTIONS, Account, Result, parse_report, read_tests, render_tally, write_config
+import s3tests
+from s3tests import REASONS, SECTIONS, TESTS, Account, parse_report, read_results, read_tests, write_config
+from s3tests_page import Reason, Result, read_reasons, render_page
 
 ACCOUNTS = {name: Account(f"ID-{name}", f"secret%{name}", f"canonical-{name}", name, f"{name}@x") for name in SECTIONS}
 
@@ -46,13 +47,13 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "port", "secure"),
+    ("address", "port", "secure"),
     [("http://127.0.0.1:9000", "9000", "False"), ("https://s3.example", "443", "True"), ("http://h", "80", "False")],
 )
-def test_the_configuration(tmp_path: Path, endpoint: str, port: str, secure: str) -> None:
+def test_the_configuration(tmp_path: Path, address: str, port: str, secure: str) -> None:
     """Address, prefix and every section with its account; a percent sign in a secret is no interpolation."""
     path = tmp_path / "s3tests.conf"
-    write_config(path, endpoint, "us-east-1", "s3t7", ACCOUNTS)
+    write_config(path, address, "us-east-1", "s3t7", ACCOUNTS)
     config = configparser.RawConfigParser()
     config.read(path)
     assert (config.defaults()["port"], config.defaults()["is_secure"]) == (port, secure)
@@ -107,10 +108,52 @@ def test_the_list(tmp_path: Path) -> None:
     assert read_tests(path, "_b") == ["test_s3.py::test_b"]
 
 
-def test_the_tally() -> None:
-    """Counts first, then what did not pass, with its message."""
-    results = [Result("a", "passed", 1.0), Result("b", "failed", 2.0, "assert x"), Result("c", "timeout", 30.0)]
-    text = render_tally(results, "http://x")
-    assert "3 tests: 1 passed, 1 failed, 1 timeout." in text
-    assert "- `b` assert x" in text
-    assert "`a`" not in text
+REASON_TOML = """
+[[reason]]
+tests = ["test_s3.py::test_b", "test_headers.py::test_d[*]"]
+text = "AWS | does not"
+
+[[reason]]
+tests = ["*::test_c*"]
+text = "only Ceph has it"
+applicable = false
+"""
+
+
+def test_the_page() -> None:
+    """Counts first; what did not pass with its reason, or else with what it said; names of the rest."""
+    results = [
+        Result("test_s3.py::test_a", "passed", 1.0),
+        Result("test_s3.py::test_b", "failed", 2.0, "assert x"),
+        Result("test_s3.py::test_c", "timeout", 30.0),
+        Result("test_headers.py::test_d[1]", "failed", 30.0),
+        Result("test_headers.py::test_e", "failed", 1.0, "boom"),
+    ]
+    page = render_page(results, read_reasons(REASON_TOML))
+    assert "5 tests: 1 passed, 3 failed, 1 not applicable." in page
+    assert "| `test_b` | failed | AWS ¦ does not |" in page
+    assert "| `test_headers.py::test_d[1]` | failed | AWS ¦ does not |" in page
+    assert "| `test_headers.py::test_e` | failed | not looked into: boom |" in page
+    assert page.index("## Not applicable") < page.index("| `test_c` | timeout | only Ceph has it |")
+    assert page.endswith("## Passed\n\ntest_a\n")
+
+
+def test_pages_of_several_runs(tmp_path: Path) -> None:
+    """The later one counts, test by test."""
+    for name, outcome in (("one", "failed"), ("two", "passed")):
+        (tmp_path / name).write_text(json.dumps([Result("test_s3.py::test_a", outcome, 1.0)._asdict()]))
+    assert read_results(tmp_path / "one") == [Result("test_s3.py::test_a", "failed", 1.0)]
+    arguments = ["page", str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(tmp_path / "page")]
+    assert s3tests.main(arguments) == 0
+    assert "1 tests: 1 passed, 0 failed" in (tmp_path / "page").read_text()
+
+
+def test_every_reason_speaks_of_a_listed_test() -> None:
+    """A reason of no test is left over from a mistake or a name that is gone."""
+    listed = read_tests(TESTS)
+    assert len(set(listed)) == len(listed) == 727
+    for reason in read_reasons(REASONS.read_text()):
+        for pattern in reason.tests:
+            results = [Result(test, "failed", 0.0) for test in listed]
+            page = render_page(results, [Reason((pattern,), "spoken of")])
+            assert "spoken of" in page, pattern
