@@ -15,7 +15,7 @@ from s3gw.version_lock import lock_attributes, require_proof
 async def plan_put(call: Call, proves_itself: bool) -> PutRequest:
     """Everything that call.headers asks for. proves_itself: the body comes with an MD5 or a checksum."""
     encryption = choose_encryption(call.headers, call.bucket)
-    attributes = await lock_attributes(call, encryption.apply(parse_attributes(call.headers)))
+    attributes = lock_attributes(call, encryption.apply(parse_attributes(call.headers)))
     require_proof(attributes, proves_itself)
     owner_id, attributes = call.choose_owner(call.user.canonical_id, await call.with_acl(attributes))
     return PutRequest(owner_id, attributes, parse_write_conditions(call.headers), encryption.seal)

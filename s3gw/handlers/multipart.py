@@ -28,7 +28,7 @@ async def create_multipart_upload(call: Call) -> Response:
     """A new upload that remembers the object's attributes and how its checksum will be made."""
     headers = call.headers
     encryption = choose_encryption(headers, call.bucket)
-    attributes = await lock_attributes(call, encryption.apply(parse_attributes(headers)), with_default=False)
+    attributes = lock_attributes(call, encryption.apply(parse_attributes(headers)), with_default=False)
     attributes = await call.with_acl(attributes)
     named = headers.get("x-amz-checksum-algorithm")
     algorithm, checksum_type = choose_upload_checksum(

@@ -62,7 +62,7 @@ async def _copy(call: Call, source: CopySource, replace: bool, encryption: Encry
     _check_self_copy(call, source, replace)
     named, stored = call.headers.get("x-amz-checksum-algorithm"), version.attributes.checksum
     algorithm = parse_algorithm(named) if named else stored.algorithm if stored else DEFAULT_ALGORITHM
-    attributes = await lock_attributes(call, encryption.apply(_plan_attributes(call, version, replace)))
+    attributes = lock_attributes(call, encryption.apply(_plan_attributes(call, version, replace)))
     conditions = parse_write_conditions(call.headers)
     owner_id, attributes = call.choose_owner(call.user.canonical_id, await call.with_acl(attributes))
     request = PutRequest(owner_id, attributes, conditions, encryption.seal)

@@ -16,11 +16,11 @@ from s3gw.protocol.dates import format_http_date
 from s3gw.protocol.encryption import format_encryption, parse_customer_key, parse_read_key
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.lifecycle_answers import format_expiration
-from s3gw.protocol.object_lock import format_lock_headers
 from s3gw.protocol.part_list import parse_part_number
 from s3gw.protocol.ranges import format_content_range, parse_range
 from s3gw.protocol.versions import find_version_id
 from s3gw.respond import Headers, quoted
+from s3gw.version_lock import show_lock
 from storage.base.errors import Corrupt, InvalidPart
 from storage.model import ByteRange, Version, Versioning
 
@@ -68,6 +68,7 @@ async def head_object(call: Call) -> Response:
             raise _unsatisfiable(call, reading.version.size)
         start, end = span
     status, headers = _describe(call, reading, byte_range is not None, part_number, start, end)
+    headers += await show_lock(call, reading.version)
     headers.append((b"content-length", b"%d" % (end - start)))
     return Response(status, headers)
 
@@ -98,6 +99,7 @@ async def _answer(
     if refused is not None:
         return refused
     status, headers = _describe(call, reading, byte_range is not None, part_number)
+    headers += await show_lock(call, reading.version)
     length = reading.end - reading.start
     blocks = reading.__aiter__()
     first = await anext(blocks, b"") if length else b""
@@ -156,7 +158,6 @@ def _describe(
     sse = version.attributes.sse
     headers += format_encryption(sse, Seal(customer_key=parse_customer_key(call.headers)) if sse else None)
     headers += format_attributes(version.attributes)
-    headers += format_lock_headers(version.attributes.lock)
     if call.bucket.settings and reading.is_current:
         tags, written_ms = version.attributes.tags, version.last_modified_ms
         headers += format_expiration(call.bucket, version.object_key, version.size, tags, written_ms)
