@@ -1,4 +1,5 @@
-"""What all client tests share: one `frostbyte up` per scheme, a bucket per test, the clients, and the real input.
+"""What all client tests share: one `frostbyte up` per scheme, and in the long runs one over PostgreSQL, a bucket per
+test, the clients, and the real input.
 
 FROSTBYTE_COMPAT_ENDPOINT points the suite at any running endpoint instead (credentials from
 FROSTBYTE_ROOT_ACCESS_KEY_ID and FROSTBYTE_ROOT_SECRET_ACCESS_KEY, the CA of an https one from
@@ -11,6 +12,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.clients.endpoint import Endpoint
 from tests.clients.material import GIB, copy_standard_library, removed_at_end, write_random_file
 from tests.clients.programs import explain_missing, find_program
 from tests.clients.server import ROOT_ACCESS_KEY_ID, ROOT_SECRET_ACCESS_KEY, running_frostbyte
+from tests.probe.engines import POSTGRESQL, running_database
 
 ENDPOINT_VARIABLE = "FROSTBYTE_COMPAT_ENDPOINT"
 MUST_RUN_CLIENTS = frozenset({"aws", "s5cmd", "rclone", "s3fs", "fuse", "curl"})
@@ -30,15 +33,23 @@ _bucket_numbers = itertools.count(1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test that uses an endpoint runs over http and over https; against a given endpoint, over its own scheme.
+    """Every test that uses an endpoint runs over http and over https, and in the long runs over http with its metadata
+    in PostgreSQL; against a given endpoint, over its own scheme.
 
-    With xdist's loadgroup, all tests of one scheme share a worker and so one server."""
+    With xdist's loadgroup, all tests of one server share a worker."""
     if "endpoint" in metafunc.fixturenames:
         given = os.environ.get(ENDPOINT_VARIABLE, "")
-        schemes = [given.partition(":")[0]] if given else ["http", "https"]
+        kinds = [given.partition(":")[0]] if given else ["http", "https", POSTGRESQL]
         groups = [
-            pytest.param(scheme, marks=[pytest.mark.xdist_group(f"compat-{scheme}"), pytest.mark.client])
-            for scheme in schemes
+            pytest.param(
+                kind,
+                marks=[
+                    pytest.mark.xdist_group(f"compat-{kind}"),
+                    pytest.mark.client,
+                    *([pytest.mark.long] if kind == POSTGRESQL else []),
+                ],
+            )
+            for kind in kinds
         ]
         metafunc.parametrize("endpoint", groups, indirect=True, scope="session")
 
@@ -58,8 +69,9 @@ def endpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         return
     directory = tmp_path_factory.mktemp(f"frostbyte-{request.param}")
     certificates = make_certificates(directory) if request.param == "https" else None
-    with running_frostbyte(directory, certificates=certificates) as running:
-        yield running
+    with ExitStack() as started:
+        database = started.enter_context(running_database()) if request.param == POSTGRESQL else None
+        yield started.enter_context(running_frostbyte(directory, certificates=certificates, database=database))
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,18 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import quote
 
 import asyncpg
 import pytest
 
-from tests.postgres_server import USER, PostgresMissingError, PostgresServer, shared_databases
+from tests.postgres_server import (
+    USER,
+    PostgresMissingError,
+    PostgresServer,
+    server_processes,
+    shared_databases,
+)
 
 _POLL_S = 0.01
 
@@ -45,12 +50,6 @@ class PostgresPair:
         while await admin.fetchval("SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") != 1:
             await asyncio.sleep(_POLL_S)
         await admin.close()
-
-
-def server_processes(server: PostgresServer) -> list[int]:
-    """The postmaster first, so that it starts no further one."""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    return [server.pid, *map(int, children)]
 
 
 @contextmanager

@@ -179,6 +179,12 @@ class PostgresServer:
         return len(lines) > 7 and lines[7].strip() == "ready" and int(lines[0]) == self.pid
 
 
+def server_processes(server: PostgresServer) -> list[int]:
+    """The postmaster first, so that it starts no further one."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    return [server.pid, *map(int, children)]
+
+
 def _drop_privileges(directory: Path) -> dict[str, Any]:
     """What to start a process with so that it is not root, which then owns the directory."""
     directory.chmod(0o755)

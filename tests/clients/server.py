@@ -1,7 +1,9 @@
-"""A real `frostbyte up` for client programs, started as its users start it: without a config.json."""
+"""A real `frostbyte up` for client programs, started as its users start it: without a config.json, or with one that
+names a PostgreSQL and nothing else."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ from pathlib import Path
 
 from tests.clients.certificates import CertificateFiles
 from tests.clients.endpoint import Endpoint
+from tests.postgres_server import PostgresServer
+from tests.probe.engines import database_settings
 from tests.probe.server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Server
 
 ROOT_ACCESS_KEY_ID = ACCESS_KEY_ID
@@ -22,11 +26,19 @@ def frostbyte_program() -> Path:
 
 @contextmanager
 def running_frostbyte(
-    home: Path, *, certificates: CertificateFiles | None = None, arguments: Sequence[str] = ()
+    home: Path,
+    *,
+    certificates: CertificateFiles | None = None,
+    arguments: Sequence[str] = (),
+    database: PostgresServer | None = None,
 ) -> Iterator[Endpoint]:
     """Start `frostbyte up` on home/data, yield its endpoint once it is ready, and stop it; its log is in home.
 
     AssertionError with the end of the log when it does not become ready."""
+    if database is not None:
+        config = home / "config.json"
+        config.write_text(json.dumps(database_settings(database)))
+        arguments = [*arguments, "--config", str(config)]
     server = Server(home, None, *arguments, certificates=certificates, as_users_do=True)
     try:
         server.start()

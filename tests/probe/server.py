@@ -20,12 +20,15 @@ import boto3
 from botocore.config import Config
 
 from tests.clients.certificates import CertificateFiles
+from tests.postgres_server import PostgresServer, server_processes
 
 ACCESS_KEY_ID = "AKIAPROBEPROBEPROBE1"
 SECRET_ACCESS_KEY = "probe/secret+of/the+tests/0123456789abcd"
 REGION = "us-east-1"
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
+BACKEND_MARK = b"[local]"
+"""what PostgreSQL calls its processes that serve a client of this machine"""
 ROLE_MODULES = {
     "metadata": "storage.metadata",
     "datanode": "storage.datanode",
@@ -51,13 +54,16 @@ class Server:
         *flags: str,
         certificates: CertificateFiles | None = None,
         as_users_do: bool = False,
+        database: PostgresServer | None = None,
     ) -> None:
-        """settings: of its config.json, over what suits tests. as_users_do: without one. certificates: over https."""
+        """settings: of its config.json, over what suits tests. as_users_do: without one. certificates: over https.
+        database: the one that the settings name; whose it is to start and stop."""
         self.home = home
         self.data = home / "data"
         self.port = free_port()
         self.endpoint = f"{'https' if certificates else 'http'}://127.0.0.1:{self.port}"
         self.log = home / "server.log"
+        self.database = database
         self._flags = flags
         self._settings = None if as_users_do else {"reserve_bytes": 0, "drain_timeout_s": 10, **(settings or {})}
         self._certificates = certificates
@@ -126,7 +132,10 @@ class Server:
         )
 
     def pids(self, role: str) -> list[int]:
-        """The running processes of a role, children of this server only."""
+        """The running processes of a role, children of this server only; of the metadata, the backends of its database
+        where it has one: the kill of one makes the database recover as from a crash."""
+        if role == "metadata" and self.database is not None:
+            return [pid for pid in server_processes(self.database) if BACKEND_MARK in _arguments_of(pid)[0]]
         module = ROLE_MODULES[role]
         return [pid for pid in self._descendants() if _module_of(pid) == module]
 
@@ -190,13 +199,17 @@ class Server:
         return found
 
 
+def _arguments_of(pid: int) -> list[bytes]:
+    """Its command line; empty of a process that ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return [b""]
+
+
 def _module_of(pid: int) -> str:
     """What follows -m on a Python command line."""
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return ""
-    for flag, value in itertools.pairwise(arguments):
+    for flag, value in itertools.pairwise(_arguments_of(pid)):
         if flag == b"-m":
             return value.decode()
     return ""

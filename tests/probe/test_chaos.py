@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import os
 import secrets
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from storage.metadata.sqlite.check import check_integrity
 from tests.probe.chaos import Chaos
 from tests.probe.chaos_load import BUCKET, JOIN_S, LARGE_SIZES, SIZES, ChaosClient
+from tests.probe.conftest import FAST_SWEEP
+from tests.probe.engines import ENGINES, require_whole_metadata, running_server
 from tests.probe.server import Server
 from tests.probe.test_restart_and_kill import SWEEP_WAIT_S, leftovers
 from tests.probe.waiting import wait_until
@@ -24,6 +25,13 @@ CLIENTS = 4
 QUICK_S = 15.0
 LONG_S = 420.0
 PROGRESS_S = 30.0
+
+
+@pytest.fixture(params=ENGINES)
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """Over each engine."""
+    with running_server(tmp_path / "frost", request.param, FAST_SWEEP) as running:
+        yield running
 
 
 def seed_of_the_day() -> int:
@@ -64,9 +72,7 @@ def verify(server: Server, clients: list[ChaosClient], steps: list[str]) -> None
     for client in clients:
         problems += [problem for key in client.possible if (problem := client.check(key, lenient=False))]
     assert not problems, f"{problems[:10]} after {steps}"
-    with closing(sqlite3.connect(f"file:{server.data}/metadata/metadata.db?mode=ro", uri=True)) as database:
-        database.isolation_level = None
-        assert check_integrity(database) == [], steps
+    require_whole_metadata(server, steps)
     assert not [line for line in server.log.read_text().splitlines() if "Traceback" in line]
 
 

@@ -22,7 +22,7 @@ from storage.metadata.postgresql.pool import ACQUIRE_DEADLINE_S
 from tests.bench.processes import PeakMemory, read_pss_mib
 from tests.bench.requests import presign
 from tests.clients.endpoint import Endpoint
-from tests.postgres_pair import server_processes
+from tests.postgres_server import server_processes
 from tests.probe.account import Account, verify_account
 from tests.probe.gateways import CONNECTIONS_MAX, DATANODES, MANY_GATEWAYS, WAIT_S, Gateway, Hosts
 from tests.probe.server import ACCESS_KEY_ID, SECRET_ACCESS_KEY
