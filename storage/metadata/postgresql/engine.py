@@ -23,7 +23,6 @@ from storage.metadata.postgresql import (
     buckets,
     changes,
     commits,
-    configuration,
     deletes,
     listing,
     masters,
@@ -34,6 +33,7 @@ from storage.metadata.postgresql import (
     users,
     version_listing,
 )
+from storage.metadata.postgresql.configuration import SequenceReader
 from storage.metadata.postgresql.database import Database
 from storage.metadata.postgresql.durability import Durability
 from storage.model import AccessKey, Blob, Bucket, ByteRange, Chunk, ClusterMap, Upload, User, WriteSession
@@ -77,6 +77,7 @@ class PostgresMetadata(Metadata):
 
     def __init__(self, database: Database, durability: Durability) -> None:
         self._database = database
+        self._sequence = SequenceReader(database)
         self.durability = durability
         """as it was at the opening"""
 
@@ -86,7 +87,7 @@ class PostgresMetadata(Metadata):
     # ------------------------------------------------------------------ directory
 
     async def configuration_sequence(self) -> int:
-        return await configuration.configuration_sequence(self._database)
+        return await self._sequence.read()
 
     async def find_access_key(self, access_key_id: str) -> tuple[AccessKey, User] | None:
         return await users.find_access_key(self._database, access_key_id)

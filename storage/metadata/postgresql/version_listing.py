@@ -44,8 +44,7 @@ FUNCTIONS_2 = (
                             ELSE 9223372036854775807 END
                         ORDER BY v.sequence DESC LIMIT v_left)
                     UNION ALL SELECT n.* FROM versions n WHERE n.row_id = h.null_row
-                        AND (h.object_key <> v_start OR n.sequence < v_below)
-                    ORDER BY sequence DESC LIMIT v_left) c
+                        AND (h.object_key <> v_start OR n.sequence < v_below)) c
                 WHERE h.bucket_id = p_bucket_id AND h.object_key >= v_start AND h.object_key < p_end
                 ORDER BY h.object_key, c.sequence DESC LIMIT v_left
             LOOP

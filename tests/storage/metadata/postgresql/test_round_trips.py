@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from storage.metadata.commands import DeleteTarget, DeleteVersions, RenewSession
+from storage.metadata.commands import ChangeObject, DeleteTarget, DeleteVersions, RenewSession
 from storage.metadata.postgresql.deletes import TARGETS_PER_TRANSACTION
 from storage.metadata.postgresql.engine import PostgresMetadata
 from storage.model import ByteRange
@@ -46,7 +47,7 @@ async def count(proxy: PostgresProxy, operation: Operation) -> int:
 
 
 async def test_an_object_write_is_one_round_trip(worker: Worker, proxy: PostgresProxy) -> None:
-    """Inline or chunked, new or replaced; a part; a part again; a delete of one or of a batch."""
+    """Inline or chunked, new or replaced; a part; a part again; a delete of one or of a batch; a change of tags."""
     numbers = iter(range(1000))
     upload = await worker.create_upload(b"m")
     targets = tuple(DeleteTarget(b"%d" % number) for number in range(TARGETS_PER_TRANSACTION))
@@ -58,6 +59,7 @@ async def test_an_object_write_is_one_round_trip(worker: Worker, proxy: Postgres
         "same part": lambda: worker.put_part(upload, 1),
         "delete": lambda: worker.delete(b"replaced"),
         "delete many": lambda: worker.apply(DeleteVersions(worker.bucket.bucket_id, targets)),
+        "change": lambda: worker.apply(ChangeObject(worker.bucket.bucket_id, b"chunked", tags={"a": "b"})),
         "renew": lambda: worker.apply(RenewSession(worker.session_id, 0)),
     }
     counted = {name: await count(proxy, operation) for name, operation in operations.items()}
@@ -92,6 +94,8 @@ async def test_a_read_is_one_round_trip(worker: Worker, proxy: PostgresProxy) ->
         "head": lambda: metadata.read_version(bucket_id, b"c", "null", with_body=False),
         "list": lambda: metadata.list_heads(bucket_id, limit=2),
         "roll up": lambda: metadata.list_heads(bucket_id, delimiter=b"/"),
+        "versions": lambda: metadata.list_versions(bucket_id, after=(b"c", "null"), limit=2),
+        "roll versions up": lambda: metadata.list_versions(bucket_id, delimiter=b"/"),
         "uploads": lambda: metadata.list_uploads(bucket_id, delimiter=b"/"),
         "parts": lambda: metadata.list_parts(bucket_id, b"m", upload.upload_id),
         "bucket": lambda: metadata.find_bucket("bucket"),
@@ -101,3 +105,14 @@ async def test_a_read_is_one_round_trip(worker: Worker, proxy: PostgresProxy) ->
     }
     counted = {name: await count(proxy, operation) for name, operation in operations.items()}
     assert counted == dict.fromkeys(operations, 1)
+
+
+async def test_requests_at_once_share_the_reading_of_the_sequence(
+    metadata: PostgresMetadata, proxy: PostgresProxy
+) -> None:
+    """One that was first, and one for all who came while it was under way."""
+
+    async def ask() -> None:
+        assert len(set(await asyncio.gather(*[metadata.configuration_sequence() for _ in range(100)]))) == 1
+
+    assert await count(proxy, ask) == 2
