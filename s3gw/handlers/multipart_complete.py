@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from cluster.objectstore import Seal
 from s3gw.call import Call, Response
 from s3gw.protocol.checksums import DEFAULT_ALGORITHM, parse_requested_checksum
 from s3gw.protocol.conditions import parse_write_conditions
@@ -156,4 +157,5 @@ def _answer(
     document = format_upload_completed(
         f"{call.scheme}://{host}/{path}", call.bucket.name, call.object_key, etag, checksum
     )
-    return Response(200, [XML_TYPE, *format_written(version_id, None, encryption=format_encryption(sse))], document)
+    encryption = format_encryption(sse, Seal(customer_key=parse_customer_key(call.headers)) if sse else None)
+    return Response(200, [XML_TYPE, *format_written(version_id, None, encryption=encryption)], document)

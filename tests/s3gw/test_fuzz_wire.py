@@ -103,11 +103,22 @@ HEADERS = (
     *("x-amz-checksum-type", "x-amz-checksum-mode", "x-amz-sdk-checksum-algorithm", "x-amz-decoded-content-length"),
     *("x-amz-expected-bucket-owner", "x-amz-mp-object-size", "x-amz-server-side-encryption"),
     *("x-amz-object-ownership", "x-amz-website-redirect-location", "x-amz-security-token"),
+    *(f"x-amz-server-side-encryption-{name}" for name in ("aws-kms-key-id", "context", "bucket-key-enabled")),
+    *(f"x-amz-server-side-encryption-customer-{name}" for name in ("algorithm", "key", "key-md5")),
+    *(f"x-amz-copy-source-server-side-encryption-customer-{name}" for name in ("algorithm", "key", "key-md5")),
 )
 VALUES = (
     *("bytes=0-0", "bytes=-1", "bytes=9-", "bytes=0-1,2-3", f"/{BUCKET}/k", f"{BUCKET}/%ff", "*", '"x"', "REPLACE"),
     *("CRC32", "SHA256", "AAAAAA==", "COMPOSITE", "aws-chunked", "close", "100-continue", "=?UTF-8?B?/w==?=", "-1"),
     *("Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 01 Jan 99999 00:00:00 GMT", "x-amz-checksum-crc32", "a=1&a=2", ""),
+    *(
+        "AES256",
+        "aws:kms",
+        "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWE=",
+        "kO0O8+MeIdwqJ2yKvmLMzg==",
+        "alias/x",
+        "e30=",
+    ),
     *(f"bytes={' ' * 9000}-{' ' * 9000}x", f'a{" " * 20_000}"', "=?" * 5000),
 )
 header_values = st.sampled_from(VALUES) | st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=40)

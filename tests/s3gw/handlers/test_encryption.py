@@ -19,11 +19,13 @@ from cluster.directory import Directory
 from cluster.objectstore import ObjectStore
 from storage.model import Versioning
 from tests.cluster.world import open_world
+from tests.s3gw.forms import CONTENT_TYPE, encode_form
 from tests.s3gw.gateway import Gateway, running_gateway
 from tests.s3gw.raw import send, sign
 from tests.s3gw.refusal import refusal
 
 PART = 5 << 20
+HEADER = "x-amz-server-side-encryption"
 
 
 @asynccontextmanager
@@ -356,3 +358,32 @@ def test_a_copy_onto_itself_to_change_the_encryption(s3: Any, bucket: str) -> No
         opened = customer(b"a", source=True) if mode == "kms-payroll" else {}
         check_mode(s3.copy_object(Bucket=bucket, Key="k", CopySource=where, **MODES[mode], **opened), mode)
         assert s3.get_object(Bucket=bucket, Key="k", **CUSTOMERS.get(mode, {}))["Body"].read() == b"x"
+
+
+def test_attributes_need_the_key(s3: Any, bucket: str) -> None:
+    """GetObjectAttributes tells nothing without it, and the checksum with it."""
+    put = s3.put_object(Bucket=bucket, Key="k", Body=b"x", ChecksumAlgorithm="SHA1", **customer(b"a"))
+    key, md5 = base64.b64encode(b"a" * 32).decode(), base64.b64encode(hashlib.md5(b"a" * 32).digest()).decode()
+    opened = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": key, "SSECustomerKeyMD5": md5}
+    asked = {"Bucket": bucket, "Key": "k", "ObjectAttributes": ["ETag", "Checksum", "ObjectSize"]}
+    assert refusal(s3.get_object_attributes, **asked)[:2] == ("InvalidRequest", 400)
+    told = s3.get_object_attributes(**asked, **opened)
+    assert (told["ETag"], told["ObjectSize"]) == (put["ETag"].strip('"'), 1)
+    assert told["Checksum"]["ChecksumSHA1"] == put["ChecksumSHA1"]
+
+
+@pytest.mark.parametrize("mode", ["plain", "kms-payroll", "a"])
+def test_forms(gateway: Gateway, s3: Any, bucket: str, mode: str) -> None:
+    """A browser's form asks in the same words as a PUT."""
+    fields = {"kms-payroll": {HEADER: "aws:kms", f"{HEADER}-aws-kms-key-id": "payroll"}, "a": customer_headers(b"a")}
+    asked = {name.lower(): value for name, value in fields.get(mode, {}).items()}
+    conditions: list[Any] = [["starts-with", f"${name}", ""] for name in asked]
+    made = s3.generate_presigned_post(bucket, "k", Fields=dict(asked), Conditions=conditions)
+    form = encode_form(made["fields"], b"from a form")
+    answer = send(gateway, "POST", f"/{bucket}", form, {"Content-Type": CONTENT_TYPE}, name=None)
+    assert answer.status == 204, answer.body
+    got = s3.get_object(Bucket=bucket, Key="k", **CUSTOMERS.get(mode, {}))
+    check_mode(got, mode)
+    assert (got["Body"].read(), got["ETag"]) == (b"from a form", answer.headers["etag"])
+    if mode == "a":
+        assert refusal(s3.get_object, Bucket=bucket, Key="k").status == 400
