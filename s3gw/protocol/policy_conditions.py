@@ -24,8 +24,9 @@ FindValues = Callable[[str], Sequence[str]]
 """a condition key as the policy writes it → the request's values, empty when it has none"""
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?")
+_YEAR = re.compile(r"[0-9]{4}")
 _NAME = re.compile(r"(?:(ForAnyValue|ForAllValues):)?([A-Za-z]+?)(IfExists)?")
-_KEY = re.compile(r"(?:aws|s3|jwt|saml|sts|iam|kms|cognito-identity\.amazonaws\.com):[\x21-\x7e][\x20-\x7e]{0,255}")
+_KEY = re.compile(r"(?:aws|s3|jwt|saml|sts|iam|kms|cognito-identity\.amazonaws\.com):[\x21-\x7e][\x20-\x7e]{0,255}", re.I)
 _IGNORED_CASE_ARN_PARTS = 6
 
 
@@ -221,12 +222,16 @@ def parse_number(text: str) -> float | None:
 
 
 def parse_moment(text: str) -> float | None:
-    """An ISO 8601 date or time (UTC unless it says otherwise), or seconds since the epoch; None for anything else."""
+    """An ISO 8601 date or time (UTC unless it says otherwise), or seconds since the epoch; None for anything else.
+
+    Four digits are a year, any other number is seconds.
+    """
+    is_year = _YEAR.fullmatch(text) is not None
     number = parse_number(text)
-    if number is not None and not re.fullmatch(r"[0-9]{4}|[0-9]{8}", text):
+    if number is not None and not is_year:
         return number
     try:
-        moment = datetime.fromisoformat(text if not re.fullmatch("[0-9]{4}", text) else f"{text}-01-01")
+        moment = datetime.fromisoformat(f"{text}-01-01" if is_year else text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None

@@ -21,7 +21,7 @@ PRINCIPALS_MAX = 1024
 
 _ARN = re.compile(
     r"arn:aws[a-z-]{0,16}:(iam|sts)::([^:]{0,256}):"
-    r"(root|user/(?:[!-~]{0,512}/)?([^/*?]{1,256})|[a-z-]{1,32}/[!-~]{1,512})"
+    r"(root|user/(?:[!-~]{0,512}/)?([^/*?]{1,256})|(?!user/)[a-z-]{1,32}/[!-~]{1,512})"
 )
 _BARE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@=+-]{0,255}")
 _KINDS = ("AWS", "CanonicalUser", "Service", "Federated")
