@@ -120,15 +120,17 @@ def bucket(admin: Any, new_bucket_name: Callable[[], str]) -> str:
 
 
 def remove_bucket(admin: Any, name: str) -> None:
-    """Delete a bucket with its objects and open uploads; a bucket that is gone already is fine."""
+    """Delete a bucket with all versions and open uploads, governance or not; one that is gone already is fine."""
     try:
-        for page in admin.get_paginator("list_objects_v2").paginate(Bucket=name):
-            names = [entry["Key"] for entry in page.get("Contents", [])]
-            for odd in (key for key in names if not key.isprintable()):  # XML may not carry it in DeleteObjects
-                admin.delete_object(Bucket=name, Key=odd)
-            found = [{"Key": key} for key in names if key.isprintable()]
-            if found:
-                admin.delete_objects(Bucket=name, Delete={"Objects": found, "Quiet": True})
+        for page in admin.get_paginator("list_object_versions").paginate(Bucket=name):
+            entries = page.get("Versions", []) + page.get("DeleteMarkers", [])
+            found = [{"Key": entry["Key"], "VersionId": entry["VersionId"]} for entry in entries]
+            for odd in (one for one in found if not one["Key"].isprintable()):  # XML may not carry it in DeleteObjects
+                admin.delete_object(Bucket=name, **odd)
+            plain = [one for one in found if one["Key"].isprintable()]
+            if plain:
+                delete = {"Objects": plain, "Quiet": True}
+                admin.delete_objects(Bucket=name, Delete=delete, BypassGovernanceRetention=True)
         for page in admin.get_paginator("list_multipart_uploads").paginate(Bucket=name):
             for upload in page.get("Uploads", []):
                 admin.abort_multipart_upload(Bucket=name, Key=upload["Key"], UploadId=upload["UploadId"])
