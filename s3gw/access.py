@@ -35,8 +35,8 @@ from storage.base.clock import Clock
 from storage.base.errors import NoSuchKey, NoSuchUpload, NoSuchVersion
 from storage.model import Bucket, User, Version
 
-DECIDED_BY_HANDLER = frozenset({Operation.DELETE_OBJECTS})
-"""each key is asked for on its own"""
+DECIDED_BY_HANDLER = frozenset({Operation.DELETE_OBJECTS, Operation.PUT_OBJECT_TAGGING})
+"""their bodies say what is asked for: each key on its own, the tags to set"""
 OF_THE_INITIATOR = frozenset({Operation.ABORT_MULTIPART_UPLOAD, Operation.LIST_PARTS})
 """whoever began an upload may look at it and end it"""
 LOGGED_CHARACTERS_MAX = 512

@@ -16,6 +16,7 @@ async def get_object_tagging(call: Call) -> Response:
     """The tags of a version, none for one without."""
     reading = await call.services.objects.head(call.bucket, call.object_key, find_version_id(call.query))
     version = reading.version
+    call.confirm(version)
     if version.is_marker:
         raise _marker_refused(call)
     return Response(200, [XML_TYPE, *_identify(call, version.version_id)], format_tags(version.attributes.tags))
@@ -25,6 +26,7 @@ async def put_object_tagging(call: Call) -> Response:
     """Replace all tags of a version; what it holds and when it was modified stays."""
     version_id = find_version_id(call.query)
     tags = parse_object_tagging(await call.read_document())
+    await call.authorize_tagging("s3:PutObjectTagging", tags)
     return Response(200, await _change(call, version_id, tags))
 
 
