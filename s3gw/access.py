@@ -186,6 +186,10 @@ async def demand_request(asker: Asker, route: Route, bucket: Bucket | None) -> S
         if rules.policy is None and rules.acl is None and bucket.owner_id != asker.user.canonical_id:
             raise S3Error("AccessDenied")  # nothing could allow a single key
         return None
+    if route.operation is Operation.PUT_OBJECT_TAGGING:
+        policy = find_bucket_rules(bucket.settings).policy
+        if policy is not None and policy.asks_for_request_tags:
+            return None  # they are in the body: Call.authorize_tagging
     version_id = find_version_id(asker.query) if route.object_key and "versionId" in asker.query else None
     permission = choose_permission(route.permission, version_id)
     question = Question(bucket, permission, route.object_key, version_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cluster.directory import Directory
-from s3gw.protocol.acl import Acl, Grantee, Wish, encode_acl, find_group, parse_wish, plan_canned, simplify
+from s3gw.protocol.acl import Acl, Grantee, Wish, encode_acl, expand, find_group, parse_wish, plan_canned, simplify
 from s3gw.protocol.authorize import ACL_SETTING, find_bucket_rules
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.ownership import (
@@ -56,10 +56,10 @@ async def _find_grantee(directory: Directory, grantee: Grantee) -> str:
     return user.canonical_id
 
 
-def check_acl(bucket: Bucket, acl: Acl | None, canned: str = "") -> None:
+def check_acl(bucket: Bucket, acl: Acl | None, owner_id: str, canned: str) -> None:
     """AccessControlListNotSupported, or AccessDenied for a public one where those are blocked."""
     rules = find_bucket_rules(bucket.settings)
-    check_acl_supported(rules.ownership, bucket.owner_id, acl, canned)
+    check_acl_supported(rules.ownership, bucket.owner_id, expand(acl, owner_id), canned)
     if acl is not None and rules.block.block_public_acls and is_acl_public(acl):
         raise S3Error("AccessDenied")
 
@@ -72,7 +72,7 @@ async def plan_object_acl(
         return None
     wish = parse_wish(headers)
     acl = await resolve_wish(directory, wish, writer_id, bucket.owner_id)
-    check_acl(bucket, acl, wish.canned)
+    check_acl(bucket, acl, writer_id, wish.canned)
     return acl
 
 

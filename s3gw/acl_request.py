@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from s3gw.access_lists import check_acl, resolve_wish
 from s3gw.call import Call
-from s3gw.protocol.acl import FULL_CONTROL, Acl, parse_wish
+from s3gw.protocol.acl import Acl, expand, parse_wish
 from s3gw.protocol.acl_document import parse_access_control_policy
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.permissions import names_grants
-from storage.model import Grant
 
 
 async def read_acl(call: Call, owner_id: str, bucket_owner_id: str | None) -> Acl:
@@ -26,5 +25,5 @@ async def read_acl(call: Call, owner_id: str, bucket_owner_id: str | None) -> Ac
     else:
         wish = parse_access_control_policy(body, owner_id)
     acl = await resolve_wish(call.services.directory, wish, owner_id, bucket_owner_id)
-    check_acl(call.bucket, acl, wish.canned)
-    return (Grant(owner_id, FULL_CONTROL),) if acl is None else acl
+    check_acl(call.bucket, acl, owner_id, wish.canned)
+    return expand(acl, owner_id)

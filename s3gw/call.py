@@ -29,7 +29,7 @@ from s3gw.protocol.xml import XML_BYTES_MAX, document
 from s3gw.respond import XML_TYPE, Headers, Intake, Responder
 from storage.base.clock import Clock
 from storage.base.errors import NoSuchBucket, NoSuchKey, NoSuchVersion
-from storage.model import Attributes, Bucket, ChecksumAlgorithm, User, Version
+from storage.model import Attributes, Bucket, ChecksumAlgorithm, Upload, User, Version
 
 _OF_THE_OBJECT = (b"x-amz-checksum-", b"x-amz-sdk-checksum-")
 
@@ -162,12 +162,12 @@ class Call:
     async def authorize_tagging(self, permission: str, tags: Mapping[str, str]) -> None:
         """AccessDenied unless the caller may set these tags, which a policy may ask for (s3:RequestObjectTag).
 
-        For requests whose body holds the tags; their permission is asked for here and not by dispatch.
+        For requests whose body holds the tags: dispatch leaves the question to their handler where a policy asks.
         """
         if not owns_everything(self.user, self.bucket):
             version_id = find_version_id(self.query)
             question = self._ask(choose_permission(permission, version_id), None, version_id)
-            await access.demand(self, question._replace(request_tags=tags))
+            await access.demand(self, question._replace(request_tags=tags, seen=self._seen))
 
     async def authorize_request(self) -> None:
         """AccessDenied unless the caller may do what the request asks, by all that its headers say.
@@ -225,6 +225,10 @@ class Call:
         ownership = find_bucket_rules(bucket.settings).ownership
         owner_id, acl = plan_owner(ownership, writer_id, bucket.owner_id, attributes.acl)
         return owner_id, msgspec.structs.replace(attributes, acl=acl)
+
+    def find_upload_owner(self, upload: Upload) -> str:
+        """Whom the object of an open upload will belong to."""
+        return self.choose_owner(upload.owner_id, upload.attributes)[0]
 
     def _ask(self, permission: str, object_key: bytes | None, version_id: str | None) -> access.Question:
         return access.Question(

@@ -9,6 +9,7 @@ from s3gw.protocol.lifecycle_answers import format_abortion
 from s3gw.protocol.list_page import parse_list_parts, parse_list_uploads
 from s3gw.respond import XML_TYPE
 from storage.metadata.interface import PartPage, UploadPage
+from storage.model import Upload
 
 _NO_UPLOADS = UploadPage((), (), None)
 
@@ -25,8 +26,8 @@ async def list_multipart_uploads(call: Call) -> Response:
             after=(query.key_marker, query.upload_id_marker),
             limit=query.max_uploads,
         )
-    owners = await call.find_owner_names({upload.owner_id for upload in page.uploads})
-    return Response(200, [XML_TYPE], format_uploads(call.bucket.name, query, page, owners))
+    names = await call.find_owner_names({one for upload in page.uploads for one in _find_both(call, upload)})
+    return Response(200, [XML_TYPE], format_uploads(call.bucket.name, query, page, names, call.find_upload_owner))
 
 
 async def list_parts(call: Call) -> Response:
@@ -40,6 +41,11 @@ async def list_parts(call: Call) -> Response:
         )
     else:
         page = PartPage(await objects.read_upload(call.bucket, call.object_key, upload_id), (), None)
-    owners = await call.find_owner_names({page.upload.owner_id})
+    names = await call.find_owner_names(set(_find_both(call, page.upload)))
     headers = [XML_TYPE, *format_abortion(call.bucket, call.object_key, page.upload.initiated_ms)]
-    return Response(200, headers, format_parts(call.bucket.name, query, page, owners))
+    return Response(200, headers, format_parts(call.bucket.name, query, page, names, call.find_upload_owner))
+
+
+def _find_both(call: Call, upload: Upload) -> tuple[str, str]:
+    """Who began the upload, and whom the object will belong to."""
+    return upload.owner_id, call.find_upload_owner(upload)

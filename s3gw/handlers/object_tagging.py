@@ -27,6 +27,7 @@ async def put_object_tagging(call: Call) -> Response:
     version_id = find_version_id(call.query)
     tags = parse_object_tagging(await call.read_document())
     await call.authorize_tagging("s3:PutObjectTagging", tags)
+    await call.authorize_tagging("s3:PutObjectTagging", tags)
     return Response(200, await _change(call, version_id, tags))
 
 

@@ -13,10 +13,12 @@ from s3gw.protocol.dates import format_iso_date
 from s3gw.protocol.list_page import ListQuery, PartQuery, UploadQuery, format_token
 from s3gw.protocol.xml import document, element, encode_url, escape, escape_name
 from storage.metadata.interface import HeadEntry, HeadPage, PartPage, UploadPage
-from storage.model import Bucket, Checksum, User
+from storage.model import Bucket, Checksum, Upload, User
 
 OwnerNames = Mapping[str, str]
 """canonical id → display name"""
+FindOwner = Callable[[Upload], str]
+"""the canonical id of whom the object will belong to; the upload's own owner is its initiator"""
 
 
 class DeleteOutcome(NamedTuple):
@@ -82,7 +84,9 @@ def format_list_v2(bucket: str, query: ListQuery, page: HeadPage, owners: OwnerN
     )
 
 
-def format_uploads(bucket: str, query: UploadQuery, page: UploadPage, owners: OwnerNames) -> bytes:
+def format_uploads(
+    bucket: str, query: UploadQuery, page: UploadPage, owners: OwnerNames, find_owner: FindOwner
+) -> bytes:
     """ListMultipartUploadsResult."""
     name = _name_writer(query.url_encoded)
     following = ""
@@ -93,7 +97,7 @@ def format_uploads(bucket: str, query: UploadQuery, page: UploadPage, owners: Ow
         )
     uploads = "".join(
         f"<Upload><Key>{name(upload.object_key)}</Key><UploadId>{escape(upload.upload_id)}</UploadId>"
-        f"{format_owner(upload.owner_id, owners, 'Initiator')}{format_owner(upload.owner_id, owners)}"
+        f"{format_owner(upload.owner_id, owners, 'Initiator')}{format_owner(find_owner(upload), owners)}"
         f"<StorageClass>{upload.attributes.storage_class}</StorageClass>"
         f"<Initiated>{format_iso_date(upload.initiated_ms)}</Initiated>"
         f"{element('ChecksumAlgorithm', upload.checksum_algorithm)}{element('ChecksumType', upload.checksum_type)}"
@@ -110,7 +114,7 @@ def format_uploads(bucket: str, query: UploadQuery, page: UploadPage, owners: Ow
     )
 
 
-def format_parts(bucket: str, query: PartQuery, page: PartPage, owners: OwnerNames) -> bytes:
+def format_parts(bucket: str, query: PartQuery, page: PartPage, owners: OwnerNames, find_owner: FindOwner) -> bytes:
     """ListPartsResult."""
     upload = page.upload
     name = _name_writer(query.url_encoded)
@@ -126,7 +130,7 @@ def format_parts(bucket: str, query: PartQuery, page: PartPage, owners: OwnerNam
         f"<UploadId>{escape(upload.upload_id)}</UploadId>{_encoding(query.url_encoded)}"
         f"<PartNumberMarker>{query.after}</PartNumberMarker><NextPartNumberMarker>{last}</NextPartNumberMarker>"
         f"<MaxParts>{query.max_parts}</MaxParts><IsTruncated>{_flag(page.next_after is not None)}</IsTruncated>{parts}"
-        f"{format_owner(upload.owner_id, owners, 'Initiator')}{format_owner(upload.owner_id, owners)}"
+        f"{format_owner(upload.owner_id, owners, 'Initiator')}{format_owner(find_owner(upload), owners)}"
         f"<StorageClass>{upload.attributes.storage_class}</StorageClass>"
         f"{element('ChecksumAlgorithm', upload.checksum_algorithm)}{element('ChecksumType', upload.checksum_type)}",
     )

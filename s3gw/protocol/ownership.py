@@ -70,9 +70,12 @@ def plan_owner(ownership: Ownership, writer_id: str, bucket_owner_id: str, acl: 
     return writer_id, acl
 
 
-def check_acl_supported(ownership: Ownership, bucket_owner_id: str, acl: Acl | None, canned: str) -> None:
-    """AccessControlListNotSupported where ACLs do not count and this one says more than what holds there anyway."""
-    if ownership is not Ownership.BUCKET_OWNER_ENFORCED or canned in ("private", BUCKET_OWNER_FULL_CONTROL):
+def check_acl_supported(ownership: Ownership, bucket_owner_id: str, acl: Acl, canned: str) -> None:
+    """AccessControlListNotSupported where ACLs do not count and a request sets another than what holds there anyway.
+
+    acl: expanded. Of the canned ones only bucket-owner-full-control passes, not even `private`, as on AWS.
+    """
+    if ownership is not Ownership.BUCKET_OWNER_ENFORCED or canned == BUCKET_OWNER_FULL_CONTROL:
         return
-    if acl is not None and acl != (Grant(bucket_owner_id, FULL_CONTROL),):
+    if canned or acl != (Grant(bucket_owner_id, FULL_CONTROL),):
         raise S3Error("AccessControlListNotSupported")

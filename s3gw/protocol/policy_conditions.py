@@ -26,7 +26,9 @@ FindValues = Callable[[str], Sequence[str]]
 _NUMBER = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?")
 _YEAR = re.compile(r"[0-9]{4}")
 _NAME = re.compile(r"(?:(ForAnyValue|ForAllValues):)?([A-Za-z]+?)(IfExists)?")
-_KEY = re.compile(r"(?:aws|s3|jwt|saml|sts|iam|kms|cognito-identity\.amazonaws\.com):[\x21-\x7e][\x20-\x7e]{0,255}", re.I)
+_KEY = re.compile(
+    r"(?:aws|s3|jwt|saml|sts|iam|kms|cognito-identity\.amazonaws\.com):[\x21-\x7e][\x20-\x7e]{0,255}", re.IGNORECASE
+)
 _IGNORED_CASE_ARN_PARTS = 6
 
 

@@ -77,6 +77,11 @@ def _signed(find: Callable[[Facts], str]) -> Callable[[Facts], Sequence[str]]:
     return lambda facts: () if is_anonymous(facts.caller) else (find(facts),)
 
 
+def _claimed(find: Callable[[Facts], str]) -> Callable[[Facts], Sequence[str]]:
+    """Of the request's own signature; a form's stands in the form."""
+    return lambda facts: (find(facts),) if facts.claim.access_key_id else ()
+
+
 def _find_request_tags(facts: Facts) -> Mapping[str, str]:
     if facts.request_tags is not None:
         return facts.request_tags
@@ -138,8 +143,8 @@ _KEYS: dict[str, Callable[[Facts], Sequence[str]]] = {
     "s3:prefix": _parameter("prefix"),
     "s3:requestobjecttagkeys": lambda facts: tuple(_find_request_tags(facts)),
     "s3:resourceaccount": lambda facts: (facts.bucket_owner_id,),
-    "s3:signatureage": _signed(lambda facts: str(max(0, int((facts.now_s - facts.claim.time_s) * 1000)))),
-    "s3:signatureversion": _signed(lambda _: ALGORITHM),
+    "s3:signatureage": _claimed(lambda facts: str(max(0, int((facts.now_s - facts.claim.time_s) * 1000)))),
+    "s3:signatureversion": _claimed(lambda _: ALGORITHM),
     "s3:tlsversion": lambda facts: (TLS_VERSION,) if facts.scheme == "https" else (),
     "s3:versionid": _parameter("versionId"),
     "s3:x-amz-copy-source": _format_copy_source,

@@ -93,10 +93,11 @@ def test_who_owns(ownership: Ownership, acl: Acl | None, expected: tuple[str, Ac
         (Ownership.BUCKET_OWNER_ENFORCED, (), "", True),
         (Ownership.BUCKET_OWNER_ENFORCED, GIVEN, "bucket-owner-full-control", False),
         (Ownership.BUCKET_OWNER_ENFORCED, (Grant(OWNER, "FULL_CONTROL"),), "", False),
-        (Ownership.BUCKET_OWNER_ENFORCED, None, "private", False),
+        (Ownership.BUCKET_OWNER_ENFORCED, (Grant(OWNER, "FULL_CONTROL"),), "private", True),
+        (Ownership.BUCKET_OWNER_ENFORCED, (Grant(WRITER, "FULL_CONTROL"),), "", True),
     ],
 )
-def test_lists_where_none_count(ownership: Ownership, acl: Acl | None, canned: str, refused: bool) -> None:
+def test_lists_where_none_count(ownership: Ownership, acl: Acl, canned: str, refused: bool) -> None:
     """Only what would say no more than what holds anyway."""
     if refused:
         with pytest.raises(S3Error, match="AccessControlListNotSupported"):
