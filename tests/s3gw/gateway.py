@@ -70,7 +70,7 @@ class Gateway(NamedTuple):
         )
 
     def set_versioning(self, bucket: str, versioning: Versioning) -> None:
-        """What no S3 request can do yet, done in the gateway's own loop."""
+        """Past S3, for doors of any kind: done in the gateway's own loop."""
 
         async def change() -> None:
             directory = self.services.directory
