@@ -74,6 +74,9 @@ class RawRequest(NamedTuple):
     host: bytes
     """the host that the client addressed: the Host header, or what a trusted proxy forwards"""
 
+    def __repr__(self) -> str:
+        return f"RawRequest({self.method} {self.raw_path[:256]!r})"  # headers and query may hold what is secret
+
 
 class Claim(NamedTuple):
     """Who claims to have signed, when, and over what."""

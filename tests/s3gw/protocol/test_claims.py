@@ -251,3 +251,10 @@ def test_any_query_is_a_claim_or_a_refusal(pairs: list[tuple[str, str]]) -> None
     query = "&".join(f"X-Amz-{name}={value}" for name, value in pairs).encode("utf-8", "surrogatepass")
     request = RawRequest("GET", b"/", b"X-Amz-Signature=0&" + query, {}, b"h")
     assert refusal(request).code in {"AuthorizationQueryParametersError", "InvalidToken"}
+
+
+def test_a_request_shows_no_secret_of_its_own() -> None:
+    """Neither a header nor the query is in its repr: a customer's key and a signature stand there."""
+    headers = {b"authorization": b"AWS4-HMAC-SHA256 hidden", b"x-amz-server-side-encryption-customer-key": b"hidden"}
+    request = RawRequest("GET", b"/b/k", b"X-Amz-Signature=hidden", headers, b"host")
+    assert repr(request) == "RawRequest(GET b'/b/k')"
