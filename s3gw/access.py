@@ -32,7 +32,7 @@ from s3gw.protocol.routing import Route
 from s3gw.protocol.sigv4 import Verified
 from s3gw.protocol.versions import find_version_id
 from storage.base.clock import Clock
-from storage.base.errors import NoSuchKey, NoSuchUpload, NoSuchVersion
+from storage.base.errors import NoSuchKey, NoSuchUpload, NoSuchVersion, Refused
 from storage.model import Bucket, User, Version
 
 DECIDED_BY_HANDLER = frozenset({Operation.DELETE_OBJECTS, Operation.PUT_OBJECT_TAGGING})
@@ -76,11 +76,12 @@ class Asker(Protocol):
 
 
 class Seen(NamedTuple):
-    """An object that was looked at. uid: of the version, empty where there is none."""
+    """An object that was looked at. uid: of the version, empty where there is none, and absence says why."""
 
     target: Target
     tags: Mapping[str, str]
     uid: bytes
+    absence: Refused | None = None
 
 
 NOTHING_SEEN = Seen(MISSING, {}, b"")
@@ -118,8 +119,8 @@ async def decide(asker: Asker, question: Question) -> tuple[Decision, Seen | Non
     try:
         reading = await asker.services.objects.head(question.bucket, question.object_key, question.version_id)
         seen = describe(reading.version)
-    except (NoSuchKey, NoSuchVersion):
-        seen = NOTHING_SEEN
+    except (NoSuchKey, NoSuchVersion) as error:
+        seen = NOTHING_SEEN._replace(absence=error)
     return judge(asker, question._replace(seen=seen)), seen
 
 
@@ -199,6 +200,7 @@ async def demand_request(asker: Asker, route: Route, bucket: Bucket | None) -> S
         and route.operation in OF_THE_INITIATOR
         and await _is_initiator(asker, bucket, route.object_key)
     ):
+        await _tell_absence(asker, question, decision, seen)
         raise S3Error("AccessDenied")
     for further in plan_permissions(permission, asker.headers):
         seen = await demand(asker, question._replace(permission=further, seen=seen)) or seen
@@ -207,6 +209,15 @@ async def demand_request(asker: Asker, route: Route, bucket: Bucket | None) -> S
         if decision.verdict is Verdict.DENY:
             raise S3Error("AccessDenied")
     return seen
+
+
+async def _tell_absence(asker: Asker, question: Question, decision: Decision, seen: Seen | None) -> None:
+    """Raises why there is no object, to a caller who would not be allowed to read it but may list it."""
+    absence = None if seen is None else seen.absence
+    if absence is None or decision.verdict is not Verdict.NOT_ALLOWED:
+        return
+    if await may_know_of(asker, question.bucket, question.object_key):
+        raise absence
 
 
 async def _is_initiator(asker: Asker, bucket: Bucket, object_key: bytes) -> bool:

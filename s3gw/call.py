@@ -9,16 +9,13 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from cluster.directory import Directory
-from cluster.objectstore import CopySource, ObjectStore
+from cluster.objectstore import ObjectStore
 from s3gw import access
 from s3gw.access_lists import ACL_DEFAULTS, plan_object_acl
 from s3gw.body import RequestBody, open_body
 from s3gw.protocol.authorize import find_bucket_rules, owns_everything
 from s3gw.protocol.claims import RawRequest
-from s3gw.protocol.conditions import evaluate_copy_source
-from s3gw.protocol.copy_source import SourceName, parse_copy_source, parse_directive
 from s3gw.protocol.errors import S3Error
-from s3gw.protocol.operations import Operation
 from s3gw.protocol.ownership import OWNERSHIP_SETTING, plan_owner
 from s3gw.protocol.permissions import choose_permission
 from s3gw.protocol.principals import ANONYMOUS
@@ -28,7 +25,6 @@ from s3gw.protocol.versions import find_version_id
 from s3gw.protocol.xml import XML_BYTES_MAX, document
 from s3gw.respond import XML_TYPE, Headers, Intake, Responder
 from storage.base.clock import Clock
-from storage.base.errors import NoSuchBucket, NoSuchKey, NoSuchVersion
 from storage.model import Attributes, Bucket, ChecksumAlgorithm, Upload, User, Version
 
 _OF_THE_OBJECT = (b"x-amz-checksum-", b"x-amz-sdk-checksum-")
@@ -176,7 +172,7 @@ class Call:
         """
         bucket = self._bucket
         if bucket is not None:
-            _check_expected_owner(bucket, self.headers.get("x-amz-expected-bucket-owner"))
+            check_expected_owner(bucket, self.headers.get("x-amz-expected-bucket-owner"))
             if owns_everything(self.user, bucket):
                 return
         self._seen = await access.demand_request(self, self.route, bucket)
@@ -274,53 +270,8 @@ class Call:
             names[canonical_id] = user.display_name if user else canonical_id
         return names
 
-    async def open_copy_source(self) -> CopySource:
-        """What x-amz-copy-source names: found, allowed to this caller, and meeting its conditions."""
-        source = parse_copy_source(self.headers["x-amz-copy-source"])
-        try:
-            bucket = await self.services.directory.bucket(source.bucket)
-        except NoSuchBucket:
-            raise S3Error("NoSuchBucket", BucketName=source.bucket) from None
-        _check_expected_owner(bucket, self.headers.get("x-amz-source-expected-bucket-owner"))
-        version = await self._read_copy_source(bucket, source)
-        if version.is_marker:
-            raise S3Error(
-                "InvalidRequest",
-                "The source of a copy request may not specifically refer to a delete marker by version id.",
-            )
-        evaluate_copy_source(self.headers, version.etag, version.last_modified_ms)
-        return CopySource(bucket, version)
 
-    async def _read_copy_source(self, bucket: Bucket, source: SourceName) -> Version:
-        """The version that a copy reads, once it is known that the caller may read it and the tags that go with it."""
-        version_id = source.version_id
-        query = {} if version_id is None else {"versionId": version_id}
-        permission = choose_permission("s3:GetObject", version_id)
-        question = access.Question(bucket, permission, source.object_key, version_id, query, seen=access.NOTHING_SEEN)
-        try:
-            reading = await self.services.objects.head(bucket, source.object_key, version_id)
-        except (NoSuchKey, NoSuchVersion) as error:
-            if not owns_everything(self.user, bucket):
-                await access.demand(self, question)
-                if not await access.may_know_of(self, bucket, source.object_key):
-                    raise S3Error("AccessDenied") from None
-            raise S3Error(type(error).__name__, Key=source.object_key.decode()) from None
-        version = reading.version
-        question = question._replace(seen=access.describe(version))
-        if not self.user.is_root:
-            await access.demand(self, question)
-        copies_tags = self.route.operation is Operation.COPY_OBJECT and not parse_directive(
-            self.headers, "x-amz-tagging-directive"
-        )
-        if copies_tags and version.attributes.tags:
-            tagging = choose_permission("s3:GetObjectTagging", version_id)
-            if not owns_everything(self.user, bucket):
-                await access.demand(self, question._replace(permission=tagging))
-            await self.authorize_tagging("s3:PutObjectTagging", version.attributes.tags)
-        return version
-
-
-def _check_expected_owner(bucket: Bucket, expected: str | None) -> None:
+def check_expected_owner(bucket: Bucket, expected: str | None) -> None:
     """A request that expects another owner is denied whoever asks."""
     if expected and expected != bucket.owner_id:
         raise S3Error("AccessDenied")
