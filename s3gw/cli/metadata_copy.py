@@ -2,7 +2,8 @@
 
 FILE is the config.json that the next start is given; its `metadata` says where to, so that no dsn stands in a command
 line. Everything is stopped meanwhile. When every row was compared, the data directory remembers the new engine: a start
-with the old one, whose records stay behind as they were, is refused from then on.
+with the old one, whose records stay behind as they were, is refused from then on; they are marked as well, for roles
+that run alone with a file of before.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from s3gw.cli.options import ConfigOption, DataOption, JsonOption, find_config, 
 from s3gw.config import ConfigError, load_config
 from storage.metadata.copy import Source, Target, copy_metadata
 from storage.metadata.settings import SQLITE, MetadataSettings
+from storage.metadata.sqlite.moved import mark_moved
 from storage.metadata.sqlite.rows import open_sqlite_source, open_sqlite_target
 
 
@@ -46,6 +48,7 @@ def copy(
     with lock_home(home):
         counted = run(_copy(source, target, anew=anew, shows=not as_json))
         record_engine(home, target.engine)
+        run(_mark_moved(source, target.engine))
     if as_json:
         print(json.dumps({"from": source.engine, "to": target.engine, "rows": counted}, indent=2))
         return
@@ -56,6 +59,13 @@ def copy(
 async def _copy(source: MetadataSettings, target: MetadataSettings, *, anew: bool, shows: bool) -> dict[str, int]:
     async with _open_source(source) as rows, _open_target(target, anew=anew) as copied:
         return await copy_metadata(rows, copied, anew=anew, on_progress=_show if shows else None)
+
+
+async def _mark_moved(source: MetadataSettings, engine: str) -> None:
+    if source.engine == SQLITE:
+        mark_moved(Path(source.path), engine)
+        return
+    await importlib.import_module("storage.metadata.postgresql.open").mark_postgres_moved(source.dsn)
 
 
 @asynccontextmanager

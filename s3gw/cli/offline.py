@@ -35,6 +35,8 @@ from storage.metadata.commands import PutRootUser
 from storage.metadata.interface import Metadata
 from storage.metadata.open import open_metadata
 from storage.metadata.settings import SQLITE, MetadataSettings
+from storage.metadata.sqlite.database import DATABASE_NAME
+from storage.metadata.sqlite.moved import mark_moved
 from storage.metadata.sqlite.open import open_owned_metadata
 from storage.metadata.sqlite.reader import SqliteMetadata
 from storage.model import AccessKey, User
@@ -107,6 +109,8 @@ async def _put_root_user(home: Home) -> tuple[str, ...]:
         if known is None or not known[1].is_root or not _secret_is(home.keyring, known[0], home.credentials):
             await metadata.apply(PutRootUser(user, access_key))
         record_engine(home.config.home, home.records.engine)
+        if home.records.engine != SQLITE and (home.metadata / DATABASE_NAME).exists():
+            mark_moved(home.metadata, home.records.engine)  # a copy that was cut short right at its end
         return metadata.loss_window
     finally:
         await metadata.close()

@@ -16,6 +16,7 @@ import uvloop
 
 from storage.base.errors import FrostbyteError
 from storage.base.log import configure_logging
+from storage.metadata.sqlite.moved import require_not_moved
 from storage.metadata.sqlite.open import MetadataOwner
 from storage.metadata.sqlite.server import MetadataServer
 
@@ -27,6 +28,7 @@ async def _serve(data: Path, socket_path: Path) -> int:
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
+    require_not_moved(data)
     owner = await MetadataOwner.open(data)
     server = MetadataServer(owner.committer)
     await server.start(socket_path)

@@ -27,6 +27,7 @@ from storage.metadata.postgresql.engine import PostgresMetadata
 from storage.metadata.postgresql.pool import ACQUIRE_DEADLINE_S, LOST, Connection, ConnectionPool
 from storage.metadata.postgresql.schema import (
     MIGRATIONS,
+    MOVED_MARK,
     SCHEMA,
     migrate,
     read_schema_version,
@@ -80,6 +81,15 @@ async def migrate_postgres_metadata(dsn: str) -> tuple[int, int]:
         return before, await migrate(connection)
     except asyncpg.PostgresError as error:
         raise FrostbyteError(f"the database cannot be migrated: {error}") from error
+    finally:
+        connection.terminate()
+
+
+async def mark_postgres_moved(dsn: str) -> None:
+    """Another engine has the records now: what is left here is refused from then on."""
+    connection = await connect_postgres(dsn)
+    try:
+        await connection.execute(f"INSERT INTO {SCHEMA}.meta VALUES ($1, 1) ON CONFLICT DO NOTHING", MOVED_MARK)
     finally:
         connection.terminate()
 

@@ -32,6 +32,9 @@ SCHEMA = "frostbyte"
 COPY_MARK = "copy_unfinished"
 """a name in meta while a copy from another engine fills the database"""
 
+MOVED_MARK = "moved"
+"""a name in meta once the records were moved to another engine"""
+
 _MIGRATION_LOCK = 0x46424D47
 # by query, not by to_regclass, which may remember an answer from before the wait for another's migration
 _SELECT_META = (
@@ -99,9 +102,17 @@ def require_known_version(version: int, migrations: Migrations = MIGRATIONS) -> 
 
 
 async def require_no_unfinished_copy(connection: Connection) -> None:
-    """FrostbyteError for a database that does not hold all of a store yet."""
-    if await connection.fetchval(f"SELECT 1 FROM {SCHEMA}.meta WHERE name = $1", COPY_MARK):
+    """FrostbyteError for a database that does not hold all of a store yet, or no longer."""
+    mark = await connection.fetchval(
+        f"SELECT name FROM {SCHEMA}.meta WHERE name IN ($1, $2) ORDER BY name LIMIT 1", COPY_MARK, MOVED_MARK
+    )
+    if mark == COPY_MARK:
         raise FrostbyteError("a copy into this database was not finished: run it again to its end")
+    if mark == MOVED_MARK:
+        raise FrostbyteError(
+            "the records in this database were moved to another engine and are no longer used: this role's file is of"
+            " before that, take the one that the last start wrote"
+        )
 
 
 async def migrate(connection: Connection, migrations: Migrations = MIGRATIONS) -> int:

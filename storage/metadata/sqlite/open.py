@@ -20,6 +20,7 @@ from storage.metadata.journal import Journal, LocalJournal
 from storage.metadata.sqlite.checkpoint import Checkpointer
 from storage.metadata.sqlite.client import MetadataClient
 from storage.metadata.sqlite.database import DATABASE_NAME, connect_writer, translate
+from storage.metadata.sqlite.moved import require_not_moved
 from storage.metadata.sqlite.reader import SqliteMetadata
 from storage.metadata.sqlite.schema import migrate, read_schema_version
 from storage.metadata.sqlite.sessions import extend_leases
@@ -32,7 +33,8 @@ CONNECT_DEADLINE_S = 10.0
 
 async def open_metadata(directory: Path, socket_path: Path, deadline_s: float = CONNECT_DEADLINE_S) -> SqliteMetadata:
     """For workers: commands through the owner's socket, reads straight from the file. Waits for the owner to answer;
-    Unavailable past the deadline."""
+    Unavailable past the deadline; FrostbyteError for records that were moved."""
+    require_not_moved(directory)
     client = MetadataClient(socket_path)
     await client.connect(deadline_s)
     try:
@@ -46,7 +48,8 @@ async def open_owned_metadata(
     directory: Path, *, clock: Clock | None = None, journal: Journal | None = None
 ) -> SqliteMetadata:
     """For a command line beside a stopped server, and for tests: be the owner inside this process. Unavailable while
-    another process is."""
+    another process is; FrostbyteError for records that were moved."""
+    require_not_moved(directory)
     owner = await MetadataOwner.open(directory, clock=clock, journal=journal)
     try:
         return SqliteMetadata(directory / DATABASE_NAME, LocalSink(owner.committer), owner.close)

@@ -14,6 +14,7 @@ from pathlib import Path
 from storage.base.errors import FrostbyteError
 from storage.metadata.copy import Counters, Row, Table
 from storage.metadata.sqlite.database import DATABASE_NAME
+from storage.metadata.sqlite.moved import clear_moved
 from storage.metadata.sqlite.open import MetadataOwner
 
 COPYING_NAME = "copying"
@@ -103,6 +104,7 @@ class SqliteTarget(SqliteRows):
         await self.close()
         copied = self._directory / COPYING_NAME / DATABASE_NAME
         _sync(copied)
+        clear_moved(self._directory)
         copied.rename(self._directory / DATABASE_NAME)
         _sync(self._directory)
         shutil.rmtree(self._directory / COPYING_NAME)
