@@ -14,6 +14,7 @@ def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
     return str(error.value.response["Error"]["Code"])
 
 
+@pytest.mark.s3_operation("CreateBucket", "HeadBucket", "ListBuckets", "DeleteBucket")
 def test_create_head_list_delete(s3: Any, new_bucket_name: Callable[[], str]) -> None:
     """A bucket appears in ListBuckets and HeadBucket, and is gone after DeleteBucket."""
     name = new_bucket_name()
@@ -27,6 +28,7 @@ def test_create_head_list_delete(s3: Any, new_bucket_name: Callable[[], str]) ->
     assert code_of(missing) == "404"
 
 
+@pytest.mark.s3_operation("GetBucketLocation")
 def test_location_is_null_in_the_first_region(s3: Any, bucket: str) -> None:
     """GetBucketLocation of us-east-1 is an empty constraint."""
     assert s3.get_bucket_location(Bucket=bucket)["LocationConstraint"] is None

@@ -38,6 +38,7 @@ def test_sse_s3_is_what_holds(s3: Any, bucket: str) -> None:
     assert plain["ETag"] == asked["ETag"] == f'"{hashlib.md5(BODY).hexdigest()}"'
 
 
+@pytest.mark.s3_operation("GetObjectAttributes")
 def test_sse_c(s3: Any, bucket: str) -> None:
     """Read with its key alone: whole, in a range, its attributes; 400 with another one and without."""
     put = s3.put_object(Bucket=bucket, Key="k", Body=BODY, ChecksumAlgorithm="SHA256", **CUSTOMER)
@@ -97,6 +98,7 @@ def test_an_unknown_kms_key(s3: Any, bucket: str) -> None:
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
+@pytest.mark.s3_operation("PutBucketEncryption", "DeleteBucketEncryption")
 def test_the_default_of_a_bucket(s3: Any, bucket: str) -> None:
     """Objects that say nothing are sealed by it, and say so."""
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}, "BucketKeyEnabled": True}

@@ -55,6 +55,7 @@ def test_delimiter(s3: Any, bucket: str, prefix: str, objects: list[str], prefix
         assert [entry["Prefix"] for entry in answer.get("CommonPrefixes", [])] == prefixes
 
 
+@pytest.mark.s3_operation("ListObjects", "ListObjectsV2")
 @pytest.mark.parametrize("page_size", [1, 2, 3, 7])
 @pytest.mark.parametrize("operation", ["list_objects", "list_objects_v2"])
 def test_pages_repeat_and_miss_nothing(s3: Any, bucket: str, operation: str, page_size: int) -> None:

@@ -48,6 +48,7 @@ def test_a_compliance_lock_holds_until_it_ends(s3: Any, vault: str) -> None:
     assert "Versions" not in s3.list_object_versions(Bucket=vault)
 
 
+@pytest.mark.s3_operation("PutObjectRetention", "GetObjectRetention")
 def test_governance_and_its_bypass(s3: Any, vault: str) -> None:
     """Shown by HEAD, in the way of DELETE, lifted on demand."""
     version_id = s3.put_object(Bucket=vault, Key="k", Body=b"kept")["VersionId"]
@@ -61,6 +62,7 @@ def test_governance_and_its_bypass(s3: Any, vault: str) -> None:
     assert "Versions" not in s3.list_object_versions(Bucket=vault)
 
 
+@pytest.mark.s3_operation("PutObjectLegalHold")
 def test_a_legal_hold(s3: Any, vault: str) -> None:
     """Stands until it is lifted."""
     upload = {"Bucket": vault, "Key": "k"}
@@ -75,6 +77,7 @@ def test_a_legal_hold(s3: Any, vault: str) -> None:
     assert "Versions" not in s3.list_object_versions(Bucket=vault)
 
 
+@pytest.mark.s3_operation("PutObjectLockConfiguration", "GetObjectLockConfiguration")
 def test_a_default_retention(s3: Any, vault: str) -> None:
     """New versions are locked by it, and the bucket's versioning stays."""
     rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 2}}

@@ -24,6 +24,7 @@ def status_of(error: pytest.ExceptionInfo[ClientError]) -> int:
     return int(error.value.response["ResponseMetadata"]["HTTPStatusCode"])
 
 
+@pytest.mark.s3_operation("PutObject", "GetObject")
 @pytest.mark.parametrize("size", [0, 1, 1024, 65_535, 65_536, 65_537, 8 << 20, (8 << 20) + 1, 20_000_000])
 def test_round_trip_of_sizes(s3: Any, bucket: str, size: int) -> None:
     """Sizes around the inline limit, the frame and the chunk come back as they went, with the MD5 as ETag."""
@@ -36,6 +37,7 @@ def test_round_trip_of_sizes(s3: Any, bucket: str, size: int) -> None:
     assert hashlib.sha256(answer["Body"].read()).digest() == hashlib.sha256(body).digest()
 
 
+@pytest.mark.s3_operation("HeadObject")
 def test_metadata_and_headers_come_back(s3: Any, bucket: str) -> None:
     """User metadata and the standard headers are kept and returned by GET and HEAD alike."""
     expires = datetime.datetime(2031, 5, 6, 7, 8, 9, tzinfo=datetime.UTC)
@@ -189,6 +191,7 @@ def test_content_md5_is_verified(s3: Any, bucket: str) -> None:
         assert refused.value.response["Error"]["Code"] == code
 
 
+@pytest.mark.s3_operation("CopyObject")
 def test_copy_keeps_or_replaces_metadata(s3: Any, bucket: str) -> None:
     """CopyObject keeps metadata by default; REPLACE does not merge."""
     s3.put_object(Bucket=bucket, Key="from", Body=BODY, ContentType="text/a", Metadata={"old": "1"})
@@ -229,6 +232,7 @@ def test_copy_conditions(s3: Any, bucket: str) -> None:
     assert missing.value.response["Error"]["Code"] == "NoSuchKey"
 
 
+@pytest.mark.s3_operation("DeleteObject")
 def test_delete_and_delete_again(s3: Any, bucket: str) -> None:
     """A deleted object is NoSuchKey; deleting what is not there is no error."""
     s3.put_object(Bucket=bucket, Key="object", Body=b"body")
@@ -239,6 +243,7 @@ def test_delete_and_delete_again(s3: Any, bucket: str) -> None:
     assert missing.value.response["Error"]["Code"] == "NoSuchKey"
 
 
+@pytest.mark.s3_operation("DeleteObjects")
 def test_delete_objects(s3: Any, bucket: str) -> None:
     """DeleteObjects answers every key, a missing one as deleted; quiet mode answers none."""
     for name in ("one", "two", "three"):

@@ -43,6 +43,7 @@ def test_fileobj_of_unknown_length(s3: Any, bucket: str) -> None:
     assert sink.getvalue() == body
 
 
+@pytest.mark.s3_operation("UploadPartCopy")
 def test_managed_copy_in_parts(s3: Any, bucket: str) -> None:
     """A managed copy above its threshold uses UploadPartCopy and keeps every byte."""
     body = bytes(range(251)) * (11 * MIB // 251)
@@ -76,6 +77,9 @@ def test_a_gibibyte(s3: Any, bucket: str, gibibyte_file: tuple[Path, str]) -> No
     assert digest.hexdigest() == expected
 
 
+@pytest.mark.s3_operation(
+    "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "ListParts", "ListMultipartUploads"
+)
 def test_multipart_by_hand(s3: Any, bucket: str) -> None:
     """Parts uploaded out of order and one replaced; listed by pages; completed; read by part number."""
     upload_id = s3.create_multipart_upload(Bucket=bucket, Key="object", Metadata={"m": "1"})["UploadId"]
@@ -101,6 +105,7 @@ def test_multipart_by_hand(s3: Any, bucket: str) -> None:
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
 
 
+@pytest.mark.s3_operation("AbortMultipartUpload")
 def test_an_aborted_upload_is_gone(s3: Any, bucket: str) -> None:
     """After abort its parts cannot be listed, completed or added to, and no object appears."""
     upload_id = s3.create_multipart_upload(Bucket=bucket, Key="object")["UploadId"]

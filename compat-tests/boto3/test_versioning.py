@@ -21,6 +21,7 @@ def read(s3: Any, bucket: str, name: str, **version: str) -> bytes:
     return body
 
 
+@pytest.mark.s3_operation("PutBucketVersioning", "GetObject", "DeleteObject")
 def test_versions_are_kept(s3: Any, versioned: str) -> None:
     """Overwritten and deleted, each version is still read by its id."""
     bodies = [b"first", b"second" * 100_000, b""]
@@ -57,6 +58,7 @@ def test_a_suspended_bucket_keeps_what_it_has(s3: Any, versioned: str) -> None:
     assert len(s3.list_object_versions(Bucket=versioned)["Versions"]) == 2
 
 
+@pytest.mark.s3_operation("ListObjectVersions")
 def test_pages_hold_everything_once(s3: Any, versioned: str) -> None:
     """Cut in the middle of a key, rolled up, and of names that XML must escape."""
     names = ["a&b", "dir/1", "dir/2", "plus+ é"]

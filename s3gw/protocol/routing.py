@@ -6,7 +6,7 @@ The path is decoded exactly once and never normalised: `a//b`, a leading `/` and
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -56,6 +56,21 @@ _OBJECT_RULES = {
 }
 _COPY = Rule(Operation.COPY_OBJECT, "s3:PutObject")
 _PART_COPY = Rule(Operation.UPLOAD_PART_COPY, "s3:PutObject")
+
+
+def list_rules() -> Iterator[tuple[str, str, str, Rule]]:
+    """(place, sub-resource, method, rule) of every request that is routed, for what tells people of it."""
+    for place, methods in (("/", _SERVICE_RULES), ("/bucket", _BUCKET_RULES), ("/bucket/key", _OBJECT_RULES)):
+        for method, rule in methods.items():
+            yield place, "", method, rule
+    for place, table in (("/bucket", BUCKET_SUBRESOURCES), ("/bucket/key", OBJECT_SUBRESOURCES)):
+        for subresource, methods in table.items():
+            for method, rule in methods.items():
+                yield place, subresource, method, rule
+    yield "/bucket", "list-type=2", "GET", _LIST_V2
+    yield "/bucket/key with x-amz-copy-source", "", "PUT", _COPY
+    yield "/bucket/key with x-amz-copy-source", "uploadId", "PUT", _PART_COPY
+    yield "/bucket or /bucket/key", "", "OPTIONS", Rule(Operation.PREFLIGHT, "")
 
 
 def parse_query(query_string: bytes) -> dict[str, str]:
