@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from storage.metadata.commands import OBJECT_LOCK_SETTING
 from storage.metadata.postgresql.pool import Connection
+from storage.model import Versioning
 
 _EXAMPLES_PER_RULE = 3
 
@@ -122,6 +124,21 @@ _RULES: tuple[tuple[str, str], ...] = (
         "an access key without a user",
         """SELECT k.access_key_id FROM access_keys k LEFT JOIN users u ON u.canonical_id = k.canonical_id
         WHERE u.canonical_id IS NULL""",
+    ),
+    (
+        "a lock that is none",
+        """SELECT row_id, lock_mode FROM versions WHERE lock_mode NOT IN ('', 'GOVERNANCE', 'COMPLIANCE')
+        OR (lock_mode = '' AND retain_until_ms <> 0)""",
+    ),
+    (
+        "a marker with tags, an ACL or a lock",
+        """SELECT row_id FROM versions WHERE is_marker
+        AND (tags IS NOT NULL OR acl IS NOT NULL OR lock_mode <> '' OR legal_hold)""",
+    ),
+    (
+        "a bucket with object lock that is not versioned",
+        f"""SELECT b.name FROM buckets b JOIN bucket_settings s ON s.bucket_id = b.bucket_id
+        WHERE s.name = '{OBJECT_LOCK_SETTING}' AND b.versioning <> '{Versioning.ENABLED.value}'""",
     ),
     ("two root users", "SELECT name FROM users WHERE is_root AND (SELECT count(*) FROM users WHERE is_root) > 1"),
 )

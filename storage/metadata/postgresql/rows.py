@@ -13,7 +13,7 @@ from storage.metadata.copy import TABLES, Counters, Row, Table
 from storage.metadata.postgresql.database import SESSION_SETTINGS
 from storage.metadata.postgresql.open import connect_postgres
 from storage.metadata.postgresql.pool import Connection
-from storage.metadata.postgresql.schema import COPY_MARK, SCHEMA, migrate
+from storage.metadata.postgresql.schema import COPY_MARK, MIGRATIONS, SCHEMA, migrate, read_schema_version
 from storage.metadata.records import decode_attributes
 
 _UNBOUNDED = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0"
@@ -121,6 +121,12 @@ async def open_postgres_source(dsn: str) -> PostgresRows:
     if await connection.fetchval("SELECT to_regclass($1)", f"{SCHEMA}.meta") is None:
         connection.terminate()
         raise FrostbyteError("the database holds no store")
+    if (version := await read_schema_version(connection)) != len(MIGRATIONS):
+        connection.terminate()
+        raise FrostbyteError(
+            f"the database has schema version {version}, this Frostbyte copies {len(MIGRATIONS)}:"
+            " run `frostbyte metadata migrate` first"
+        )
     await connection.execute(_UNBOUNDED)
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
     await connection.execute(_LOCK)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 
+from storage.metadata.commands import OBJECT_LOCK_SETTING
+from storage.model import Versioning
+
 _EXAMPLES_PER_RULE = 3
 
 _RULES: tuple[tuple[str, str], ...] = (
@@ -118,6 +121,21 @@ _RULES: tuple[tuple[str, str], ...] = (
     (
         "an access key without a user",
         "SELECT access_key_id FROM access_keys WHERE canonical_id NOT IN (SELECT canonical_id FROM users)",
+    ),
+    (
+        "a lock that is none",
+        """SELECT row_id, lock_mode FROM versions WHERE lock_mode NOT IN ('', 'GOVERNANCE', 'COMPLIANCE')
+        OR legal_hold NOT IN (0, 1) OR (lock_mode = '' AND retain_until_ms <> 0)""",
+    ),
+    (
+        "a marker with tags, an ACL or a lock",
+        """SELECT row_id FROM versions WHERE is_marker = 1
+        AND (tags IS NOT NULL OR acl IS NOT NULL OR lock_mode <> '' OR legal_hold <> 0)""",
+    ),
+    (
+        "a bucket with object lock that is not versioned",
+        f"""SELECT b.name FROM buckets b JOIN bucket_settings s ON s.bucket_id = b.bucket_id
+        WHERE s.name = '{OBJECT_LOCK_SETTING}' AND b.versioning <> '{Versioning.ENABLED.value}'""",
     ),
     ("two root users", "SELECT name FROM users WHERE is_root = 1 AND (SELECT sum(is_root) FROM users) > 1"),
 )

@@ -9,14 +9,26 @@ import pytest
 
 from storage.base.errors import Corrupt, FrostbyteError, Unavailable
 from storage.metadata import copy as copying
-from storage.metadata.commands import CreateBucket, CreateUser, PutBucketSetting, RegisterNode
+from storage.metadata.commands import ChangeObject, CreateBucket, CreateUser, PutBucketSetting, RegisterNode
 from storage.metadata.copy import TABLES, Row, Table, copy_metadata
 from storage.metadata.interface import Metadata
 from storage.metadata.postgresql.open import open_postgres_metadata
 from storage.metadata.postgresql.rows import PostgresTarget, open_postgres_source, open_postgres_target
 from storage.metadata.sqlite.open import open_owned_metadata
 from storage.metadata.sqlite.rows import COPYING_NAME, open_sqlite_source, open_sqlite_target
-from storage.model import AccessKey, Attributes, Checksum, ChecksumAlgorithm, NodeReport, NodeState, User, Versioning
+from storage.model import (
+    AccessKey,
+    Attributes,
+    Checksum,
+    ChecksumAlgorithm,
+    Grant,
+    LockMode,
+    NodeReport,
+    NodeState,
+    ObjectLock,
+    User,
+    Versioning,
+)
 from tests.storage.metadata.builders import OWNER, Worker
 from tests.storage.metadata.engines import check_database
 from tests.storage.metadata.postgresql.engine import PostgresEngine
@@ -61,6 +73,10 @@ async def fill(metadata: Metadata) -> None:
     for number in range(3):
         await versioned.put(b"k%d" % (number % 2))
         await versioned.delete(b"k%d" % number)
+    await versioned.put(b"locked", attributes=Attributes(lock=ObjectLock(LockMode.COMPLIANCE, 2**42, True)))
+    await worker.apply(
+        ChangeObject(worker.bucket.bucket_id, b"chunked/3", tags={"\xe4": ""}, acl=(Grant("g", "READ"),))
+    )
     source = (await metadata.read_version(worker.bucket.bucket_id, b"chunked/1")).extents
     await worker.share(source, b"copy")
     await worker.delete(b"chunked/2")
@@ -76,7 +92,12 @@ async def see(metadata: Metadata) -> list[object]:
     for bucket in await metadata.list_buckets(None):
         page = await metadata.list_heads(bucket.bucket_id)
         reads = [await metadata.read_version(bucket.bucket_id, entry.object_key) for entry in page.entries]
-        seen += [page, reads, await metadata.list_uploads(bucket.bucket_id)]
+        seen += [
+            page,
+            reads,
+            await metadata.list_versions(bucket.bucket_id),
+            await metadata.list_uploads(bucket.bucket_id),
+        ]
     return [*seen, await metadata.list_released_blobs(2**62, 100), await metadata.configuration_sequence()]
 
 

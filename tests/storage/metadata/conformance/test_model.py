@@ -9,16 +9,18 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from storage.base.errors import NoSuchKey, PreconditionFailed, Refused, SourceChanged
-from storage.metadata.commands import Conditions, Deleted, ForgetBlobs, SetVersioning
+from storage.base.errors import NoSuchKey, NoSuchVersion, PreconditionFailed, Refused, SourceChanged
+from storage.metadata.commands import ChangeObject, Conditions, Deleted, ForgetBlobs, ObjectChanged, SetVersioning
 from storage.model import Extent, PartInfo, Upload, Versioning
 from tests.storage.metadata.builders import PART_BYTES, Worker
 from tests.storage.metadata.conformance.test_listing import expected_page, items
+from tests.storage.metadata.conformance.test_version_listing import expected_items, listed_items
 from tests.storage.metadata.engines import Engine, SqliteEngine
 from tests.storage.metadata.postgresql.engine import PostgresEngine
 
@@ -49,6 +51,7 @@ class MetadataMachine(RuleBasedStateMachine):
         self.chunked_blobs: set[bytes] = set()
         self.forgotten: set[bytes] = set()
         self.versioning = Versioning.UNVERSIONED
+        self.tagged: dict[str, dict[str, str]] = {}
         self.count = 0
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -226,6 +229,43 @@ class MetadataMachine(RuleBasedStateMachine):
         assert items(page) == expected_page(live, prefix, after, delimiter, limit)
         assert all(entry.etag == self.entries[entry.object_key][-1].etag for entry in page.entries)
 
+    @rule(
+        prefix=st.sampled_from([b"", b"a", b"b/x"]),
+        delimiter=st.sampled_from([b"", b"/"]),
+        at=st.integers(0, 20),
+        limit=st.integers(1, 5),
+    )
+    def list_versions(self, prefix: bytes, delimiter: bytes, at: int, limit: int) -> None:
+        stacks = {key: [entry.version_id for entry in reversed(stack)] for key, stack in self.entries.items()}
+        starts = [(b"", ""), *((key, version_id) for key in sorted(stacks) for version_id in stacks[key])]
+        after = starts[at % len(starts)]
+        page = self.run(
+            self.worker.metadata.list_versions(
+                self.worker.bucket.bucket_id, prefix=prefix, delimiter=delimiter, after=after, limit=limit
+            )
+        )
+        assert listed_items(page) == list(expected_items(stacks, prefix, delimiter, after))[:limit]
+
+    @rule(object_key=KEYS, at=st.integers(0, 5), is_held=st.booleans())
+    def hold(self, object_key: bytes, at: int, is_held: bool) -> None:
+        """And let go of it, so that the other rules may delete; tags stay until their version goes."""
+        stack = self.entries.get(object_key, [])
+        if not stack:
+            return
+        entry = stack[at % len(stack)]
+        tags = {"etag": entry.etag or ""}
+        change = ChangeObject(self.worker.bucket.bucket_id, object_key, entry.version_id, tags, legal_hold=is_held)
+        if entry.etag is None:
+            with pytest.raises(NoSuchVersion):
+                self.run(self.worker.apply(change))
+            return
+        assert self.run(self.worker.apply(change)) == ObjectChanged(entry.version_id)
+        if is_held:
+            outcome = self.run(self.worker.delete(object_key, entry.version_id))
+            assert outcome == Deleted(entry.version_id, refusal="ObjectLocked")
+            self.run(self.worker.apply(msgspec.structs.replace(change, legal_hold=False)))
+        self.tagged[entry.etag] = tags
+
     # ------------------------------------------------------------------ what always holds
 
     def referenced(self) -> set[bytes]:
@@ -248,6 +288,7 @@ class MetadataMachine(RuleBasedStateMachine):
                 )
                 assert (read.version.is_marker, read.extents) == (entry.etag is None, entry.extents)
                 assert (read.version.etag, read.is_current) == (entry.etag or "", entry is stack[-1])
+                assert read.version.attributes.tags == self.tagged.get(entry.etag or "", {})
 
     @invariant()
     def what_is_released_is_what_nothing_references(self) -> None:

@@ -24,6 +24,10 @@ BROKEN = {
     "DELETE FROM inline_bodies": "an inline blob without a body",
     "DELETE FROM buckets": "a bucket that does not exist",
     "DELETE FROM uploads": "a part without an upload",
+    "UPDATE versions SET lock_mode = 'x'": "a lock that is none",
+    "UPDATE versions SET retain_until_ms = 5": "a lock that is none",
+    "UPDATE versions SET tags = ''::bytea WHERE is_marker": "a marker with tags",
+    "INSERT INTO bucket_settings VALUES (1, 'object-lock', '')": "not versioned",
     "UPDATE parts SET size = size + 1": "a part whose blob is missing",
 }
 

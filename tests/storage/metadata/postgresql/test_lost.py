@@ -17,6 +17,7 @@ from storage.metadata.postgresql.check import check_integrity
 from storage.metadata.postgresql.database import SESSION_SETTINGS
 from storage.metadata.postgresql.engine import PostgresMetadata
 from storage.metadata.postgresql.open import connect_postgres, open_postgres_metadata
+from storage.metadata.postgresql.pool import WAITING_MAX
 from storage.model import SessionState
 from tests.postgres_server import PostgresServer, shared_databases
 from tests.storage.metadata.builders import Worker
@@ -26,6 +27,9 @@ from tests.storage.metadata.postgresql.proxy import PostgresProxy
 
 WRITERS = 8
 WRITES_BEFORE_THE_KILL = 200
+CONNECTED = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'frostbyte'"
+)
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
@@ -172,6 +176,29 @@ async def test_a_lock_that_is_held_too_long_is_unavailable(
         assert await worker.etag(b"k") == "e1"
     await worker.put(b"k", "e3")
     await holder.close()
+
+
+async def test_a_slow_database_makes_clients_wait_and_then_refuses_them(postgres: PostgresEngine) -> None:
+    """Here a key that somebody holds: the process has its few connections and its line, whoever is beyond it is told at
+    once that nothing happened, and all who waited are served when it goes on."""
+    connections_max, crowd = 4, WAITING_MAX + 100
+    metadata = await postgres.open(connections_max=connections_max)
+    worker = await Worker.start(metadata)
+    await worker.put(b"k", size=0)
+    holding = await connect_postgres(postgres.dsn)
+    watching = await connect_postgres(postgres.dsn)
+    async with holding.transaction():
+        await holding.execute("SELECT 1 FROM heads FOR UPDATE")
+        writes = [asyncio.create_task(worker.put(b"k", size=0)) for _ in range(crowd)]
+        while await watching.fetchval(WAITING) < connections_max:
+            pass
+        assert await watching.fetchval(CONNECTED) == connections_max + 2
+        refused = [write.exception() for write in writes if write.done()]
+        assert len(refused) == crowd - WAITING_MAX - connections_max
+        assert all(isinstance(error, Unavailable) and error.details == {} for error in refused)
+    assert len(await asyncio.gather(*[write for write in writes if not write.done()])) == crowd - len(refused)
+    await holding.close()
+    await watching.close()
 
 
 async def test_a_cancelled_call_leaves_no_busy_connection_behind(postgres: PostgresEngine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +21,9 @@ from storage.metadata.postgresql.open import (
 from storage.metadata.postgresql.pool import Connection
 from storage.metadata.postgresql.schema import MIGRATIONS, migrate, read_schema_version
 from tests.postgres_server import shared_databases
+
+VERSION_1_SHA256 = "7c89ff99593ee3170b8eb669831da34a994ed92630a6a92e9a84060b4a13a2ed"
+"""of the statements of version 1, which was released: a change to them needs a migration, not a new digest"""
 
 
 @pytest.fixture
@@ -67,6 +71,11 @@ async def test_a_step_that_fails_leaves_the_version_before(connection: Connectio
     mended = (*MIGRATIONS, ("CREATE TABLE half (a integer)",))
     assert await migrate(connection, mended) == len(MIGRATIONS) + 1
     assert await connection.fetchval("SELECT to_regclass('half')") is not None
+
+
+def test_a_released_version_is_never_edited() -> None:
+    """Databases of version 1 exist; what they look like is fixed."""
+    assert hashlib.sha256("\n".join(MIGRATIONS[0]).encode()).hexdigest() == VERSION_1_SHA256
 
 
 async def test_a_newer_schema_is_refused(dsn: str, connection: Connection) -> None:

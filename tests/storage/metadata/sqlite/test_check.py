@@ -75,6 +75,10 @@ async def damaged(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
         ("INSERT INTO inline_bodies VALUES (X'00', X'', X'', X'')", "a body without an inline blob"),
         ("DELETE FROM buckets", "a bucket that does not exist"),
         ("DELETE FROM users", "an access key without a user"),
+        ("UPDATE versions SET lock_mode = 'x' WHERE etag = 'one'", "a lock that is none"),
+        ("UPDATE versions SET retain_until_ms = 5 WHERE etag = 'one'", "a lock that is none"),
+        ("UPDATE versions SET legal_hold = 1 WHERE is_marker = 1", "a marker with tags"),
+        ("INSERT INTO bucket_settings VALUES (1, 'object-lock', X'00')", "not versioned"),
         ("INSERT INTO users VALUES ('j', 'm', '', '', 1, 0)", "two root users"),
     ],
 )

@@ -26,7 +26,19 @@ from storage.metadata.sqlite.wire import (
     encode_frame,
     encode_outcome,
 )
-from storage.model import Attributes, Blob, Bucket, Chunk, Extent, Node, NodeReport, NodeState, PartInfo
+from storage.model import (
+    Attributes,
+    Blob,
+    Bucket,
+    Chunk,
+    Extent,
+    Grant,
+    LockMode,
+    Node,
+    NodeReport,
+    NodeState,
+    PartInfo,
+)
 
 FRAMES = st.lists(st.builds(Frame, st.integers(0, 2**64 - 1), st.integers(0, 255), st.binary(max_size=200)), max_size=8)
 COMMANDS: list[c.Command] = [
@@ -40,7 +52,9 @@ COMMANDS: list[c.Command] = [
         (Extent(b"b" * 16, 0, 5, 3),),
         c.Conditions(None, "*"),
     ),
-    c.DeleteVersions(1, (c.DeleteTarget(b"k", "null", c.Conditions("e")), c.DeleteTarget(b"l"))),
+    c.DeleteVersions(1, (c.DeleteTarget(b"k", "null", c.Conditions("e", None, 5, 7)), c.DeleteTarget(b"l")), True),
+    c.ChangeObject(1, b"k", "v", {"t": ""}, (Grant("o", "READ"),), c.Retention(LockMode.GOVERNANCE, 5), False, True),
+    c.ChangeObject(1, b"k", tags={}, acl=()),
     c.CompleteUpload(b"s" * 8, 1, b"k", "id", c.NewVersion(b"u" * 8, 0, "e", "o", Attributes()), ()),
 ]
 OUTCOMES: list[tuple[type[c.Command], object]] = [
@@ -48,6 +62,7 @@ OUTCOMES: list[tuple[type[c.Command], object]] = [
     (c.FenceSessions, [b"a", b"b"]),
     (c.CommitVersion, c.VersionCommitted("v", 5, "e")),
     (c.DeleteVersions, [c.Deleted("v", True), c.Deleted(refusal="NoSuchKey")]),
+    (c.ChangeObject, c.ObjectChanged("v")),
     (c.CreateBucket, Bucket(1, "b", "o", "r", 5, "bk", settings={"cors": b"x"})),
     (c.PutPart, PartInfo(1, 5, "e", 7, b"b")),
     (c.RegisterNode, Node(1, NodeReport("n", "c", "unix:/x", "d", 1, 2, 3, 4), NodeState.UP, 5)),
