@@ -156,10 +156,16 @@ def format_written(
     lines: Headers = [*encryption]
     if version_id is not None and version_id != NULL_VERSION_ID:
         lines.append((b"x-amz-version-id", version_id.encode("ascii")))
-    if checksum is not None:
-        lines.append((header_name(checksum.algorithm).encode("ascii"), checksum.value.encode("ascii")))
-        if with_type:
-            lines.append((b"x-amz-checksum-type", checksum.type.encode("ascii")))
+    return lines + format_checksum(checksum, with_type=with_type)
+
+
+def format_checksum(checksum: Checksum | None, *, with_type: bool = True) -> Headers:
+    """A checksum and whether it is of the whole; nothing for none."""
+    if checksum is None:
+        return []
+    lines: Headers = [(header_name(checksum.algorithm).encode("ascii"), checksum.value.encode("ascii"))]
+    if with_type:
+        lines.append((b"x-amz-checksum-type", checksum.type.encode("ascii")))
     return lines
 
 

@@ -16,10 +16,12 @@ from s3gw.protocol.dates import format_http_date
 from s3gw.protocol.encryption import format_encryption, parse_customer_key, parse_read_key
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.lifecycle_answers import format_expiration
+from s3gw.protocol.object_attributes import find_checksum
 from s3gw.protocol.part_list import parse_part_number
+from s3gw.protocol.principals import is_anonymous
 from s3gw.protocol.ranges import format_content_range, parse_range
 from s3gw.protocol.versions import find_version_id
-from s3gw.respond import Headers, quoted
+from s3gw.respond import Headers, format_checksum, quoted
 from s3gw.version_lock import show_lock
 from storage.base.errors import Corrupt, InvalidPart
 from storage.model import ByteRange, Version, Versioning
@@ -168,14 +170,14 @@ def _describe(
             headers.append((b"content-range", format_content_range(start, end, version.size).encode("ascii")))
     if part_number is not None and version.part_count:
         headers.append((b"x-amz-mp-parts-count", b"%d" % version.part_count))
-    checksum = version.attributes.checksum
-    if checksum is not None and status == 200 and call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
-        headers.append(
-            (b"x-amz-checksum-" + checksum.algorithm.lower().encode("ascii"), checksum.value.encode("ascii"))
-        )
-        headers.append((b"x-amz-checksum-type", checksum.type.encode("ascii")))
+    if not ranged and call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
+        headers += format_checksum(find_checksum(version, part_number))
     overrides = parse_response_overrides(call.query) if call.query else None
     if overrides:
+        if is_anonymous(call.user):
+            raise S3Error(
+                "InvalidRequest", "Request specific response headers cannot be used for anonymous GET requests."
+            )
         headers = [line for line in headers if line[0] not in overrides] + list(overrides.items())
     return status, headers
 

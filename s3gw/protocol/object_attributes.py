@@ -6,7 +6,7 @@ not say is kept with the object's attributes: the checksums of the parts, and th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from s3gw.protocol.checksums import DIGEST_BYTES, decode_value, encode_digest
@@ -58,6 +58,16 @@ def pack_part_digests(parts: Sequence[PartInfo], checksum: Checksum | None) -> b
     return b"".join(packed)
 
 
+def find_checksum(version: Version, part_number: int | None) -> Checksum | None:
+    """What a read of the object, or of one of its parts, is told; None where nothing is known of it. That of a part
+    says, as AWS has it, how the object's checksum is made."""
+    checksum = version.attributes.checksum
+    if checksum is None or part_number is None or not version.part_count:
+        return checksum
+    digest = dict(_unpack_part_digests(version.attributes)).get(part_number)
+    return Checksum(checksum.algorithm, encode_digest(digest), checksum.type) if digest else None
+
+
 def format_object_attributes(query: AttributesQuery, version: Version, extents: Sequence[Extent]) -> bytes:
     """GetObjectAttributesResponse. extents: all of the version, each a part of it where it was made by multipart."""
     names, attributes = query.names, version.attributes
@@ -79,7 +89,11 @@ def format_object_attributes(query: AttributesQuery, version: Version, extents: 
 
 def _format_parts(query: AttributesQuery, version: Version, extents: Sequence[Extent]) -> str:
     """A page of parts; the number of all of them is told in any case."""
-    sums = _unpack_part_digests(version.attributes)
+    checksum = version.attributes.checksum
+    sums = {
+        number: element(f"Checksum{checksum.algorithm}", encode_digest(digest)) if checksum and digest else ""
+        for number, digest in _unpack_part_digests(version.attributes)
+    }
     sizes = {extent.part_number: extent.length for extent in extents}
     following = sorted(number for number in sizes.keys() | sums.keys() if number > query.after)
     page = following[: query.max_parts]
@@ -95,13 +109,9 @@ def _format_parts(query: AttributesQuery, version: Version, extents: Sequence[Ex
     )
 
 
-def _unpack_part_digests(attributes: Attributes) -> dict[int, str]:
-    """Part number → the element of its checksum, `` where there is none."""
+def _unpack_part_digests(attributes: Attributes) -> Iterator[tuple[int, bytes]]:
+    """(part number, digest) of each part; the digest is empty where there is none."""
     checksum, packed = attributes.checksum, attributes.part_digests
     size = _NUMBER_BYTES + (0 if checksum is None else DIGEST_BYTES[checksum.algorithm])
-    sums: dict[int, str] = {}
     for at in range(0, len(packed) - size + 1, size):
-        number, digest = packed[at : at + _NUMBER_BYTES], packed[at + _NUMBER_BYTES : at + size]
-        shown = "" if checksum is None else element(f"Checksum{checksum.algorithm}", encode_digest(digest))
-        sums[int.from_bytes(number, "big")] = shown
-    return sums
+        yield int.from_bytes(packed[at : at + _NUMBER_BYTES], "big"), packed[at + _NUMBER_BYTES : at + size]

@@ -61,6 +61,21 @@ def test_parts_keep_their_checksums(s3: Any, bucket: str, algorithm: str) -> Non
     assert got["ObjectParts"]["TotalPartsCount"] == 2
 
 
+def test_reading_a_part_tells_its_checksum(s3: Any, bucket: str) -> None:
+    """By GET and HEAD, with how the object's own is made; a range has none, the only part of a plain object all."""
+    _, parts = upload(s3, bucket, "SHA256", b"a" * PART_BYTES_MIN, b"tail")
+    asked = {"Bucket": bucket, "Key": "m", "PartNumber": 3, "ChecksumMode": "ENABLED"}
+    got = s3.get_object(**asked)
+    assert (got["Body"].read(), got["ChecksumSHA256"]) == (b"tail", parts[1]["ChecksumSHA256"])
+    head = s3.head_object(**asked)
+    assert (head["ChecksumSHA256"], head["ChecksumType"]) == (parts[1]["ChecksumSHA256"], "COMPOSITE")
+    assert "ChecksumSHA256" not in s3.head_object(Bucket=bucket, Key="m", PartNumber=3)
+    assert "ChecksumSHA256" not in s3.get_object(Bucket=bucket, Key="m", Range="bytes=0-3", ChecksumMode="ENABLED")
+    put = s3.put_object(Bucket=bucket, Key="k", Body=b"foo", ChecksumAlgorithm="SHA256")
+    only = s3.get_object(Bucket=bucket, Key="k", PartNumber=1, ChecksumMode="ENABLED")
+    assert only["ChecksumSHA256"] == put["ChecksumSHA256"]
+
+
 def test_pages_of_parts(s3: Any, bucket: str) -> None:
     """By number, going on behind the marker; an empty last part is a part."""
     upload(s3, bucket, None, b"a" * PART_BYTES_MIN, b"b" * PART_BYTES_MIN, b"")

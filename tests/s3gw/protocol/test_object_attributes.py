@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from s3gw.protocol.checksums import DIGEST_BYTES, encode_digest
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.object_attributes import (
+    find_checksum,
     format_object_attributes,
     pack_part_digests,
     parse_object_attributes,
@@ -92,6 +93,10 @@ def test_every_part_is_told_once(
         told += read_parts(document)
         truncated = re.findall("<IsTruncated>(.*)</IsTruncated>", document)[0]
         after = re.findall("<NextPartNumberMarker>(.*)</NextPartNumberMarker>", document)[0]
+    version = version_of(len(parts), attributes)
+    kept = [Checksum(algorithm, one.value) if whole else None for one in sums]
+    assert [find_checksum(version, number) for number in numbers] == kept
+    assert find_checksum(version, None) == whole
     shown = [one.value if with_checksum else "" for one in sums]
     assert told == [(part.part_number, part.size, value) for part, value in zip(parts, shown, strict=True)]
 
