@@ -3,11 +3,12 @@
 Isolation, per operation. All transactions are READ COMMITTED and take explicit locks; what follows from that:
 
 Every command is one transaction, or several where its docstring says so (DeleteVersions between targets, DeleteBucket
-between aborted uploads). CommitVersion, CompleteUpload and DeleteVersions lock the row of the key's head (the first
-writer of a new key makes it; the unique index lets one through) and decide by what they read after that: the current
-version, conditions, the sequence, LastModified. So the writes of one key happen one after the other, in an order that
-agrees with real time, and a conditional write sees every write before it. Writes of different keys do not meet, except
-in blobs that copies share, whose rows they lock: shared to add a reference, for update to see whether the last is gone.
+between aborted uploads). CommitVersion, CompleteUpload, DeleteVersions and ChangeObject lock the row of the key's head
+(the first writer of a new key makes it; the unique index lets one through) and decide by what they read after that: the
+current version, conditions, the sequence, LastModified, object locks by the database's clock. So the writes of one key
+happen one after the other, in an order that agrees with real time, and a conditional write sees every write before it.
+Writes of different keys do not meet, except in blobs that copies share, whose rows they lock: shared to add a
+reference, for update to see whether the last is gone.
 
 The write session and the bucket are held by shared advisory locks from before they are looked at until the commit. Who
 fences or closes a session, sets the versioning state of a bucket or deletes it takes the exclusive lock: it waits for
@@ -24,9 +25,9 @@ visible to every read, in every process, that begins later. Nobody sees it befor
 
 Every read is one statement and so one snapshot: read_version sees the version, its extents, blobs, chunk rows, inline
 body and the configuration sequence of one committed state; so do list_parts, find_bucket, list_buckets, list_users,
-find_access_key, cluster_map, and every page of list_heads and list_uploads. find_referenced_blobs: one state per 5,000
-ids; ids are looked up independently. Pages of a listing are separate snapshots: a key that is there during the whole
-listing is listed exactly once, one that comes or goes meanwhile may be or not.
+find_access_key, cluster_map, and every page of list_heads, list_versions and list_uploads. find_referenced_blobs: one
+state per 5,000 ids; ids are looked up independently. Pages of a listing are separate snapshots: a key that is there
+during the whole listing is listed exactly once, one that comes or goes meanwhile may be or not.
 
 Reads never wait for writes and writes never wait for reads. All reads go to the server that takes writes.
 """

@@ -67,7 +67,7 @@ _RENEW = (
 )
 _CLOSE = "SELECT close_session($1)"
 _FENCE = "SELECT fence_sessions($1, $2)"
-_FORGET = "DELETE FROM write_sessions WHERE session_id = ANY($1::bytea[]) AND state <> 'open'"
+_FORGET = "SELECT forget_sessions($1)"
 _SELECT_ALL = (
     "SELECT session_id, owner, state, opened_ms, renewed_ms, oldest_read_ms FROM write_sessions ORDER BY session_id"
 )

@@ -151,8 +151,15 @@ TYPES_2 = (
 
 FUNCTIONS_2 = (
     # What is released must not seem older than what sessions recorded before it, however the clock was set meanwhile.
-    """CREATE FUNCTION release_ms(p_now_ms bigint) RETURNS bigint LANGUAGE sql VOLATILE AS
-    'SELECT greatest(coalesce(p_now_ms, now_ms()), (SELECT max(s.renewed_ms) FROM write_sessions s))'""",
+    """CREATE FUNCTION release_ms(p_now_ms bigint) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+        SELECT greatest(coalesce(p_now_ms, now_ms()), (SELECT max(s.renewed_ms) FROM write_sessions s),
+            (SELECT m.value FROM meta m WHERE m.name = 'newest_forgotten_ms')) $$""",
+    # sessions that are not open; their newest renewal outlives them, see release_ms
+    """CREATE FUNCTION forget_sessions(p_session_ids bytea[]) RETURNS void LANGUAGE sql AS $$
+        WITH gone AS (
+            DELETE FROM write_sessions WHERE session_id = ANY (p_session_ids) AND state <> 'open' RETURNING renewed_ms)
+        INSERT INTO meta SELECT 'newest_forgotten_ms', max(renewed_ms) FROM gone HAVING count(*) > 0
+        ON CONFLICT (name) DO UPDATE SET value = greatest(meta.value, excluded.value) $$""",
     # whether a version must stay (AWS: Locking objects with Object Lock)
     """CREATE FUNCTION is_locked(
         p_lock_mode text, p_retain_until_ms bigint, p_legal_hold boolean, p_bypass_governance boolean, p_now_ms bigint)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from storage.base.errors import SessionFenced
-from storage.metadata.commands import ForgetBlobs, ReleaseBlobs, RenewSession
+from storage.metadata.commands import CloseSession, ForgetBlobs, ForgetSessions, ReleaseBlobs, RenewSession
 from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.engines import Engine
 
@@ -26,15 +26,24 @@ async def test_released_blobs_are_listed_oldest_first_with_all_their_chunks(engi
     assert await worker.metadata.list_released_blobs(now_ms + 1, 10) == [blobs[2], blobs[0], blobs[3]]
 
 
-async def test_a_clock_that_was_set_back_makes_no_release_older(engine: Engine, worker: Worker) -> None:
-    """Than what a session recorded before it: readers of that time may hold the blob. However it is released."""
+@pytest.mark.parametrize("is_forgotten", [False, True])
+async def test_a_clock_that_was_set_back_makes_no_release_older(
+    engine: Engine, worker: Worker, is_forgotten: bool
+) -> None:
+    """Than what a session recorded before it, though it be forgotten: readers of that time may hold the blob. However
+    it is released."""
     blobs = [worker.chunked(10) for _ in range(3)]
     await worker.put(b"deleted", blob=blobs[0])
     await worker.put(b"replaced", blob=blobs[1])
     upload = await worker.create_upload(b"m")
     parts = [await worker.put_part(upload, number) for number in (1, 2)]
-    await worker.apply(RenewSession(worker.session_id, 0))
+    engine.clock.advance(60)
+    other = await Worker.start(worker.metadata, worker.bucket)
+    await worker.apply(RenewSession(other.session_id, 0))
     renewed_ms = engine.clock.now_ms()
+    if is_forgotten:
+        await worker.apply(CloseSession(other.session_id))
+        await worker.apply(ForgetSessions((other.session_id,)))
     engine.clock.set_wall(-7200)
     await worker.delete(b"deleted")
     await worker.put(b"replaced")
