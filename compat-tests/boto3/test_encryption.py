@@ -103,6 +103,8 @@ def test_the_default_of_a_bucket(s3: Any, bucket: str) -> None:
     """Objects that say nothing are sealed by it, and say so."""
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}, "BucketKeyEnabled": True}
     s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    told = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert [one["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] for one in told] == ["aws:kms"]
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     got = s3.get_object(Bucket=bucket, Key="k")
     assert (got["ServerSideEncryption"], got["BucketKeyEnabled"], got["Body"].read()) == ("aws:kms", True, b"x")
