@@ -132,11 +132,11 @@ class Hosts:
         (self.root / f"{name}.log").unlink(missing_ok=True)
         return self.start_role(name, f"ready on {listen}", "master", "--config", file)
 
-    def start_gateway(self, name: str) -> Gateway:
-        """A host with its own config.json, port and log."""
+    def start_gateway(self, name: str, **settings: Any) -> Gateway:
+        """A host with its own config.json, port and log; settings: over those that `init` wrote."""
         port, file = free_port(), self.root / f"{name}.json"
         document = json.loads((self.data / "run" / "gateway.json").read_text())
-        file.write_text(json.dumps({**document, "listen": f"127.0.0.1:{port}", "workers": 1}))
+        file.write_text(json.dumps({**document, "listen": f"127.0.0.1:{port}", "workers": 1, **settings}))
         process = self.start_role(name, "Frostbyte is ready", "gateway", "--config", file)
         return Gateway(name, port, process, self.root / f"{name}.log")
 
