@@ -38,6 +38,7 @@ test-all: lint
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.engines
 
 clean:
 	rm -rf $(VENV)

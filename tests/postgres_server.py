@@ -122,6 +122,12 @@ class PostgresServer:
             time.sleep(_POLL_S)
 
     @property
+    def version(self) -> str:
+        """As `15.4`."""
+        told = subprocess.run([self.binaries / "postgres", "--version"], capture_output=True, text=True, check=True)
+        return told.stdout.split()[2]
+
+    @property
     def pid(self) -> int:
         """Of the postmaster."""
         assert self._process is not None

@@ -14,7 +14,6 @@ from tests.bench.sides import Side
 from tests.bench.wrk_output import WrkResult, parse_wrk_output
 from tests.clients.programs import find_program, run_program
 
-IN_FLIGHT = 16
 LOAD_DEADLINE_S = 600
 SCRIPT = Path(__file__).with_name("wrk.lua")
 
@@ -41,8 +40,8 @@ def measured(side: Side) -> Iterator[Cost]:
 
 
 def run_wrk(side: Side, method: str, paths: Path, body: Path | None, seconds: int) -> WrkResult:
-    """Presigned paths in their order with 16 in flight for `seconds`, or until they are used up."""
-    command = [_need("wrk"), "--threads", "1", "--connections", str(IN_FLIGHT), "--duration", f"{seconds}s"]
+    """Presigned paths in their order with `side.in_flight` at once for `seconds`, or until they are used up."""
+    command = [_need("wrk"), "--threads", "1", "--connections", str(side.in_flight), "--duration", f"{seconds}s"]
     command += ["--timeout", "30s", "--script", str(SCRIPT), side.endpoint.url, "--", method, str(paths)]
     command += [str(body)] if body else []
     return parse_wrk_output(run_program(command, timeout_s=seconds + 60).stdout.decode())

@@ -18,7 +18,6 @@ from tests.bench.sides import Side
 from tests.clients.material import MIB
 
 KIB = 1024
-BUCKET = "bench"
 PAGE = 1000
 SIZE_NAMES = {KIB: "1 KiB", 64 * KIB: "64 KiB", MIB: "1 MiB"}
 
@@ -87,7 +86,7 @@ class Bench:
         """A file of presigned paths, one a line."""
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{side.name}-{label}")
         file = self.directory / f"paths-{name}"
-        file.write_text("\n".join(presign(side.endpoint, method, object_path(BUCKET, key)) for key in keys) + "\n")
+        file.write_text("\n".join(presign(side.endpoint, method, object_path(side.bucket, key)) for key in keys) + "\n")
         return file
 
     def fill(self, side: Side, size: int, prefix: str, names: Sequence[str]) -> None:
@@ -96,7 +95,7 @@ class Bench:
         links.mkdir()
         for name in names:
             (links / name).hardlink_to(self.body_file(size))
-        run_to_null(side, s5cmd_words(side, "cp", f"{links}/", f"s3://{BUCKET}/{prefix}/"))
+        run_to_null(side, s5cmd_words(side, "cp", f"{links}/", f"s3://{side.bucket}/{prefix}/"))
         shutil.rmtree(links)
 
     def store_small(self, side: Side, size: int) -> list[str]:
@@ -110,7 +109,7 @@ class Bench:
     def store_large(self, side: Side) -> str:
         """Write the large object that is read, once per side; its key."""
         if (side.name, "large-down") not in self._prepared:
-            run_to_null(side, s5cmd_words(side, "cp", str(self.large_file), f"s3://{BUCKET}/large-down"))
+            run_to_null(side, s5cmd_words(side, "cp", str(self.large_file), f"s3://{side.bucket}/large-down"))
             self._prepared.add((side.name, "large-down"))
         return "large-down"
 
@@ -183,7 +182,7 @@ class Listing:
         with measured(side) as cost:
             while True:
                 continued = f"&continuation-token={_query_escape(token)}" if token else ""
-                path = f"/{BUCKET}?list-type=2&max-keys={PAGE}&prefix=fill-{KIB}%2F{continued}"
+                path = f"/{side.bucket}?list-type=2&max-keys={PAGE}&prefix=fill-{KIB}%2F{continued}"
                 page = connection.send("GET", presign(side.endpoint, "GET", path), signed=True)
                 found += page.count(b"<Key>")
                 _, _, rest = page.partition(b"<NextContinuationToken>")
@@ -216,9 +215,9 @@ class DeleteMany:
         document = f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{named}</Delete>'.encode()
         digest = base64.b64encode(hashlib.md5(document).digest()).decode()
         connection = SignedConnection(side.endpoint)
-        headers = connection.sign("POST", f"/{BUCKET}?delete=", document, {"Content-MD5": digest})
+        headers = connection.sign("POST", f"/{side.bucket}?delete=", document, {"Content-MD5": digest})
         with measured(side) as cost:
-            answer = connection.send("POST", f"/{BUCKET}?delete=", document, headers, signed=True)
+            answer = connection.send("POST", f"/{side.bucket}?delete=", document, headers, signed=True)
         connection.close()
         return Sample(cost.wall_s * 1e3, cost.generator_share, cost.side_share, errors=answer.count(b"<Error>"))
 
@@ -237,7 +236,7 @@ class LargeUp:
 
     def run(self, side: Side, round_number: int) -> Sample:
         """A new key every round."""
-        target = f"s3://{BUCKET}/large-{round_number}"
+        target = f"s3://{side.bucket}/large-{round_number}"
         with measured(side) as cost:
             run_to_null(side, s5cmd_words(side, "cp", str(self._bench.large_file), target))
         return _throughput(self._bench, cost.wall_s, cost.generator_share, cost.side_share)
@@ -259,7 +258,7 @@ class LargeDown:
     def run(self, side: Side, round_number: int) -> Sample:
         """cat, discarded."""
         with measured(side) as cost:
-            run_to_null(side, s5cmd_words(side, "cat", f"s3://{BUCKET}/large-down"))
+            run_to_null(side, s5cmd_words(side, "cat", f"s3://{side.bucket}/large-down"))
         return _throughput(self._bench, cost.wall_s, cost.generator_share, cost.side_share)
 
 
@@ -278,7 +277,7 @@ class OneStream:
 
     def run(self, side: Side, round_number: int) -> Sample:
         """curl into /dev/null."""
-        path = presign(side.endpoint, "GET", object_path(BUCKET, "large-down"))
+        path = presign(side.endpoint, "GET", object_path(side.bucket, "large-down"))
         with measured(side) as cost:
             run_to_null(side, curl_words(side, path, "--output", "/dev/null"))
         return _throughput(self._bench, cost.wall_s, cost.generator_share, cost.side_share)

@@ -22,6 +22,7 @@ ACCESS_KEY_ID = "BENCHBENCHBENCHBENCH"
 SECRET_ACCESS_KEY = "bench-secret-bench-secret-bench-secret-00"
 START_DEADLINE_S = 90
 STOP_DEADLINE_S = 40
+IN_FLIGHT = 16
 POLL_INTERVAL_S = 0.02
 WEED_VOLUME_SIZE_MB = 1024
 WEED_VOLUMES_MAX = 100
@@ -46,6 +47,12 @@ class Side:
     log: Path
     after_start: list[tuple[Sequence[str], bytes]] = field(default_factory=list)
     """programs that configure the running server, with what they read on standard input"""
+    bucket: str = "bench"
+    in_flight: int = IN_FLIGHT
+    twins: list[Side] = field(default_factory=list)
+    """further gateways of the same store, which are loaded at the same time"""
+    roots: list[int] = field(default_factory=list)
+    """processes that others start and stop, and that belong to what this side costs"""
     start_up_s: float = 0.0
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -69,9 +76,13 @@ class Side:
         self.start_up_s = time.monotonic() - began
         for words, stdin in self.after_start:
             run_program(words, stdin=stdin)
+        for twin in self.twins:
+            twin.start()
 
     def stop(self) -> None:
         """SIGTERM to each process, last started first; SIGKILL to what does not end."""
+        for twin in self.twins:
+            twin.stop()
         for process in reversed(self._processes):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -84,7 +95,8 @@ class Side:
 
     def pids(self) -> list[int]:
         """All processes of this side now."""
-        return find_tree(process.pid for process in self._processes)
+        members = [self, *self.twins]
+        return find_tree([*self.roots, *(process.pid for member in members for process in member._processes)])
 
     def _accepts_writes(self) -> bool:
         connection = SignedConnection(self.endpoint)
@@ -111,6 +123,16 @@ def frostbyte(home: Path, copies: int, arguments: Sequence[str] = ()) -> Side:
     version = _first_line([program, "--version"], "working tree")
     fsync = "synced before every answer; sealed with AES-256-GCM"
     return Side("Frostbyte", _endpoint(port), fsync, version, [Command(words, credentials)], home / "frostbyte.log")
+
+
+def further_gateway(first: Side, home: Path) -> Side:
+    """One more gateway beside the `frostbyte up` of another side, over the same metadata and datanodes."""
+    port = free_port()
+    words = [_program("frostbyte"), "gateway", "--config", str(home / "data" / "run" / "gateway.json")]
+    words += ["--listen", f"127.0.0.1:{port}", "--workers", "1"]
+    command = Command(words, first.commands[0].environment)
+    name = f"{first.name}, further"
+    return Side(name, _endpoint(port), "", "", [command], home / "further.log", bucket="bench-2")
 
 
 def seaweedfs(home: Path, copies: int, *, fsync: bool = False) -> Side:
