@@ -1,5 +1,5 @@
-"""`python -m tests.bench.engines`: small objects and listings over each metadata engine, through one gateway and through
-two; into BENCHMARKS.md."""
+"""`python -m tests.bench.engines`: small objects and listings over each metadata engine, through one gateway and
+through two; into BENCHMARKS.md."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SIZES = (KIB, 64 * KIB)
 DATABASE_SETTINGS = {"shared_buffers": "256MB", "max_wal_size": "1GB"}
 SYNCED = "synced before every answer"
 METHOD = f"""\
-As above, with one worker a gateway, three datanodes and {COPIES} copies. Everything, the databases and the load generator
-included, shares this machine: two gateways show what the second one costs as much as what it brings. The load is the
-same for all sides: {IN_FLIGHT} requests in flight, of two gateways half through each (which then have a bucket each).
-CPU and memory of a side include its database."""
+As above, with one worker a gateway, three datanodes and {COPIES} copies. Everything, the databases and the load
+generator included, shares this machine: two gateways show what the second one costs as much as what it brings. The
+load is the same for all sides: {IN_FLIGHT} requests in flight, of two gateways half through each (which then have a
+bucket each). CPU and memory of a side include its database."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
