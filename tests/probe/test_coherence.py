@@ -1,0 +1,108 @@
+"""What is changed through one gateway holds for the next request at the other, over one database: settings of a bucket,
+users, and keys; and what a gateway without the keyring of the others says."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.probe.gateways import Gateway, Hosts, running_hosts
+from tests.probe.roles import load_json, succeed
+
+ROUNDS = 8
+ORIGIN = "https://app.test"
+
+pytestmark = [pytest.mark.xdist_group("coherence"), pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hosts, Gateway, Gateway]]:
+    """Started once: every test makes its own buckets, and leaves both gateways running."""
+    with running_hosts(tmp_path_factory.mktemp("coherence")) as running:
+        yield running
+
+
+def anonymous_status(gateway: Gateway, method: str, path: str, **headers: str) -> int:
+    """Of a request without a signature."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=30)
+    try:
+        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def code_of(call: Any, **arguments: Any) -> str:
+    """The error's code; empty when there was none."""
+    try:
+        call(**arguments)
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return ""
+
+
+def test_a_policy_holds_at_the_other_gateway(hosts: tuple[Hosts, Gateway, Gateway]) -> None:
+    """Put through one, an anonymous read is let in by the other; deleted through the other, refused by the first."""
+    _, east, west = hosts
+    east.client().create_bucket(Bucket="policies")
+    east.client().put_object(Bucket="policies", Key="k", Body=b"x")
+    statement = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::policies/*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    for number in range(ROUNDS):
+        one, other = (east, west) if number % 2 else (west, east)
+        assert anonymous_status(other, "GET", "/policies/k") == 403
+        one.client().put_bucket_policy(Bucket="policies", Policy=policy)
+        assert anonymous_status(other, "GET", "/policies/k") == 200
+        one.client().delete_bucket_policy(Bucket="policies")
+
+
+def test_cors_holds_at_the_other_gateway(hosts: tuple[Hosts, Gateway, Gateway]) -> None:
+    """A preflight is answered by the rules that the other gateway was given."""
+    _, east, west = hosts
+    east.client().create_bucket(Bucket="cors")
+    rules = {"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": [ORIGIN]}]}
+    asked = {"Origin": ORIGIN, "Access_Control_Request_Method": "GET"}
+    for number in range(ROUNDS):
+        one, other = (east, west) if number % 2 else (west, east)
+        assert anonymous_status(other, "OPTIONS", "/cors/k", **asked) == 403
+        one.client().put_bucket_cors(Bucket="cors", CORSConfiguration=rules)
+        assert anonymous_status(other, "OPTIONS", "/cors/k", **asked) == 200
+        one.client().delete_bucket_cors(Bucket="cors")
+
+
+def test_versioning_holds_at_the_other_gateway(hosts: tuple[Hosts, Gateway, Gateway]) -> None:
+    """Enabled through one, the other's next write keeps what it replaces, and its delete makes a marker; suspended,
+    the next write is the null version."""
+    _, east, west = hosts
+    for number in range(ROUNDS):
+        one, other = (east.client(), west.client()) if number % 2 else (west.client(), east.client())
+        bucket = f"versioning-{number}"
+        one.create_bucket(Bucket=bucket)
+        other.put_object(Bucket=bucket, Key="k", Body=b"first")
+        one.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        version = other.put_object(Bucket=bucket, Key="k", Body=b"second")["VersionId"]
+        assert one.get_object(Bucket=bucket, Key="k", VersionId="null")["Body"].read() == b"first"
+        other.delete_object(Bucket=bucket, Key="k")
+        assert code_of(one.get_object, Bucket=bucket, Key="k") == "NoSuchKey"
+        assert one.get_object(Bucket=bucket, Key="k", VersionId=version)["Body"].read() == b"second"
+        one.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+        assert other.put_object(Bucket=bucket, Key="k", Body=b"third").get("VersionId", "null") == "null"
+        assert code_of(one.get_object, Bucket=bucket, Key="k", VersionId="null") == ""
+
+
+def test_a_deleted_user_is_gone_at_both(hosts: tuple[Hosts, Gateway, Gateway]) -> None:
+    """With the next request, at gateways that both knew it well; so is one that was made by a command known at once."""
+    running, east, west = hosts
+    for number in range(2):
+        made = load_json("user", "create", f"guest-{number}", "--data", running.data)
+        guests = [gateway.client(made["access_key_id"], made["secret_access_key"]) for gateway in (east, west)]
+        for guest in guests:
+            assert code_of(guest.list_buckets) == ""
+        succeed("user", "delete", f"guest-{number}", "--data", running.data)
+        for guest in guests:
+            assert code_of(guest.list_buckets) == "InvalidAccessKeyId"
