@@ -21,7 +21,8 @@ from storage.model import (
 )
 
 _NODE_NUMBER_BYTES = 4
-_UNLOCKED = ObjectLock()
+_UNLOCKED = Attributes().lock
+_UNLOCKED_COLUMNS = ("", 0, False)
 
 encode_record = msgspec.msgpack.Encoder().encode
 decode_attributes = msgspec.msgpack.Decoder(Attributes).decode
@@ -46,24 +47,33 @@ def decode_nodes(raw: bytes) -> tuple[int, ...]:
 
 def encode_version_attributes(attributes: Attributes) -> bytes:
     """Of a version: its lock has columns of its own, as it decides what may be deleted."""
-    if attributes.lock != _UNLOCKED:
+    if attributes.lock is not _UNLOCKED:  # which is what nearly all of them have
         attributes = msgspec.structs.replace(attributes, lock=_UNLOCKED)
     return encode_record(attributes)
 
 
-def version_attributes_of(
-    raw: bytes, tags: bytes | None, acl: bytes | None, lock_mode: str, retain_until_ms: int, legal_hold: int
+def overlay_attributes(
+    attributes: Attributes,
+    tags: bytes | None,
+    acl: bytes | None,
+    lock_mode: str,
+    retain_until_ms: int,
+    legal_hold: int,
 ) -> Attributes:
-    """As they are now: those that the version was committed with, and over them what was changed since."""
-    attributes = decode_attributes(raw)
-    if tags is None and acl is None and not lock_mode and not legal_hold:
-        return attributes
+    """What a version was committed with, and over it what was changed since."""
     return msgspec.structs.replace(
         attributes,
         tags=attributes.tags if tags is None else _decode_tags(tags),
         acl=attributes.acl if acl is None else _decode_acl(acl),
         lock=lock_of(lock_mode, retain_until_ms, legal_hold),
     )
+
+
+def lock_columns(lock: ObjectLock) -> tuple[str, int, bool]:
+    """lock_mode, retain_until_ms, legal_hold of a version."""
+    if lock is _UNLOCKED:
+        return _UNLOCKED_COLUMNS
+    return lock.mode.value, lock.retain_until_ms if lock.mode else 0, lock.legal_hold
 
 
 def lock_of(lock_mode: str, retain_until_ms: int, legal_hold: int) -> ObjectLock:

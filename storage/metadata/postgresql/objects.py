@@ -11,7 +11,7 @@ from storage.base.ids import NULL_VERSION_ID, parse_version_id
 from storage.metadata.interface import CHUNK_PAGE_ROWS, VersionRead
 from storage.metadata.postgresql.blobs import chunk_of
 from storage.metadata.postgresql.database import BIGINT_MAX, Database
-from storage.metadata.records import version_attributes_of
+from storage.metadata.records import decode_attributes, overlay_attributes
 from storage.model import Blob, ByteRange, Chunk, Extent, Version
 
 FUNCTIONS_1 = (
@@ -157,9 +157,11 @@ def _bounded(number: int | None) -> int | None:
 
 
 def _version_of(columns: list[Any]) -> Version:
-    row_id, object_key, sequence, uid, is_null, is_marker, size, etag, modified_ms, owner_id, mac, parts, *said = (
-        columns
-    )
+    row_id, object_key, sequence, uid, is_null, is_marker, size, etag, modified_ms, owner_id, mac, parts = columns[:12]
+    raw, tags, acl, lock_mode, retain_until_ms, legal_hold = columns[12:]
+    attributes = decode_attributes(raw)
+    if lock_mode or legal_hold or tags is not None or acl is not None:
+        attributes = overlay_attributes(attributes, tags, acl, lock_mode, retain_until_ms, legal_hold)
     return Version(
         row_id,
         object_key,
@@ -171,7 +173,7 @@ def _version_of(columns: list[Any]) -> Version:
         etag,
         modified_ms,
         owner_id,
-        version_attributes_of(*said),
+        attributes,
         mac,
         parts,
     )

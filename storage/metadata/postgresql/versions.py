@@ -11,7 +11,7 @@ from typing import Any
 
 from storage.base.ids import NULL_VERSION_ID, format_version_id
 from storage.metadata.commands import NewVersion
-from storage.metadata.records import encode_version_attributes
+from storage.metadata.records import encode_version_attributes, lock_columns
 from storage.model import Versioning
 
 _ATTEMPTS_MAX = 100
@@ -165,9 +165,7 @@ def version_row(version: NewVersion) -> tuple[Any, ...]:
         attributes.storage_class,
         algorithm,
         kind,
-        attributes.lock.mode.value,
-        attributes.lock.retain_until_ms,
-        attributes.lock.legal_hold,
+        *lock_columns(attributes.lock),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from storage.base.errors import InvalidPart, NoSuchKey, NoSuchVersion
 from storage.base.ids import NULL_VERSION_ID, parse_version_id
 from storage.metadata.interface import CHUNK_PAGE_ROWS, VersionRead
-from storage.metadata.records import version_attributes_of
+from storage.metadata.records import decode_attributes, overlay_attributes
 from storage.metadata.sqlite.blobs import read_span_chunks
 from storage.metadata.sqlite.database import Execute
 from storage.model import Blob, ByteRange, Chunk, Extent, Version
@@ -115,9 +115,11 @@ def _find_version(execute: Execute, bucket_id: int, object_key: bytes, version_i
 
 
 def _version_of(columns: Sequence[Any]) -> Version:
-    row_id, object_key, sequence, uid, is_null, is_marker, size, etag, modified_ms, owner_id, mac, parts, *said = (
-        columns
-    )
+    row_id, object_key, sequence, uid, is_null, is_marker, size, etag, modified_ms, owner_id, mac, parts = columns[:12]
+    raw, tags, acl, lock_mode, retain_until_ms, legal_hold = columns[12:]
+    attributes = decode_attributes(raw)
+    if lock_mode or legal_hold or tags is not None or acl is not None:
+        attributes = overlay_attributes(attributes, tags, acl, lock_mode, retain_until_ms, legal_hold)
     return Version(
         row_id,
         object_key,
@@ -129,7 +131,7 @@ def _version_of(columns: Sequence[Any]) -> Version:
         etag,
         modified_ms,
         owner_id,
-        version_attributes_of(*said),
+        attributes,
         mac,
         parts,
     )

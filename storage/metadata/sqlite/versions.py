@@ -11,14 +11,13 @@ from typing import NamedTuple
 from storage.base.errors import NoSuchBucket, NoSuchKey, ObjectLocked, PreconditionFailed, SessionFenced
 from storage.base.ids import NULL_VERSION_ID, format_version_id
 from storage.metadata.commands import Conditions, NewVersion
-from storage.metadata.records import decode_attributes, encode_version_attributes, lock_of
+from storage.metadata.records import decode_attributes, encode_version_attributes, lock_columns, lock_of
 from storage.metadata.rules import is_locked
 from storage.metadata.sqlite.blobs import release_unreferenced
 from storage.metadata.sqlite.database import Transaction
 from storage.model import Attributes, ObjectLock, SessionState, Versioning
 
 _HEAD = "h.is_marker, h.version_row, h.null_row, h.last_sequence, h.etag, h.last_modified_ms, h.size"
-_HEAD_COLUMNS = 7
 _NULL_LOCK = "n.lock_mode, n.retain_until_ms, n.legal_hold"
 _SELECT_HEAD = (
     f"SELECT {_HEAD}, {_NULL_LOCK} FROM heads h LEFT JOIN versions n ON n.row_id = h.null_row"
@@ -28,13 +27,12 @@ _SELECT_HEAD = (
 )
 # one seek per row, in one statement: every commit begins with it
 _SELECT_PLACE = (
-    f"SELECT b.versioning, b.owner_id, s.state, {_NULL_LOCK}, {_HEAD}, {_HEAD.replace('h.', 'm.')} FROM buckets b"
+    f"SELECT b.versioning, b.owner_id, s.state, {_HEAD}, {_NULL_LOCK}, {_HEAD.replace('h.', 'm.')} FROM buckets b"
     " LEFT JOIN write_sessions s ON s.session_id = ?2"
     " LEFT JOIN heads h ON h.bucket_id = ?1 AND h.is_marker = 0 AND h.object_key = ?3"
     " LEFT JOIN heads m ON m.bucket_id = ?1 AND m.is_marker = 1 AND m.object_key = ?3"
     " LEFT JOIN versions n ON n.row_id = coalesce(h.null_row, m.null_row) WHERE b.bucket_id = ?1"
 )
-_PLACE_COLUMNS = 6
 _INSERT_VERSION = (
     "INSERT INTO versions (bucket_id, object_key, sequence, uid, is_null, is_marker, size, etag, last_modified_ms,"
     " owner_id, attributes, mac, part_count, lock_mode, retain_until_ms, legal_hold)"
@@ -104,9 +102,10 @@ def find_place(tx: Transaction, session_id: bytes, bucket_id: int, object_key: b
     if row[2] != SessionState.OPEN.value:
         raise SessionFenced()
     head = None
-    for at in (_PLACE_COLUMNS, _PLACE_COLUMNS + _HEAD_COLUMNS):
-        if row[at] is not None:
-            head = Head._make(row[at : at + _HEAD_COLUMNS] + row[3:_PLACE_COLUMNS])
+    if row[3] is not None:
+        head = Head._make(row[3:13])
+    elif row[13] is not None:
+        head = Head._make(row[13:] + row[10:13])
     return Place(bucket_id, object_key, row[0], row[1], head)
 
 
@@ -176,9 +175,7 @@ def append_version(
             encode_version_attributes(attributes),
             version.mac,
             part_count,
-            attributes.lock.mode.value,
-            attributes.lock.retain_until_ms,
-            int(attributes.lock.legal_hold),
+            *lock_columns(attributes.lock),
         ),
     ).lastrowid
     assert row_id is not None

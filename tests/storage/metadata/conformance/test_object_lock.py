@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import NamedTuple
 
 import pytest
 
-from storage.base.errors import InvalidBucketState, ObjectLocked
+from storage.base.errors import InvalidBucketState, NoSuchVersion, ObjectLocked
 from storage.metadata.commands import (
     OBJECT_LOCK_SETTING,
     ChangeObject,
@@ -19,6 +20,7 @@ from storage.metadata.commands import (
     PutBucketSetting,
     Retention,
     SetVersioning,
+    VersionCommitted,
 )
 from storage.metadata.rules import choose_lock, is_locked
 from storage.model import Attributes, LockMode, ObjectLock, Versioning
@@ -255,3 +257,28 @@ async def test_a_bucket_begins_with_object_lock_only_when_versioned(worker: Work
         await worker.apply(CreateBucket("locking", OWNER, "r", "bk", settings=settings))
     made = await worker.apply(CreateBucket("locking", OWNER, "r", "bk", Versioning.ENABLED, settings))
     assert made.settings == settings
+
+
+async def test_a_hold_that_races_with_a_delete_and_a_put(engine: Engine, worker: Worker) -> None:
+    """What was held in time stays; what was deleted or replaced in time cannot be held."""
+    others = [await Worker.start(await engine.connect(), worker.bucket) for _ in range(3)]
+    bucket_id = worker.bucket.bucket_id
+    for number in range(40):
+        object_key = b"%d" % number
+        await worker.put(object_key, "first")
+        held, deleted, put = await asyncio.gather(
+            others[0].apply(ChangeObject(bucket_id, object_key, "null", {"t": "held"}, legal_hold=True)),
+            others[1].delete(object_key, "null"),
+            others[2].put(object_key, "second"),
+            return_exceptions=True,
+        )
+        assert isinstance(deleted, Deleted)
+        if isinstance(held, BaseException):
+            assert isinstance(held, NoSuchVersion)
+            assert deleted.refusal == ""
+            continue
+        read = await worker.metadata.read_version(bucket_id, object_key)
+        assert read.version.attributes.tags == {"t": "held"}
+        assert read.version.etag == ("second" if isinstance(put, VersionCommitted) else "first")
+        assert isinstance(put, (VersionCommitted, ObjectLocked))
+        assert deleted.refusal == "ObjectLocked" or read.version.etag == "second"
