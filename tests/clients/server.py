@@ -17,6 +17,8 @@ from tests.probe.server import ACCESS_KEY_ID, SECRET_ACCESS_KEY, Server
 
 ROOT_ACCESS_KEY_ID = ACCESS_KEY_ID
 ROOT_SECRET_ACCESS_KEY = SECRET_ACCESS_KEY
+LIFECYCLE_DAY_S = "10"
+"""short, so that the server looks at lifecycle rules every second"""
 
 
 def frostbyte_program() -> Path:
@@ -40,6 +42,7 @@ def running_frostbyte(
         config.write_text(json.dumps(database_settings(database)))
         arguments = [*arguments, "--config", str(config)]
     server = Server(home, None, *arguments, certificates=certificates, as_users_do=True)
+    server.environment["FROSTBYTE_LIFECYCLE_DAY_S"] = LIFECYCLE_DAY_S
     try:
         server.start()
         yield Endpoint(
