@@ -156,7 +156,7 @@ def judge(asker: Asker, question: Question) -> Decision:
     level = logging.INFO if decision.verdict in (Verdict.DENY, Verdict.NOT_ALLOWED) else logging.DEBUG
     if log.isEnabledFor(level):
         who = "anonymous" if is_anonymous(asker.user) else asker.user.name
-        text = f"{decision.verdict.value}: {question.permission} on {resource!r} for {who}: {decision.reason}"
+        text = f"{decision.verdict.value}: {question.permission} for {who}: {decision.reason}: {resource!r}"
         log.log(level, "%s", text[:LOGGED_CHARACTERS_MAX])
     return decision
 

@@ -1,4 +1,4 @@
-"""Which handler serves which operation. A handler answers with a whole Response, or sends one itself and answers None."""
+"""Which handler serves which operation. One answers with a whole Response, or sends it itself and answers None."""
 
 from __future__ import annotations
 

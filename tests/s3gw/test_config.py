@@ -143,6 +143,7 @@ def test_without_files_there_are_no_paths(tmp_path: Path) -> None:
         ({"listen": "x"}, "HOST:PORT"),
         ({"metadata": {"engine": "oracle"}}, "oracle"),
         ({"durability": "maybe"}, "fsync or none"),
+        ({"bucket_defaults": "open"}, "acl or aws"),
         ({"chunk_size_bytes": 5}, "64 KiB"),
         ({"inline_size_bytes_max": 1 << 20}, "64 KiB"),
         ({"reserve_bytes": -1}, "reserve_bytes"),

@@ -82,7 +82,7 @@ def test_every_sub_resource_with_every_method(gateway: Gateway, s3: Any, name: s
     [
         ("PUT", "/none-such/k", "NoSuchBucket", 404),
         ("GET", "/none-such?acl", "NoSuchBucket", 404),
-        ("POST", "/{bucket}", "NotImplemented", 501),
+        ("POST", "/{bucket}", "PreconditionFailed", 412),
         ("POST", "/{bucket}/k", "MethodNotAllowed", 405),
         ("PATCH", "/{bucket}/k", "MethodNotAllowed", 405),
         ("DELETE", "/", "MethodNotAllowed", 405),
