@@ -42,6 +42,12 @@ REFUSAL_CODES = {
 REFUSAL_MESSAGES = {"ObjectLocked": "Access Denied because object protected by object lock."}
 """name of a Refused class → what is said in place of the code's usual sentence"""
 
+KEYRINGS_DIFFER = (
+    "This gateway's keyring does not hold the key that the bucket is sealed with. All gateways of a cluster use one"
+    " keyring."
+)
+"""a gateway on another host, whose directory is not the shared one; nothing was read or written"""
+
 _CUSTOMER_KEYS: dict[type[FrostbyteError], str] = {
     CustomerKeyMissing: "The object was stored using a form of Server Side Encryption. The correct parameters must be"
     " provided to retrieve the object.",
@@ -52,7 +58,6 @@ _CUSTOMER_KEYS: dict[type[FrostbyteError], str] = {
 
 _FAILURES: tuple[tuple[type[FrostbyteError], str], ...] = (
     (Corrupt, "InternalError"),
-    (UnknownKeyId, "InternalError"),
     (NotEnoughNodes, "ServiceUnavailable"),
     (ChunkError, "ServiceUnavailable"),
     (Unavailable, "SlowDown"),
@@ -69,6 +74,8 @@ def translate(error: FrostbyteError, bucket: str, object_key: bytes, upload_id: 
     if isinstance(error, UnknownKeyId) and error.details.get("key_id", "").startswith(NAMED_PREFIX):
         name = error.details["key_id"].removeprefix(NAMED_PREFIX)
         return S3Error("KMS.NotFoundException", f"Key '{name}' does not exist")
+    if isinstance(error, UnknownKeyId):
+        return S3Error("InternalError", KEYRINGS_DIFFER)
     if not isinstance(error, Refused):
         return S3Error(next((code for kind, code in _FAILURES if isinstance(error, kind)), "InternalError"))
     code = REFUSAL_CODES.get(type(error).__name__, "InternalError")

@@ -68,7 +68,7 @@ def _open_keyring(config: WorkerConfig, clock: SystemClock) -> Keyring:
     files = DiskFiles()
     master_keys = open_master_keys(files, Path(config.master_key_file), os.environ, make=False)
     keyring = Keyring(files, Path(config.keyring), bytes.fromhex(config.cluster_id), master_keys, clock)
-    keyring.open()
+    keyring.open(make=False)
     return keyring
 
 

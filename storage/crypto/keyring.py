@@ -104,17 +104,24 @@ class Keyring:
         self._master_keys: dict[str, bytes] = {}
         self._cache: dict[str, _Opened] = {}
 
-    def open(self) -> None:
-        """Make the directory and the system key where they are missing, and prove that the master key is the right one.
+    def open(self, *, make: bool = True) -> None:
+        """Prove that the master key is the right one. make: the directory and the system key where they are missing;
+        not for who joins a cluster, whose secrets a new system key would not open.
 
-        UnknownKeyId in one clear line when it is another; ValueError when there is none.
+        UnknownKeyId in one clear line when it is another one, or when there is no keyring to join; ValueError when
+        there is no master key.
         """
-        make_directories(self._files, self._directory)
+        if make:
+            make_directories(self._files, self._directory)
         self._load_master_keys()
         try:
             self._read(SYSTEM_KEY_ID)
             self._files.fsync_directory(self._directory)  # its maker may have died before the name was durable
         except UnknownKeyId:
+            if not make:
+                raise UnknownKeyId(
+                    f"{self._directory} holds no keyring: give it that of the cluster, one directory for all gateways"
+                ) from None
             self._make(SYSTEM_KEY_ID)
         self._open_key(SYSTEM_KEY_ID)
 

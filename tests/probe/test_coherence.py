@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.probe.gateways import Gateway, Hosts, running_hosts
-from tests.probe.roles import load_json, succeed
+from tests.probe.roles import load_json, run_command, succeed
 
 ROUNDS = 8
 ORIGIN = "https://app.test"
@@ -106,3 +107,39 @@ def test_a_deleted_user_is_gone_at_both(hosts: tuple[Hosts, Gateway, Gateway]) -
         succeed("user", "delete", f"guest-{number}", "--data", running.data)
         for guest in guests:
             assert code_of(guest.list_buckets) == "InvalidAccessKeyId"
+
+
+def test_a_keyring_of_its_own_is_an_error_and_no_wrong_answer(hosts: tuple[Hosts, Gateway, Gateway]) -> None:
+    """A gateway without a keyring does not start, and makes none. One with a copy of its own serves what it has the
+    keys of; of a bucket that was made since it reads and writes nothing, and says why, to the client and in its log."""
+    running, east, _ = hosts
+    client = east.client()
+    client.create_bucket(Bucket="before-the-copy")
+    client.put_object(Bucket="before-the-copy", Key="k", Body=b"shared")
+
+    file, empty = running.root / "stranger.json", running.root / "nothing"
+    document = json.loads((running.data / "run" / "gateway.json").read_text())
+    file.write_text(json.dumps({**document, "listen": "127.0.0.1:0", "workers": 1, "keyring": str(empty)}))
+    refused = run_command("gateway", "--config", file)
+    assert refused.returncode == 1
+    assert f"{empty} holds no keyring" in refused.stderr
+    assert not empty.exists()
+
+    copied = running.root / "copied"
+    shutil.copytree(running.data / "keyring", copied)
+    apart = running.start_gateway("apart", keyring=str(copied))
+    other = apart.client()
+    assert other.get_object(Bucket="before-the-copy", Key="k")["Body"].read() == b"shared"
+    client.create_bucket(Bucket="after-the-copy")
+    client.put_object(Bucket="after-the-copy", Key="k", Body=b"kept")
+    for call in (
+        lambda: other.get_object(Bucket="after-the-copy", Key="k"),
+        lambda: other.put_object(Bucket="after-the-copy", Key="k", Body=b"lost"),
+        lambda: other.put_object(Bucket="after-the-copy", Key="large", Body=bytes(300_000)),
+    ):
+        with pytest.raises(ClientError, match="keyring does not hold the key") as told:
+            call()
+        assert told.value.response["Error"]["Code"] == "InternalError"
+    assert "UnknownKeyId: there is no key bk-" in apart.log.read_text()
+    assert client.get_object(Bucket="after-the-copy", Key="k")["Body"].read() == b"kept"
+    assert [entry["Key"] for entry in client.list_objects_v2(Bucket="after-the-copy")["Contents"]] == ["k"]

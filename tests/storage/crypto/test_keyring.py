@@ -368,3 +368,19 @@ def test_a_destroyed_key_stays_destroyed_after_a_power_cut() -> None:
     for survivors in (files.survivors(), files.survivors(names=True), files.survivors(seed=1)):
         with pytest.raises(UnknownKeyId):
             keyring_at(survivors, root).bucket_key(key_id, 1)
+
+
+def test_who_joins_makes_no_keyring(tmp_path: Path) -> None:
+    """A new system key would open no secret of the cluster, so that an empty or missing directory is refused and left
+    as it is; one that is there is opened."""
+    masters = MasterKeyFile(DiskFiles(), tmp_path / "master.key")
+    masters.make()
+    for name in ("missing", "empty"):
+        directory = tmp_path / name
+        if name == "empty":
+            directory.mkdir()
+        with pytest.raises(UnknownKeyId, match="holds no keyring"):
+            Keyring(DiskFiles(), directory, CLUSTER_ID, masters, ManualClock()).open(make=False)
+        assert not directory.exists() or not list(directory.iterdir())
+    Keyring(DiskFiles(), tmp_path / "kept", CLUSTER_ID, masters, ManualClock()).open()
+    Keyring(DiskFiles(), tmp_path / "kept", CLUSTER_ID, masters, ManualClock()).open(make=False)
