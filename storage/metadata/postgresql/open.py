@@ -1,8 +1,8 @@
 """How the PostgreSQL metadata is opened: a bounded pool, the schema as this Frostbyte knows it, durability looked at.
 
 A DSN names one or several hosts (`postgresql://u@a:5432,b:5432/db`); unless it says otherwise with
-target_session_attrs, connections go to the one that takes writes, so that a promoted standby is found by itself. The
-pool keeps its sessions' settings, so a pooler between must be in session mode.
+target_session_attrs, connections go to the one that takes writes, so that a promoted standby is found by itself. Every
+connection begins with settings of its own and keeps its prepared statements, which no pooler between would carry on.
 """
 
 from __future__ import annotations
