@@ -112,7 +112,7 @@ def build_jobs(
     return [
         BackgroundLoop("registry tick", config.timing.tick_interval_s, registry.tick),
         BackgroundLoop("sweep", config.maintenance.sweep_interval_s, sweeper.run),
-        BackgroundLoop("lifecycle", lifecycle.interval_s, lifecycle.run),
+        BackgroundLoop("lifecycle", lifecycle.interval_s, lifecycle.run, counts=lambda: lifecycle.totals),
     ]
 
 

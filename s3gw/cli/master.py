@@ -26,6 +26,8 @@ class Job(msgspec.Struct, frozen=True):
     failures_in_a_row: int
     last_run_ms: int
     last_error: str
+    counts: dict[str, int] = {}
+    """what it did since this master began, by name"""
 
 
 ACTIVE, STANDBY, SILENT = "active", "standby", "silent"

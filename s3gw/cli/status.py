@@ -134,9 +134,10 @@ def make_node_table(nodes: list[dict[str, Any]]) -> Table:
 
 
 def _make_job_table(jobs: list[dict[str, Any]]) -> Table:
-    table = make_table("job", "runs", "last run", "last error", title="jobs")
+    table = make_table("job", "runs", "last run", "did", "last error", title="jobs")
     for job in jobs:
-        add_row(table, job["name"], str(job["runs"]), format_time(job["last_run_ms"]), job["last_error"] or "-")
+        did = ", ".join(f"{name} {count}" for name, count in sorted(job["counts"].items()) if count) or "-"
+        add_row(table, job["name"], str(job["runs"]), format_time(job["last_run_ms"]), did, job["last_error"] or "-")
     return table
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from storage.base.clock import Clock, SystemClock
@@ -35,6 +35,8 @@ class LoopStatus(NamedTuple):
     """when the last run ended; 0 before the first"""
     last_error: str
     """of the last run; empty when it succeeded"""
+    counts: Mapping[str, int] = {}
+    """what the runs of this process did together, by name, where the work counts it"""
 
 
 class BackgroundLoop:
@@ -48,12 +50,15 @@ class BackgroundLoop:
         *,
         backoff_max_s: float = BACKOFF_MAX_S,
         clock: Clock | None = None,
+        counts: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
+        """counts: asked what the runs did so far."""
         self.name = name
         self.interval_s = interval_s
         self._work = work
         self._backoff_max_s = backoff_max_s
         self._clock = clock or SystemClock()
+        self._counts = counts
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._runs = 0
@@ -64,7 +69,8 @@ class BackgroundLoop:
     @property
     def status(self) -> LoopStatus:
         """As of the last finished run."""
-        return LoopStatus(self.name, self._runs, self._failures, self._last_run_ms, self._last_error)
+        counts = dict(self._counts())
+        return LoopStatus(self.name, self._runs, self._failures, self._last_run_ms, self._last_error, counts)
 
     def start(self) -> None:
         """Begin on the running event loop; a second call changes nothing."""

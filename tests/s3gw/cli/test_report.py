@@ -170,7 +170,7 @@ def test_every_cluster_has_a_report(replicas: int, shapes: list[tuple[NodeState,
 def test_status_for_people_holds_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same document is printed as JSON and as text; brackets in a text are shown as they are."""
     config = MasterConfig("unix:/m", "ab" * 16, "/k", MetadataSettings(path=str(tmp_path), socket="/s"))
-    jobs = [Job("sweep", 3, 1, 1_700_000_000_000, "Unavailable: [red] node")]
+    jobs = [Job("sweep", 3, 1, 1_700_000_000_000, "Unavailable: [red] node", {"expired": 7, "aborted": 0})]
     metadata = {"answers": True, "error": "", "buckets": 5, "users": 2, "writers": ["gateway@host:1"]}
     status = describe_status(config, ONE_DISK, jobs, {"unix:/a": "active", "unix:/b": "silent"}, metadata)
     print_status(status, as_json=True)
@@ -179,6 +179,8 @@ def test_status_for_people_holds_every_figure(tmp_path: Path, capsys: pytest.Cap
     text = capsys.readouterr().out
     for shown in ("ab" * 16, "epoch 7", "durability fsync", "50.0 GiB", "unix:/3", "z/h/d", "[red]", "5 buckets"):
         assert shown in text
+    assert "expired 7" in text
+    assert "aborted" not in text
     assert any(warning.startswith("Job sweep fails") for warning in status["warnings"])
 
 

@@ -45,6 +45,16 @@ async def test_it_runs_at_once_and_again() -> None:
     assert (status.failures_in_a_row, status.last_run_ms, status.last_error) == (0, 5000, "")
 
 
+async def test_what_the_work_counts_is_shown() -> None:
+    """As it is when the status is asked for; nothing where nothing is counted."""
+    done = {"swept": 1}
+    loop = BackgroundLoop("counting", 3600, Work(), counts=lambda: done)
+    first = loop.status
+    done["swept"] = 2
+    assert (first.counts, loop.status.counts) == ({"swept": 1}, {"swept": 2})
+    assert BackgroundLoop("silent", 3600, Work()).status.counts == {}
+
+
 async def test_a_wake_cuts_the_pause_short() -> None:
     """An hour between runs, and still a second one."""
     work = Work()
