@@ -37,6 +37,8 @@ UNSIGNED = frozenset({Operation.POST_OBJECT, Operation.PREFLIGHT})
 
 CROSS_ORIGIN_HEADERS: tuple[BucketHeaders, ...] = (plan_cross_origin,)
 """what every answer to a request with an Origin carries, an error as well; asked when the bucket has settings"""
+ORDINARY_STATUSES = frozenset({304, 404, 412})
+"""what a healthy client is told all day: no line of the log for each"""
 _NO_ROUTE = Route(Operation.METHOD_NOT_ALLOWED, "", "", b"")
 
 
@@ -106,6 +108,8 @@ class Dispatcher:
             refusal = error if isinstance(error, S3Error) else S3Error("InternalError")
         if refusal.status >= 500 and refusal.code != "NotImplemented":
             log.warning("request %s: %s: %s: %s", request_id, refusal.code, type(error).__name__, error)
+        elif refusal.status not in ORDINARY_STATUSES:
+            log.info("request %s: %s: %s: %r", request_id, route.operation.value, refusal.code, refusal.message[:256])
         if route.operation is Operation.HEAD_BUCKET:
             refusal.with_headers({"x-amz-bucket-region": self._services.settings.region})
         resource = road.raw.raw_path.decode("utf-8", "replace")

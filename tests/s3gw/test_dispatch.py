@@ -24,6 +24,16 @@ from tests.s3gw.refusal import refusal
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
 
+def test_a_refusal_can_be_found_in_the_log(gateway: Gateway, bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+    """By the id that the client was told; what is not there is no news."""
+    with caplog.at_level(logging.INFO, "s3gw"):
+        denied = send(gateway, "GET", f"/{bucket}", name="bob")
+        absent = send(gateway, "GET", f"/{bucket}/k")
+    told = [record.getMessage() for record in caplog.records]
+    assert any(denied.headers["x-amz-request-id"] in line and "ListObjects: AccessDenied" in line for line in told)
+    assert not any(absent.headers["x-amz-request-id"] in line for line in told)
+
+
 def test_an_error_document(gateway: Gateway, bucket: str) -> None:
     """Code, Message, Resource, RequestId, HostId, and the same ids in the headers."""
     answer = send(gateway, "GET", f"/{bucket}/a%3Cb")

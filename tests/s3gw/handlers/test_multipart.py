@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import zlib
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -251,6 +252,23 @@ def test_copied_parts(s3: Any, bucket: str) -> None:
     ]
     complete(s3, bucket, upload, parts)
     assert s3.get_object(Bucket=bucket, Key="m")["Body"].read() == BIG + b"tailtail"
+
+
+def test_a_copied_part_keeps_to_its_conditions(s3: Any, bucket: str) -> None:
+    """On the source's ETag and time, as for whole copies."""
+    source = s3.put_object(Bucket=bucket, Key="s", Body=b"12345")
+    at = s3.head_object(Bucket=bucket, Key="s")["LastModified"]
+    named = {"Bucket": bucket, "Key": "m", "UploadId": create(s3, bucket), "PartNumber": 1}
+    named["CopySource"] = {"Bucket": bucket, "Key": "s"}
+    for condition in (
+        {"CopySourceIfMatch": '"x"'},
+        {"CopySourceIfNoneMatch": source["ETag"]},
+        {"CopySourceIfModifiedSince": at},
+        {"CopySourceIfUnmodifiedSince": at - timedelta(seconds=5)},
+    ):
+        assert refusal(s3.upload_part_copy, **named, **condition).code == "PreconditionFailed"
+    done = s3.upload_part_copy(**named, CopySourceIfMatch=source["ETag"], CopySourceRange="bytes=1-2")
+    assert done["CopyPartResult"]["ETag"] == f'"{hashlib.md5(b"23").hexdigest()}"'
 
 
 @pytest.mark.parametrize(
