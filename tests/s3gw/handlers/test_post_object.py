@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import re
 import socket
@@ -171,6 +172,28 @@ def test_anonymous_forms_need_a_grant(gateway: Gateway, s3: Any, bucket: str) ->
     answer = post(gateway, bucket, {"key": "k"})
     assert (answer.status, answer.code) == (403, "AccessDenied")
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+
+
+@pytest.mark.parametrize("by", ["acl", "policy"])
+def test_anonymous_forms_with_a_grant(gateway: Gateway, s3: Any, bucket: str, by: str) -> None:
+    """By the bucket's ACL or by its policy; a policy's condition holds for what the form says."""
+    if by == "acl":
+        s3.put_bucket_acl(Bucket=bucket, ACL="public-read-write")
+    else:
+        statement = {
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": "s3:PutObject",
+            "Resource": f"arn:aws:s3:::{bucket}/k*",
+            "Condition": {"StringEquals": {"s3:x-amz-storage-class": "STANDARD_IA"}},
+        }
+        s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+        assert post(gateway, bucket, {"key": "k"}).code == "AccessDenied"
+        assert post(gateway, bucket, {"key": "other", "x-amz-storage-class": "STANDARD_IA"}).code == "AccessDenied"
+    answer = post(gateway, bucket, {"key": "k", "x-amz-storage-class": "STANDARD_IA"})
+    assert answer.status == 204, answer.body
+    listed = s3.list_objects_v2(Bucket=bucket, FetchOwner=True)["Contents"]
+    assert [(one["Key"], one["StorageClass"]) for one in listed] == [("k", "STANDARD_IA")]
 
 
 def test_another_users_signature_is_not_enough(gateway: Gateway, bucket: str) -> None:
