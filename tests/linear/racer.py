@@ -24,7 +24,7 @@ from storage.model import Versioning
 from tests.linear.checker import Operation
 from tests.storage.metadata.builders import PART_BYTES, Worker
 
-KINDS = ("read", "read", "put", "put_absent", "put_match", "put_match", "delete", "complete", "copy")
+KINDS = ("read", "read", "put", "put_absent", "put_match", "put_match", "delete", "delete_match", "complete", "copy")
 LINE_BYTES_MAX = 1 << 24
 
 

@@ -16,7 +16,19 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.linear.checker import Operation
 
-KINDS = ("read", "head", "put", "put_absent", "put_match", "put_match", "delete", "complete", "copy", "copy")
+KINDS = (
+    "read",
+    "head",
+    "put",
+    "put_absent",
+    "put_match",
+    "put_match",
+    "delete",
+    "delete_match",
+    "complete",
+    "copy",
+    "copy",
+)
 LARGE_BYTES = 20_000
 """beyond what lives in the metadata"""
 JOIN_S = 120.0
@@ -27,20 +39,21 @@ REFUSALS = {"412": "PreconditionFailed", "404": "NoSuchKey"}
 class S3Racer:
     """One client of one gateway: operations one after the other."""
 
-    def __init__(self, client: Any, bucket: str, keys: Sequence[str], name: str) -> None:
+    def __init__(self, client: Any, bucket: str, keys: Sequence[str], name: str, kinds: Sequence[str]) -> None:
         self.history: list[Operation] = []
         self.problems: list[str] = []
         self._client = client
         self._bucket = bucket
         self._keys = keys
         self._name = name
+        self._kinds = kinds
         self._random = random.Random(name)
         self._last_seen: dict[str, str] = {}
 
     def run(self, start: threading.Barrier, operations: int) -> None:
         start.wait()
         for number in range(operations):
-            object_key, kind = self._random.choice(self._keys), self._random.choice(KINDS)
+            object_key, kind = self._random.choice(self._keys), self._random.choice(self._kinds)
             body = f"{self._name}-{number} ".encode()
             if self._random.random() < 0.3:
                 body = body.ljust(LARGE_BYTES, b".")
@@ -57,6 +70,10 @@ class S3Racer:
                 self._record(object_key, "read", lambda: _etag(self._client.head_object(**named)))
             case "delete":
                 self._record(object_key, "delete", lambda: self._client.delete_object(**named) and None)
+            case "delete_match":
+                matching = {**named, "IfMatch": f'"{expected}"'}
+                deleting = self._client.delete_object
+                self._record(object_key, kind, lambda: deleting(**matching) and None, expected=expected)
             case "complete":
                 self._complete(object_key, body)
             case "copy":
@@ -133,11 +150,20 @@ class S3Racer:
 
 
 def race_through(
-    clients: Sequence[Any], bucket: str, keys: Sequence[str], seed: str, *, racers_each: int, operations: int
+    clients: Sequence[Any],
+    bucket: str,
+    keys: Sequence[str],
+    seed: str,
+    *,
+    racers_each: int,
+    operations: int,
+    is_versioned: bool,
 ) -> tuple[list[Operation], list[str]]:
     """All at once. → what they saw, and what no order could excuse."""
+    # a marker is not nothing to a conditional delete, and to everybody else it is
+    kinds = [kind for kind in KINDS if kind != "delete_match" or not is_versioned]
     racers = [
-        S3Racer(client, bucket, keys, f"{seed}.{number}.{racer}")
+        S3Racer(client, bucket, keys, f"{seed}.{number}.{racer}", kinds)
         for number, client in enumerate(clients)
         for racer in range(racers_each)
     ]

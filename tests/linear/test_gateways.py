@@ -19,7 +19,7 @@ RACERS_EACH = 3
 OPERATIONS = 6
 QUICK_RUNS = 10
 RUNS = 100
-BUCKETS = ("plain", "versioned")
+PLAIN, VERSIONED = "plain", "versioned"
 END_A_BUSY_CONNECTION = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'frostbyte' AND state = 'active'"
     " ORDER BY random() LIMIT 1"
@@ -33,9 +33,9 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hosts, Gat
     """Two gateways with a bucket that was never versioned and one that is."""
     with running_hosts(tmp_path_factory.mktemp("hosts")) as running:
         client = running[1].client()
-        for name in BUCKETS:
+        for name in (PLAIN, VERSIONED):
             client.create_bucket(Bucket=name)
-        client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+        client.put_bucket_versioning(Bucket=VERSIONED, VersioningConfiguration={"Status": "Enabled"})
         yield running
 
 
@@ -56,12 +56,23 @@ def test_racing_gateways_see_one_order_per_key(hosts: tuple[Hosts, Gateway, Gate
     overlaps = 0
     for seed in Seeds(runs).all:
         choices = random.Random(seed)
-        bucket, keys = choices.choice(BUCKETS), [f"{seed}/{name}" for name in "abc"[: choices.choice((2, 3))]]
+        bucket, keys = (
+            choices.choice((PLAIN, VERSIONED)),
+            [f"{seed}/{name}" for name in "abc"[: choices.choice((2, 3))]],
+        )
         over = threading.Event()
         count = choices.choice((1, 2)) if choices.random() < 0.33 else 0
         trouble = threading.Thread(target=asyncio.run, args=(end_connections(running.dsn, over, count),))
         trouble.start()
-        history, problems = race_through(clients, bucket, keys, seed, racers_each=RACERS_EACH, operations=OPERATIONS)
+        history, problems = race_through(
+            clients,
+            bucket,
+            keys,
+            seed,
+            racers_each=RACERS_EACH,
+            operations=OPERATIONS,
+            is_versioned=bucket == VERSIONED,
+        )
         over.set()
         trouble.join()
         assert problems == [], f"seed {seed}"
