@@ -6,7 +6,7 @@ Source: Service Authorization Reference, "Actions, resources, and condition keys
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 VERSIONED = {
     f"s3:{verb}Object{rest}": f"s3:{verb}ObjectVersion{rest}"
@@ -138,8 +138,3 @@ def names_grants(headers: Mapping[str, str]) -> bool:
     explicit Deny of it is heeded.
     """
     return any(map(headers.get, _GRANT_HEADERS))
-
-
-def sort_permissions(names: Iterable[str]) -> list[str]:
-    """For people: without the prefix, in order."""
-    return sorted(name.removeprefix("s3:") for name in names)

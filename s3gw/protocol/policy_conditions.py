@@ -29,7 +29,7 @@ _NAME = re.compile(r"(?:(ForAnyValue|ForAllValues):)?([A-Za-z]+?)(IfExists)?")
 _KEY = re.compile(
     r"(?:aws|s3|jwt|saml|sts|iam|kms|cognito-identity\.amazonaws\.com):[\x21-\x7e][\x20-\x7e]{0,255}", re.IGNORECASE
 )
-_IGNORED_CASE_ARN_PARTS = 6
+_ARN_PARTS = 6
 
 
 class _Set(enum.Enum):
@@ -156,13 +156,13 @@ def _fold(value: str | None) -> str | None:
 
 def _arn(text: str, with_variables: bool) -> _Compiled:
     """Six parts, each matched on its own: a star does not cross a colon, but in the last."""
-    parts = text.split(":", _IGNORED_CASE_ARN_PARTS - 1)
+    parts = text.split(":", _ARN_PARTS - 1)
     if text == "*":
         return (lambda value, find_variable: True), _NO_VARIABLES
     patterns = [Pattern(part, wild=True, with_variables=with_variables) for part in parts]
 
     def fits(value: str, find_variable: FindVariable) -> bool:
-        found = value.split(":", _IGNORED_CASE_ARN_PARTS - 1)
+        found = value.split(":", _ARN_PARTS - 1)
         return len(found) == len(patterns) and all(
             pattern.matches(part, find_variable) for pattern, part in zip(patterns, found, strict=True)
         )
