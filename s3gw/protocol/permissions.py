@@ -94,13 +94,15 @@ TAG_CONDITIONED = OBJECT_PERMISSIONS - _names(
 )
 """those on an object that is there, whose tags `s3:ExistingObjectTag` may ask for"""
 
-_GRANT_HEADERS = (
-    "x-amz-acl",
-    "x-amz-grant-full-control",
-    "x-amz-grant-read",
-    "x-amz-grant-read-acp",
-    "x-amz-grant-write",
-    "x-amz-grant-write-acp",
+_GRANT_HEADERS = frozenset(
+    {
+        "x-amz-acl",
+        "x-amz-grant-full-control",
+        "x-amz-grant-read",
+        "x-amz-grant-read-acp",
+        "x-amz-grant-write",
+        "x-amz-grant-write-acp",
+    }
 )
 _HEADER_PERMISSIONS: tuple[tuple[str, str], ...] = (
     ("x-amz-tagging", "s3:PutObjectTagging"),
@@ -137,4 +139,4 @@ def names_grants(headers: Mapping[str, str]) -> bool:
     The writer owns the object, and an owner may write his object's ACL: `s3:PutObjectAcl` is not needed for it, but an
     explicit Deny of it is heeded.
     """
-    return any(map(headers.get, _GRANT_HEADERS))
+    return not _GRANT_HEADERS.isdisjoint(headers) and any(map(headers.get, _GRANT_HEADERS))
