@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import argparse
 import configparser
+import contextlib
 import json
 import os
+import queue
 import secrets
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
@@ -143,33 +146,62 @@ def write_config(path: Path, endpoint: str, region: str, prefix: str, accounts: 
     path.chmod(0o600)
 
 
-def run_test(test: str, checkout: Path, python: Path, config: Path) -> Result:
-    """Run one test id in its own process and session; everything it started is killed at the time limit."""
-    with tempfile.TemporaryDirectory(prefix="s3tests-") as directory:
-        report = Path(directory) / "report.xml"
-        command = [str(python), "-m", "pytest", f"s3tests/functional/{test}", "-q", "-p", "no:cacheprovider"]
-        command += [f"--junitxml={report}"]
+class WarmSuite:
+    """The suite, loaded once by its own interpreter; runs one test at a time. See s3tests_warm.py."""
+
+    def __init__(self, checkout: Path, python: Path, scratch: Path) -> None:
+        """scratch: where pytest keeps what it makes of the suite's files, outside the checkout."""
+        self._scratch = scratch
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        # What pytest makes of the suite's long files is kept for the next test, outside the checkout.
-        environment |= {"S3TEST_CONF": str(config), "PYTHONPYCACHEPREFIX": str(config.parent / "pycache")}
-        began = time.monotonic()
-        process = subprocess.Popen(
-            command,
+        self._process = subprocess.Popen(
+            [str(python), str(HERE / "s3tests_warm.py")],
             cwd=checkout,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            env=environment | {"PYTHONPYCACHEPREFIX": str(scratch / "pycache")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,
+            text=True,
         )
-        try:
-            process.wait(TEST_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # the session that was made for this test alone
-            process.wait()
-            return Result(test, "timeout", time.monotonic() - began)
-        outcome, message = parse_report(report.read_text()) if report.exists() else ("missing", "no report")
-        return Result(test, outcome, time.monotonic() - began, message)
+
+    def run_test(self, test: str, config: Path) -> Result:
+        """One test id in its own process and session; everything it started is killed at the time limit."""
+        with tempfile.TemporaryDirectory(dir=self._scratch) as directory:
+            report = Path(directory) / "report.xml"
+            began = time.monotonic()
+            pid = int(self._ask({"test": test, "config": str(config), "report": str(report)}))
+            limit = threading.Timer(TEST_TIMEOUT_S, _kill_session, [pid])
+            limit.start()
+            self._read()
+            is_late = not limit.is_alive()
+            limit.cancel()
+            if is_late:
+                return Result(test, "timeout", time.monotonic() - began)
+            outcome, message = parse_report(report.read_text()) if report.exists() else ("missing", "no report")
+            return Result(test, outcome, time.monotonic() - began, message)
+
+    def close(self) -> None:
+        """The process ends with its orders."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(TEST_TIMEOUT_S)
+
+    def _ask(self, order: dict[str, str]) -> str:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the suite does not load: does its interpreter have boto3 and pytest?")
+        return line
+
+
+def _kill_session(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)  # the session that was made for this test alone
 
 
 def parse_report(text: str) -> tuple[str, str]:
@@ -204,17 +236,27 @@ def _run_list(options: argparse.Namespace) -> int:
     tests = read_tests(options.tests, options.match)
     python = options.python or options.checkout / ".venv" / "bin" / "python"
     results: list[Result] = []
-    with tempfile.TemporaryDirectory(prefix="s3tests-config-") as directory, ThreadPoolExecutor(options.jobs) as pool:
+    with tempfile.TemporaryDirectory(prefix="s3tests-") as directory, ThreadPoolExecutor(options.jobs) as pool:
+        scratch = Path(directory)
+        suites: queue.SimpleQueue[WarmSuite] = queue.SimpleQueue()
+        for _ in range(options.jobs):
+            suites.put(WarmSuite(options.checkout, python, scratch))
 
         def run_numbered(number: int) -> Result:
-            config = Path(directory) / f"{number}.conf"
+            config = scratch / f"{number}.conf"
             chosen = accounts | {"main": accounts[LONE]} if tests[number] in LONE_TESTS else accounts
             write_config(config, options.endpoint, options.region, f"s3t{number}", chosen)
-            return run_test(tests[number], options.checkout, python, config)
+            suite = suites.get()
+            try:
+                return suite.run_test(tests[number], config)
+            finally:
+                suites.put(suite)
 
         for result in pool.map(run_numbered, range(len(tests))):
             results.append(result)
             print(f"{len(results)}/{len(tests)} {result.outcome} {result.test}", flush=True)
+        while not suites.empty():
+            suites.get().close()
     options.output.write_text(json.dumps([result._asdict() for result in results], indent=1))
     return 0 if all(result.outcome in ("passed", "skipped") for result in results) else 1
 

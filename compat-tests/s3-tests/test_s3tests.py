@@ -5,11 +5,12 @@ from __future__ import annotations
 import configparser
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import s3tests
-from s3tests import REASONS, SECTIONS, TESTS, Account, parse_report, read_results, read_tests, write_config
+from s3tests import REASONS, SECTIONS, TESTS, Account, WarmSuite, parse_report, read_results, read_tests, write_config
 from s3tests_page import Reason, Result, read_reasons, render_page
 
 ACCOUNTS = {name: Account(f"ID-{name}", f"secret%{name}", f"canonical-{name}", name, f"{name}@x") for name in SECTIONS}
@@ -65,12 +66,20 @@ def test_the_configuration(tmp_path: Path, address: str, port: str, secure: str)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_outcomes(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passed, failed with its message, skipped with its reason, and a name that is not there."""
+@pytest.fixture
+def suite(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WarmSuite]:
+    """The suite made here, loaded by this interpreter."""
     monkeypatch.setenv("AWS_PROFILE", "of the caller")
+    loaded = WarmSuite(checkout, Path(sys.executable), tmp_path)
+    yield loaded
+    loaded.close()
+
+
+def test_outcomes(suite: WarmSuite, tmp_path: Path) -> None:
+    """Passed, failed with its message, skipped with its reason, and a name that is not there."""
     config = tmp_path / "s3.conf"
     ended = {
-        name: s3tests.run_test(f"test_s3.py::{name}", checkout, Path(sys.executable), config)
+        name: suite.run_test(f"test_s3.py::{name}", config)
         for name in ("test_good", "test_bad", "test_skipped", "test_absent")
     }
     assert {name: result.outcome for name, result in ended.items()} == {
@@ -83,15 +92,22 @@ def test_outcomes(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert ended["test_skipped"].message == "not here"
 
 
-def test_the_time_limit(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that hangs ends as a timeout together with the process that it had started."""
-    monkeypatch.setattr(s3tests, "TEST_TIMEOUT_S", 5)
+def test_the_time_limit(suite: WarmSuite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that hangs ends as a timeout together with the process that it had started; the next one runs."""
+    monkeypatch.setattr(s3tests, "TEST_TIMEOUT_S", 8)
     config = tmp_path / "s3.conf"
-    result = s3tests.run_test("test_s3.py::test_hangs", checkout, Path(sys.executable), config)
-    assert result.outcome == "timeout"
+    assert suite.run_test("test_s3.py::test_hangs", config).outcome == "timeout"
     child = int(config.with_suffix(".conf.pid").read_text())
     state = Path(f"/proc/{child}/stat")
     assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    monkeypatch.setattr(s3tests, "TEST_TIMEOUT_S", 60)
+    assert suite.run_test("test_s3.py::test_good", config).outcome == "passed"
+
+
+def test_a_suite_that_does_not_load(checkout: Path, tmp_path: Path) -> None:
+    """One clear sentence."""
+    with pytest.raises((RuntimeError, BrokenPipeError)):
+        WarmSuite(checkout, Path("/bin/false"), tmp_path).run_test("test_s3.py::test_good", tmp_path / "s3.conf")
 
 
 def test_an_error_in_teardown_is_a_failure() -> None:
