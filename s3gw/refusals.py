@@ -35,6 +35,7 @@ REFUSAL_CODES = {
     "UserAlreadyExists": "InternalError",
     "ObjectLocked": "AccessDenied",
     "InvalidBucketState": "InvalidBucketState",
+    "NotActiveMaster": "ServiceUnavailable",
     "LimitExceeded": "InvalidRequest",
 }
 """name of a Refused class → S3 code"""

@@ -1,4 +1,4 @@
-"""A gateway for each module of tests, over the doors in memory and over the real ones; a fresh bucket for each test."""
+"""A gateway for each module of tests, and a fresh bucket for each test."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.s3gw.gateway import Gateway, cluster_doors, memory_doors, running_gateway
+from tests.s3gw.gateway import Gateway, running_gateway
 
 _numbers = itertools.count(1)
 
 
-@pytest.fixture(scope="module", params=[memory_doors, cluster_doors], ids=["memory", "cluster"])
-def gateway(request: pytest.FixtureRequest) -> Iterator[Gateway]:
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
     """A running gateway with the users root, alice and bob."""
-    with running_gateway(doors=request.param) as running:
+    with running_gateway() as running:
         yield running
 
 

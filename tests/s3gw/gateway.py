@@ -1,4 +1,4 @@
-"""The gateway over the doors in memory or over the real ones, on a real loopback socket, in a thread of its own."""
+"""The gateway over the real doors, on a real loopback socket, in a thread of its own. Only datanodes are in memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from storage.base.internal_server import TlsFiles
 from storage.model import User, Versioning
 from tests.clients.certificates import CertificateFiles
 from tests.cluster.world import open_world
-from tests.s3gw.memory_store import MemoryDirectory, MemoryObjectStore
 
 ROOT = User("0" * 64, "root", "Root", is_root=True)
 ALICE = User("a" * 64, "alice", "Alice")
@@ -81,13 +80,6 @@ class Gateway(NamedTuple):
 
 
 @asynccontextmanager
-async def memory_doors() -> AsyncIterator[tuple[ObjectStore, Directory]]:
-    """The doors in memory."""
-    directory = MemoryDirectory(SystemClock())
-    yield MemoryObjectStore(directory, SystemClock()), directory
-
-
-@asynccontextmanager
 async def cluster_doors() -> AsyncIterator[tuple[ObjectStore, Directory]]:
     """The real doors over real metadata and keys; only the datanodes are in memory."""
     with TemporaryDirectory() as home:
@@ -102,7 +94,7 @@ Doors = Callable[[], AbstractAsyncContextManager[tuple[ObjectStore, Directory]]]
 def running_gateway(
     settings: Settings = Settings(),  # noqa: B008 (an immutable value)
     certificates: CertificateFiles | None = None,
-    doors: Doors = memory_doors,
+    doors: Doors = cluster_doors,
 ) -> Iterator[Gateway]:
     """Serve until the block ends."""
     switch = Switch()

@@ -11,7 +11,7 @@ import pytest
 
 from s3gw.access import LOGGED_CHARACTERS_MAX
 from s3gw.call import Settings
-from tests.s3gw.gateway import Gateway, cluster_doors, running_gateway
+from tests.s3gw.gateway import Gateway, running_gateway
 from tests.s3gw.raw import send
 from tests.s3gw.refusal import refusal
 
@@ -21,7 +21,7 @@ PROXIES = ("127.0.0.1", "10.9.9.9")
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
     """Behind proxies, with AWS's present default for new buckets."""
-    with running_gateway(Settings(trusted_proxies=PROXIES, bucket_defaults="aws"), doors=cluster_doors) as running:
+    with running_gateway(Settings(trusted_proxies=PROXIES, bucket_defaults="aws")) as running:
         yield running
 
 

@@ -14,7 +14,7 @@ from botocore.config import Config
 
 from s3gw.call import Settings
 from s3gw.protocol.part_list import PART_BYTES_MIN
-from tests.s3gw.gateway import Gateway, cluster_doors, running_gateway
+from tests.s3gw.gateway import Gateway, running_gateway
 from tests.s3gw.raw import send
 from tests.s3gw.refusal import refusal
 
@@ -32,7 +32,7 @@ def gateway() -> Iterator[Gateway]:
 
     with (
         pytest.MonkeyPatch.context() as patch,
-        running_gateway(Settings(domains=(DOMAIN,)), doors=cluster_doors) as run,
+        running_gateway(Settings(domains=(DOMAIN,))) as run,
     ):
         patch.setattr(socket, "getaddrinfo", find_here)
         yield run

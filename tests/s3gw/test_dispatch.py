@@ -6,7 +6,9 @@ import http.client
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import pytest
@@ -14,13 +16,13 @@ import pytest
 from cluster.directory import Directory
 from cluster.objectstore import ObjectStore, PutResult
 from s3gw.protocol.subresources import SUBRESOURCE_NAMES
-from storage.base.clock import SystemClock
-from storage.base.errors import NotEnoughNodes
-from tests.s3gw.gateway import Gateway, cluster_doors, running_gateway
-from tests.s3gw.memory_store import MemoryDirectory, MemoryObjectStore
+from tests.cluster.world import open_world
+from tests.s3gw.gateway import Gateway, running_gateway
 from tests.s3gw.raw import send, send_bytes, sign
 from tests.s3gw.refusal import refusal
 
+LARGE_BYTES = 100_000
+"""too many to be kept inline"""
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE")
 
 
@@ -62,7 +64,6 @@ def test_every_answer_has_its_own_id(gateway: Gateway, bucket: str) -> None:
 @pytest.mark.parametrize("name", sorted(SUBRESOURCE_NAMES))
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("signed", [True, False], ids=["signed", "anonymous"])
-@pytest.mark.parametrize("gateway", [cluster_doors], ids=["cluster"], indirect=True)
 def test_every_sub_resource_with_every_method(gateway: Gateway, s3: Any, name: str, method: str, signed: bool) -> None:
     """On bucket and object: never a 500, never a plain request; the object stays what it was."""
     if not [one for one in s3.list_buckets().get("Buckets", []) if one["Name"] == "table"]:
@@ -174,20 +175,30 @@ def test_service_pages(gateway: Gateway, bucket: str) -> None:
     assert send(gateway, "GET", "/-/nothing", name=None).status == 404
 
 
-class BrokenStore(MemoryObjectStore):
-    """Writes fail: with a bug under `bug`, for lack of nodes under anything else."""
+class BuggyStore:
+    """The door of objects with a bug: storing `bug` trips over it."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
 
     async def put(self, bucket: Any, object_key: bytes, body: Any, request: Any) -> PutResult:
+        """As the door does, but for the bug."""
         if object_key == b"bug":
             raise ZeroDivisionError("a bug")
-        raise NotEnoughNodes("one node of two")
+        return await self._objects.put(bucket, object_key, body, request)
 
 
 @asynccontextmanager
 async def broken_doors() -> AsyncIterator[tuple[ObjectStore, Directory]]:
-    """The doors of BrokenStore."""
-    directory = MemoryDirectory(SystemClock())
-    yield BrokenStore(directory, SystemClock()), directory
+    """The doors over datanodes that are all full."""
+    with TemporaryDirectory() as home:
+        async with open_world(Path(home)) as world:
+            for node in world.nodes.values():
+                node.full = True
+            yield cast(ObjectStore, BuggyStore(world.cluster.objects)), world.cluster.directory
 
 
 @pytest.fixture(scope="module")
@@ -202,8 +213,8 @@ def test_failures_below(broken: Gateway, caplog: pytest.LogCaptureFixture) -> No
     """503 with Retry-After when it may pass, 500 without details when it is our fault, and the process stays up."""
     caplog.set_level(logging.WARNING)
     s3 = broken.client()
-    away = refusal(s3.put_object, Bucket="broken", Key="k", Body=b"x")
-    assert (away.code, away.status, away.headers["retry-after"]) == ("ServiceUnavailable", 503, "1")
+    away = refusal(s3.put_object, Bucket="broken", Key="k", Body=bytes(LARGE_BYTES))
+    assert (away.code, away.status, away.headers["retry-after"]) == ("SlowDown", 503, "1")
     bug = refusal(s3.put_object, Bucket="broken", Key="bug", Body=b"x")
     assert (bug.code, bug.status) == ("InternalError", 500) and "bug" not in bug.error["Message"]
     assert "ZeroDivisionError" in caplog.text and bug.headers["x-amz-request-id"] in caplog.text

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from s3gw.protocol.checksums import encode_digest
 from s3gw.protocol.claims import PayloadMode, RawRequest
 from s3gw.protocol.subresources import SUBRESOURCE_NAMES
-from tests.s3gw.gateway import Gateway, cluster_doors, running_gateway
+from tests.s3gw.gateway import Gateway, running_gateway
 from tests.s3gw.protocol.framing import frame_signed, frame_unsigned
 from tests.s3gw.protocol.signing import verify
 from tests.s3gw.raw import send, sign
@@ -58,7 +58,7 @@ class Request(NamedTuple):
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
     """A gateway over the real doors with a bucket, an object and an upload of one part."""
-    with running_gateway(doors=cluster_doors) as running:
+    with running_gateway() as running:
         s3 = running.client()
         s3.create_bucket(Bucket=BUCKET)
         s3.put_object(Bucket=BUCKET, Key="k", Body=b"hello")

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from storage.model import Versioning
-from tests.s3gw.gateway import ALICE, BOB, Gateway, cluster_doors
+from tests.s3gw.gateway import ALICE, BOB, Gateway
 from tests.s3gw.raw import send
 from tests.s3gw.refusal import refusal
 
-pytestmark = pytest.mark.parametrize("gateway", [cluster_doors], ids=["cluster"], indirect=True)
 ALL_USERS = "http://acs.amazonaws.com/groups/global/AllUsers"
 OPEN = {
     "BlockPublicAcls": False,

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.s3gw.gateway import ALICE, BOB, Gateway, cluster_doors
+from tests.s3gw.gateway import ALICE, BOB, Gateway
 from tests.s3gw.raw import send
 from tests.s3gw.refusal import refusal
 
-pytestmark = pytest.mark.parametrize("gateway", [cluster_doors], ids=["cluster"], indirect=True)
 BOBS_ARN = "arn:aws:iam:::user/bob"
 NOBODYS_ARN = "arn:aws:iam:::user/nobody"
 

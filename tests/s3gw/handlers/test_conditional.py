@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.s3gw.gateway import Gateway, cluster_doors, running_gateway
+from tests.s3gw.gateway import Gateway
 from tests.s3gw.raw import send
 from tests.s3gw.refusal import refusal
 
@@ -19,13 +19,6 @@ RACERS = 8
 
 Write = Callable[..., str]
 """(client, bucket, conditions…) → ETag of the key `k`"""
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """Over the real doors alone: the conditions are decided in the metadata."""
-    with running_gateway(doors=cluster_doors) as running:
-        yield running
 
 
 def put(s3: Any, bucket: str, **conditions: Any) -> str:

@@ -40,7 +40,7 @@ async def doors_with_keys() -> AsyncIterator[tuple[ObjectStore, Directory]]:
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    """Over the real doors alone: the ones in memory seal nothing."""
+    """Over doors that have named keys."""
     with running_gateway(doors=doors_with_keys) as running:
         yield running
 

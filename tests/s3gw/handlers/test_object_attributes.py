@@ -8,7 +8,7 @@ import pytest
 
 from s3gw.protocol.part_list import PART_BYTES_MIN
 from storage.model import Versioning
-from tests.s3gw.gateway import Gateway, cluster_doors, running_gateway
+from tests.s3gw.gateway import Gateway, running_gateway
 from tests.s3gw.raw import send
 from tests.s3gw.refusal import refusal
 
@@ -18,7 +18,7 @@ ALL = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"]
 @pytest.fixture(scope="module")
 def gateway() -> Any:
     """Real doors: parts are read back from the metadata."""
-    with running_gateway(doors=cluster_doors) as running:
+    with running_gateway() as running:
         yield running
 
 

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tests.s3gw.gateway import BOB, Gateway, cluster_doors, running_gateway
+from tests.s3gw.gateway import BOB, Gateway
 from tests.s3gw.raw import send
 from tests.s3gw.refusal import refusal
 
 _numbers = itertools.count(1)
 LATER = datetime(2090, 1, 1, tzinfo=UTC)
 SOONER = datetime(2089, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """Over the real doors alone: the ones in memory lock nothing."""
-    with running_gateway(doors=cluster_doors) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,18 @@ import http.client
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import pytest
 
 from cluster.directory import Directory
 from cluster.objectstore import ObjectStore
-from storage.base.clock import SystemClock
-from storage.base.errors import Corrupt, Unavailable
 from storage.model import Versioning
+from tests.cluster.faulty import FaultyDatanode
+from tests.cluster.world import SETTINGS, open_world
 from tests.s3gw.gateway import Gateway, running_gateway
-from tests.s3gw.memory_store import BLOCK_BYTES, MemoryDirectory, MemoryObjectStore, MemoryReading
 from tests.s3gw.raw import send, sign
 from tests.s3gw.refusal import refusal
 
@@ -192,58 +193,57 @@ def test_a_missing_key(gateway: Gateway, s3: Any, bucket: str) -> None:
     connection.close()
 
 
-class FailingStore(MemoryObjectStore):
-    """Reads fail before the first block of `early`, and after it of `late` and `short`."""
-
-    def _read(self, *arguments: Any) -> MemoryReading:
-        reading = super()._read(*arguments)
-        failing = FailingReading(reading.version, reading.is_current, reading._body, (reading.start, reading.end))
-        failing.name = arguments[1]
-        return failing
+CHUNK_BYTES = SETTINGS.chunk_bytes
 
 
-class FailingReading(MemoryReading):
-    """See FailingStore."""
+class Failing(NamedTuple):
+    """A gateway, and the datanodes below it."""
 
-    name = b""
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self.name == b"early":
-            raise Unavailable("no replica")
-        blocks = super().__aiter__()
-        yield await anext(blocks)
-        if self.name == b"late":
-            raise Corrupt("a bad frame")
-
-
-@asynccontextmanager
-async def failing_doors() -> AsyncIterator[tuple[ObjectStore, Directory]]:
-    """The doors of FailingStore."""
-    directory = MemoryDirectory(SystemClock())
-    yield FailingStore(directory, SystemClock()), directory
+    gateway: Gateway
+    nodes: dict[int, FaultyDatanode]
 
 
 @pytest.fixture(scope="module")
-def failing() -> Iterator[Gateway]:
-    """A gateway whose reads fail."""
-    with running_gateway(doors=failing_doors) as gateway:
+def failing() -> Iterator[Failing]:
+    """`late` and `damaged` have three chunks in the bucket `failing`; the last one is lost, or damaged, everywhere."""
+    nodes: dict[int, FaultyDatanode] = {}
+
+    @asynccontextmanager
+    async def doors() -> AsyncIterator[tuple[ObjectStore, Directory]]:
+        with TemporaryDirectory() as home:
+            async with open_world(Path(home)) as world:
+                nodes.update(world.nodes)
+                yield world.cluster.objects, world.cluster.directory
+
+    with running_gateway(doors=doors) as gateway:
         s3 = gateway.client()
         s3.create_bucket(Bucket="failing")
-        for name in ("early", "late", "short"):
-            s3.put_object(Bucket="failing", Key=name, Body=b"x" * (BLOCK_BYTES * 3))
-        yield gateway
+        s3.put_object(Bucket="failing", Key="late", Body=bytes(3 * CHUNK_BYTES))
+        for node in nodes.values():
+            for chunk_id in [chunk_id for chunk_id in node.chunks if chunk_id.chunk_index == 2]:
+                del node.chunks[chunk_id]
+        s3.put_object(Bucket="failing", Key="damaged", Body=bytes(3 * CHUNK_BYTES))
+        for node in nodes.values():
+            for chunk_id, sealed in node.chunks.items():
+                if chunk_id.chunk_index == 2:
+                    node.chunks[chunk_id] = sealed[:1000] + bytes([sealed[1000] ^ 1]) + sealed[1001:]
+        yield Failing(gateway, nodes)
 
 
-def test_a_failure_before_the_first_block_is_an_error(failing: Gateway) -> None:
+def test_a_failure_before_the_first_block_is_an_error(failing: Failing) -> None:
     """503 with Retry-After: nothing was sent yet."""
-    answer = send(failing, "GET", "/failing/early")
+    for node in failing.nodes.values():
+        node.down = True
+    answer = send(failing.gateway, "GET", "/failing/late")
+    for node in failing.nodes.values():
+        node.down = False
     assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "SlowDown", "1")
 
 
-@pytest.mark.parametrize("name", ["late", "short"])
-def test_a_failure_after_the_first_block_cuts_the_connection(failing: Gateway, name: str) -> None:
+@pytest.mark.parametrize("name", ["late", "damaged"])
+def test_a_failure_after_the_first_block_cuts_the_connection(failing: Failing, name: str) -> None:
     """Never a clean short body: the client sees that it was cut."""
     with pytest.raises(http.client.IncompleteRead) as caught:
-        send(failing, "GET", f"/failing/{name}")
-    assert len(caught.value.partial) == BLOCK_BYTES
-    assert send(failing, "GET", "/-/healthy", name=None).status == 200
+        send(failing.gateway, "GET", f"/failing/{name}")
+    assert caught.value.partial == bytes(2 * CHUNK_BYTES)
+    assert send(failing.gateway, "GET", "/-/healthy", name=None).status == 200

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.s3gw.gateway import BOB, Gateway, cluster_doors, running_gateway
+from tests.s3gw.gateway import BOB, Gateway
 from tests.s3gw.raw import send
 from tests.s3gw.refusal import refusal
 
 _numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """Over the real doors alone: the ones in memory change no object."""
-    with running_gateway(doors=cluster_doors) as running:
-        yield running
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cluster.body import TAIL_BYTES_MAX
 from s3gw.call import Settings
 from tests.s3gw.forms import BOUNDARY, CONTENT_TYPE, Fields, encode_form, make_policy, sign_v2, sign_v4
-from tests.s3gw.gateway import Gateway, cluster_doors, running_gateway
+from tests.s3gw.gateway import Gateway, running_gateway
 from tests.s3gw.raw import Answer, send
 
 ANY = [["starts-with", "$key", ""], ["starts-with", "$acl", ""]]
@@ -27,7 +27,7 @@ ANY = [["starts-with", "$key", ""], ["starts-with", "$acl", ""]]
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
     """Real doors only: a form's file is stored as no other body is."""
-    with running_gateway(Settings(domains=("s3.example",)), doors=cluster_doors) as running:
+    with running_gateway(Settings(domains=("s3.example",))) as running:
         yield running
 
 

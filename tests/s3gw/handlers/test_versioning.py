@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.s3gw.gateway import ALICE, Gateway, cluster_doors, running_gateway
+from tests.s3gw.gateway import ALICE, Gateway
 from tests.s3gw.raw import send
 from tests.s3gw.refusal import refusal
 
 Line = tuple[str, str, bool, bool]
 """key, version id, whether it is a marker, whether it is the latest"""
-
-
-@pytest.fixture(scope="module")
-def gateway() -> Iterator[Gateway]:
-    """Over the real doors alone: the ones in memory do not list versions."""
-    with running_gateway(doors=cluster_doors) as running:
-        yield running
 
 
 def set_state(s3: Any, bucket: str, status: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3gw.protocol.checksums import encode_digest, new_hasher
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.part_list import (
     PART_BYTES_MIN,
@@ -21,9 +22,15 @@ from s3gw.protocol.part_list import (
     parse_part_number,
 )
 from storage.model import Checksum, ChecksumAlgorithm, ChecksumType, PartInfo
-from tests.s3gw.memory_store import checksum_of
 
 MD5 = hashlib.md5(b"").hexdigest()
+
+
+def checksum_of(data: bytes, algorithm: ChecksumAlgorithm) -> Checksum:
+    """The full-object checksum of some bytes."""
+    hasher = new_hasher(algorithm)
+    hasher.update(data)
+    return Checksum(algorithm, encode_digest(hasher.digest()))
 
 
 def part(number: int, size: int = PART_BYTES_MIN, checksum: Checksum | None = None, etag: str = MD5) -> PartInfo:
