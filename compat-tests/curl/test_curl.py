@@ -116,10 +116,12 @@ def test_hostile_keys(curl: Curl, bucket: str, tmp_path: Path) -> None:
 
 
 def test_anonymous_is_refused(curl: Curl, bucket: str) -> None:
-    """Without a signature every request is AccessDenied, with the error as XML."""
-    for path in ("/", f"/{bucket}", f"/{bucket}/object"):
+    """Without a signature a bucket and what is in it are AccessDenied, with the error as XML; nobody has no buckets."""
+    for path in (f"/{bucket}", f"/{bucket}/object"):
         status, error = curl.run(path, signed=False)
         assert (status, b"<Code>AccessDenied</Code>" in error) == (403, True), path
+    status, listing = curl.run("/", signed=False)
+    assert status == 200 and b"<Bucket>" not in listing
 
 
 def test_the_health_pages_need_no_signature(curl: Curl) -> None:
