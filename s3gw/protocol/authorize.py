@@ -30,6 +30,8 @@ from storage.model import Bucket, User
 
 POLICY_SETTING = "policy"
 ACL_SETTING = "acl"
+BY_BUCKET_ACL = "the bucket's ACL"
+"""the reason of a Decision"""
 ANYONE_SIGNED = frozenset({"s3:ListAllMyBuckets", "s3:CreateBucket"})
 """what every user may do: it touches no bucket of anybody else"""
 
@@ -222,7 +224,7 @@ RULES: tuple[tuple[str, Callable[[Asked], _Opinion]], ...] = (
     ("the policy asks for tags", _existing_tags),
     ("the bucket's policy", _policy),
     ("the bucket's owner", _bucket_owner),
-    ("the bucket's ACL", _bucket_acl),
+    (BY_BUCKET_ACL, _bucket_acl),
     ("the object's ACL", _object_acl),
 )
 """(name, rule), in order"""

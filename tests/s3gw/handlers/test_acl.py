@@ -263,6 +263,20 @@ def test_anonymous_uploads_have_an_owner(gateway: Gateway, s3: Any, bucket: str)
     assert send(gateway, "PUT", "/a-bucket-of-nobody", name=None).code == "AccessDenied"
 
 
+def test_who_writes_by_an_acl_writes_with_tags(gateway: Gateway, s3: Any, bob: Any, bucket: str) -> None:
+    """Unless a policy denies it; the tags of what is there he may not change."""
+    s3.put_bucket_acl(Bucket=bucket, ACL="public-read-write")
+    bob.put_object(Bucket=bucket, Key="k", Body=b"x", Tagging="a=b")
+    assert s3.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [{"Key": "a", "Value": "b"}]
+    assert refusal(bob.put_object_tagging, Bucket=bucket, Key="k", Tagging={"TagSet": []}).code == "AccessDenied"
+    policy = (
+        '{"Statement": {"Effect": "Deny", "Principal": "*", "Action": "s3:PutObjectTagging",'
+        f' "Resource": "arn:aws:s3:::{bucket}/*"}}}}'
+    )
+    s3.put_bucket_policy(Bucket=bucket, Policy=policy)
+    assert refusal(bob.put_object, Bucket=bucket, Key="k", Body=b"x", Tagging="a=b").code == "AccessDenied"
+
+
 def test_bucket_owner_preferred(s3: Any, bob: Any, bucket: str) -> None:
     """What is given to the bucket's owner becomes his, of a PUT, a copy and an upload."""
     s3.put_bucket_acl(Bucket=bucket, ACL="public-read-write")
