@@ -130,7 +130,8 @@ def plan_aborts(
 def make_target(expiry: Expiry) -> DeleteTarget:
     """The delete, on condition that what is deleted is what was planned: a version that was put meanwhile stays.
 
-    An id names a version for ever, but `null` whatever is the null version now, and no id whatever is current.
+    An id names a version for ever, but `null` whatever is the null version now, and no id whatever is current. A
+    noncurrent version stays if it has become the current one, because what was above it is gone.
     """
     entry = expiry.entry
     last_modified_s = entry.last_modified_ms // 1000
@@ -139,9 +140,8 @@ def make_target(expiry: Expiry) -> DeleteTarget:
         is_as_planned = Conditions(if_none_match="*", last_modified_s=last_modified_s)
     if expiry.ending is Ending.EXPIRED:
         return DeleteTarget(entry.object_key, None, is_as_planned)
-    if entry.version_id == NULL_VERSION_ID:
-        return DeleteTarget(entry.object_key, NULL_VERSION_ID, is_as_planned)
-    return DeleteTarget(entry.object_key, entry.version_id)
+    conditions = is_as_planned if entry.version_id == NULL_VERSION_ID else Conditions()
+    return DeleteTarget(entry.object_key, entry.version_id, conditions, expiry.ending is Ending.NONCURRENT)
 
 
 def choose_prefixes(rules: Iterable[LifecycleRule], *, of_uploads: bool) -> tuple[bytes, ...]:

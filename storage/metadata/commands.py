@@ -202,6 +202,8 @@ class DeleteTarget(Record, frozen=True):
     object_key: bytes
     version_id: str | None = None
     conditions: Conditions = Conditions()
+    noncurrent_only: bool = False
+    """one more condition: refused as PreconditionFailed when the version is the newest of its key"""
 
 
 class DeleteVersions(Command, frozen=True):

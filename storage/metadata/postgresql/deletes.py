@@ -64,7 +64,8 @@ FUNCTIONS_2 = (
                         AND x.uid = v_target.uid AND NOT x.is_null) END;
                 IF NOT FOUND THEN
                     r_is_marker := false;
-                ELSIF v_target.has_conditions AND fails_conditions(v_version, v_target) THEN
+                ELSIF v_target.has_conditions AND (fails_conditions(v_version, v_target)
+                    OR v_target.noncurrent_only AND v_version.row_id = v_head.version_row) THEN
                     r_failed := 'PreconditionFailed';
                 ELSIF v_makes_marker THEN
                     NULL;
@@ -123,7 +124,8 @@ def _target_row(target: DeleteTarget) -> tuple[Any, ...]:
     """As a conditional_target."""
     asked = target.conditions
     numbers = [None if number is None else min(number, BIGINT_MAX) for number in (asked.size, asked.last_modified_s)]
-    conditions = (asked != NO_CONDITIONS, asked.if_match, asked.if_none_match, *numbers)
+    has_conditions = asked != NO_CONDITIONS or target.noncurrent_only
+    conditions = (has_conditions, asked.if_match, asked.if_none_match, *numbers, target.noncurrent_only)
     if target.version_id is None:
         return (target.object_key, "current", None, None, *conditions)
     if target.version_id == NULL_VERSION_ID:

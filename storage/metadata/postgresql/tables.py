@@ -146,7 +146,7 @@ TYPES_2 = (
         checksum_algorithm text, checksum_type text, lock_mode text, retain_until_ms bigint, legal_hold boolean)""",
     """CREATE TYPE conditional_target AS (
         object_key bytea, which text, sequence bigint, uid bytea, has_conditions boolean, if_match text,
-        if_none_match text, size bigint, last_modified_s bigint)""",
+        if_none_match text, size bigint, last_modified_s bigint, noncurrent_only boolean)""",
 )
 
 FUNCTIONS_2 = (

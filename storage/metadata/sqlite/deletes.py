@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from storage.base.errors import NoSuchBucket, ObjectLocked, PreconditionFailed, Refused
 from storage.base.ids import NULL_VERSION_ID, VERSION_UID_BYTES, parse_version_id
-from storage.metadata.commands import Conditions, Deleted, DeleteTarget, DeleteVersions, NewVersion
+from storage.metadata.commands import Deleted, DeleteTarget, DeleteVersions, NewVersion
 from storage.metadata.records import lock_of
 from storage.metadata.rules import NO_CONDITIONS, failed_delete_condition, is_locked
 from storage.metadata.sqlite.database import Transaction
@@ -57,7 +57,7 @@ def delete_versions(tx: Transaction, command: DeleteVersions) -> list[Deleted]:
         place = Place(command.bucket_id, target.object_key, versioning, owner_id, head)
         try:
             if target.version_id is None:
-                outcome = _delete_current(tx, place, target.conditions, bypass_governance)
+                outcome = _delete_current(tx, place, target, bypass_governance)
             else:
                 outcome = _delete_one(tx, place, target, bypass_governance)
         except Refused as refusal:
@@ -66,12 +66,12 @@ def delete_versions(tx: Transaction, command: DeleteVersions) -> list[Deleted]:
     return outcomes
 
 
-def _delete_current(tx: Transaction, place: Place, conditions: Conditions, bypass_governance: bool) -> Deleted:
+def _delete_current(tx: Transaction, place: Place, target: DeleteTarget, bypass_governance: bool) -> Deleted:
     head = place.head
-    if conditions != NO_CONDITIONS:
+    if target.conditions != NO_CONDITIONS or target.noncurrent_only:
         if head is None:
             return Deleted()
-        _check(conditions, head)
+        _check(target, head, is_newest=True)
     require_replaceable(tx, place, bypass_governance=bypass_governance)
     if place.versioning == Versioning.UNVERSIONED.value:
         if head is not None:
@@ -88,7 +88,7 @@ def _delete_one(tx: Transaction, place: Place, target: DeleteTarget, bypass_gove
     found = None if head is None else _find_version(tx, place, head, target.version_id or "")
     if head is None or found is None:
         return Deleted(target.version_id)
-    _check(target.conditions, found)
+    _check(target, found, is_newest=found.row_id == head.version_row)
     lock = lock_of(found.lock_mode, found.retain_until_ms, found.legal_hold)
     if is_locked(lock, tx.now_ms, bypass_governance=bypass_governance):
         raise ObjectLocked()
@@ -96,9 +96,11 @@ def _delete_one(tx: Transaction, place: Place, target: DeleteTarget, bypass_gove
     return Deleted(target.version_id, is_marker=bool(found.is_marker))
 
 
-def _check(conditions: Conditions, found: Head | _Found) -> None:
+def _check(target: DeleteTarget, found: Head | _Found, *, is_newest: bool) -> None:
+    if target.noncurrent_only and is_newest:
+        raise PreconditionFailed()
     failed = failed_delete_condition(
-        conditions,
+        target.conditions,
         etag=found.etag,
         is_marker=bool(found.is_marker),
         size=found.size,

@@ -243,9 +243,9 @@ def test_targets_hold_for_what_was_planned() -> None:
         assert [make_target(expiry) for expiry in plan.expiries] == [expected]
     older = KeyState(b"k", newer_ms=5)
     for entries, expected in (
-        ([entry("null", is_latest=False)], DeleteTarget(b"k", "null", as_planned)),
-        ([entry("null", is_latest=False, is_marker=True)], DeleteTarget(b"k", "null", still_a_marker)),
-        ([entry("v", is_latest=False)], DeleteTarget(b"k", "v")),
+        ([entry("null", is_latest=False)], DeleteTarget(b"k", "null", as_planned, True)),
+        ([entry("null", is_latest=False, is_marker=True)], DeleteTarget(b"k", "null", still_a_marker, True)),
+        ([entry("v", is_latest=False)], DeleteTarget(b"k", "v", noncurrent_only=True)),
     ):
         plan = plan_expiry([plain], entries, older, NOW_MS, is_last=True, tags={})
         assert [make_target(expiry) for expiry in plan.expiries] == [expected]

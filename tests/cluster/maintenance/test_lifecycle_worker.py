@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,14 @@ import pytest
 from cluster.maintenance.lifecycle_rules import Lifecycle, LifecycleRule, encode_lifecycle
 from cluster.maintenance.lifecycle_worker import LifecycleReport, LifecycleWorker
 from storage.base.errors import Unavailable
-from storage.metadata.commands import ChangeObject, Command, DeleteBucket, DeleteVersions, PutBucketSetting
+from storage.metadata.commands import (
+    ChangeObject,
+    Command,
+    DeleteBucket,
+    DeleteVersions,
+    PutBucketSetting,
+    SetVersioning,
+)
 from storage.metadata.interface import Metadata
 from storage.model import Attributes, Versioning
 from tests.storage.metadata.builders import Worker
@@ -164,20 +171,19 @@ async def test_uploads_are_aborted(scene: Scene) -> None:
 
 
 class Racing:
-    """The metadata, with something that happens right before each delete."""
+    """The metadata, with something that happens to the keys of each delete right before it."""
 
-    def __init__(self, metadata: Metadata, scene: Scene, writer: Worker) -> None:
+    def __init__(self, metadata: Metadata, happen: Callable[[bytes], Awaitable[object]]) -> None:
         self._metadata = metadata
-        self._scene = scene
-        self._writer = writer
+        self._happen = happen
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._metadata, name)
 
     async def apply(self, command: Command) -> Any:
         if isinstance(command, DeleteVersions):
-            for target in command.targets:
-                await self._writer.put(target.object_key, "newer")
+            for object_key in {target.object_key for target in command.targets}:
+                await self._happen(object_key)
         return await self._metadata.apply(command)
 
 
@@ -188,7 +194,7 @@ async def test_a_newer_object_is_never_lost(scene: Scene, versioning: Versioning
     await writer.put(b"k", "old")
     await scene.configure(LifecycleRule("r", expiration_days=1, expired_marker=None), writer=writer)
     scene.clock.advance(3 * DAY_S)
-    racing: Any = Racing(scene.metadata, scene, writer)
+    racing: Any = Racing(scene.metadata, lambda object_key: writer.put(object_key, "newer"))
     report = await scene.new_worker(racing).run_once()
     assert (report.expired, report.changed) == (0, 1)
     assert await writer.etag(b"k") == "newer"
@@ -200,9 +206,33 @@ async def test_a_marker_that_became_an_object_stays(scene: Scene) -> None:
     await writer.put(b"k", "old")
     await writer.delete(b"k")
     await scene.configure(LifecycleRule("r", expired_marker=True), writer=writer)
-    racing: Any = Racing(scene.metadata, scene, writer)
+    racing: Any = Racing(scene.metadata, lambda object_key: writer.put(object_key, "newer"))
     assert (await scene.new_worker(racing).run_once()).changed == 1
     assert await writer.etag(b"k") == "newer"
+
+
+@pytest.mark.parametrize("is_null", [False, True])
+async def test_a_version_that_is_current_again_is_never_lost(scene: Scene, is_null: bool) -> None:
+    """What was above it is deleted between the look and the delete; once it is noncurrent again, it goes."""
+    writer = await scene.writer.in_bucket("raced", Versioning.ENABLED)
+    bucket_id = writer.bucket.bucket_id
+    await writer.put(b"k", "older")
+    if is_null:
+        await scene.metadata.apply(SetVersioning(bucket_id, Versioning.SUSPENDED))
+    await writer.put(b"k", "old")
+    await scene.metadata.apply(SetVersioning(bucket_id, Versioning.ENABLED))
+    newer = await writer.put(b"k", "newer")
+    await scene.configure(LifecycleRule("r", noncurrent_days=1), writer=writer)
+    scene.clock.advance(3 * DAY_S)
+    racing: Any = Racing(scene.metadata, lambda object_key: writer.delete(object_key, newer.version_id))
+    report = await scene.new_worker(racing).run_once()
+    assert (report.noncurrent, report.changed) == (1, 1)
+    assert await writer.etag(b"k") == "old"
+    assert len(await scene.history(writer)) == 1
+    await writer.put(b"k", "newest")
+    assert (await scene.pass_days(3)).noncurrent == 1
+    assert await writer.etag(b"k") == "newest"
+    assert len(await scene.history(writer)) == 1
 
 
 async def test_rounds_are_bounded_and_go_on(scene: Scene) -> None:

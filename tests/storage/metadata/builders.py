@@ -105,12 +105,16 @@ class Worker:
         return committed
 
     async def delete(
-        self, object_key: bytes, version_id: str | None = None, conditions: Conditions = NO_CONDITIONS
+        self,
+        object_key: bytes,
+        version_id: str | None = None,
+        conditions: Conditions = NO_CONDITIONS,
+        *,
+        noncurrent_only: bool = False,
     ) -> Deleted:
         """Delete one target."""
-        (outcome,) = await self.apply(
-            DeleteVersions(self.bucket.bucket_id, (DeleteTarget(object_key, version_id, conditions),))
-        )
+        target = DeleteTarget(object_key, version_id, conditions, noncurrent_only)
+        (outcome,) = await self.apply(DeleteVersions(self.bucket.bucket_id, (target,)))
         assert isinstance(outcome, Deleted)
         return outcome
 

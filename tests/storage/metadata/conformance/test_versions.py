@@ -347,6 +347,56 @@ async def test_conditions_are_not_asked_where_there_is_nothing(versioned: Worker
     assert (await versioned.metadata.list_versions(versioned.bucket.bucket_id)).entries == ()
 
 
+@pytest.mark.parametrize("kind", ["version", "null version", "marker", "null marker"])
+async def test_a_delete_of_what_is_noncurrent_leaves_the_newest(versioned: Worker, kind: str) -> None:
+    """Decided by what is above it at that time, whatever it was before; what is older is deleted."""
+    older = (await versioned.put(b"k", "older")).version_id
+    if kind.startswith("null"):
+        await suspend(versioned)
+    is_marker = kind.endswith("marker")
+    version_id = (await (versioned.delete(b"k") if is_marker else versioned.put(b"k", "raced"))).version_id
+    await versioned.apply(SetVersioning(versioned.bucket.bucket_id, Versioning.ENABLED))
+    newer = (await versioned.put(b"k", "newer")).version_id
+    listed = (await versioned.metadata.list_versions(versioned.bucket.bucket_id)).entries
+    assert [entry.version_id for entry in listed] == [newer, version_id, older]
+
+    await versioned.delete(b"k", newer)
+    refused = await versioned.delete(b"k", version_id, noncurrent_only=True)
+    assert refused == Deleted(version_id, refusal="PreconditionFailed")
+    listed = (await versioned.metadata.list_versions(versioned.bucket.bucket_id)).entries
+    assert [(entry.version_id, entry.is_latest) for entry in listed] == [(version_id, True), (older, False)]
+    assert await versioned.delete(b"k", older, noncurrent_only=True) == Deleted(older)
+
+    await versioned.put(b"k", "newest")
+    other = Conditions(last_modified_s=0)
+    refused = await versioned.delete(b"k", version_id, other, noncurrent_only=True)
+    assert refused.refusal == "PreconditionFailed"
+    removed = await versioned.delete(b"k", version_id, noncurrent_only=True)
+    assert removed == Deleted(version_id, is_marker=is_marker)
+    assert await versioned.delete(b"k", version_id, noncurrent_only=True) == Deleted(version_id)
+    assert await versioned.etag(b"k") == "newest"
+
+
+@pytest.mark.parametrize("versioning", list(Versioning))
+async def test_the_current_version_is_never_noncurrent(worker: Worker, versioning: Versioning) -> None:
+    """By key it is refused, without a marker; where there is nothing, it is that of a deletion."""
+    bucket = await worker.in_bucket("any", versioning)
+    assert await bucket.delete(b"k", noncurrent_only=True) == Deleted()
+    await bucket.put(b"k", "one")
+    assert (await bucket.delete(b"k", noncurrent_only=True)).refusal == "PreconditionFailed"
+    listed = (await bucket.metadata.list_versions(bucket.bucket.bucket_id)).entries
+    assert [(entry.etag, entry.is_latest) for entry in listed] == [("one", True)]
+
+
+async def test_a_batch_sees_what_its_own_targets_made_current(versioned: Worker) -> None:
+    """Those of one key in the order given: whatever is left last stays."""
+    ids = [(await versioned.put(b"k", f"e{number}")).version_id for number in range(3)]
+    targets = (DeleteTarget(b"k", ids[2]), *(DeleteTarget(b"k", ids[at], noncurrent_only=True) for at in (1, 0)))
+    outcomes = await versioned.apply(DeleteVersions(versioned.bucket.bucket_id, targets))
+    assert outcomes == [Deleted(ids[2]), Deleted(ids[1], refusal="PreconditionFailed"), Deleted(ids[0])]
+    assert await versioned.etag(b"k") == "e1"
+
+
 async def test_a_thousand_targets_have_a_thousand_outcomes(versioned: Worker) -> None:
     """Several transactions apply them; the outcomes are in the order of the targets."""
     put = await asyncio.gather(*[versioned.put(b"%04d" % number) for number in range(0, 1000, 10)])

@@ -53,6 +53,7 @@ COMMANDS: list[c.Command] = [
         c.Conditions(None, "*"),
     ),
     c.DeleteVersions(1, (c.DeleteTarget(b"k", "null", c.Conditions("e", None, 5, 7)), c.DeleteTarget(b"l")), True),
+    c.DeleteVersions(1, (c.DeleteTarget(b"k", "v", noncurrent_only=True),)),
     c.ChangeObject(1, b"k", "v", {"t": ""}, (Grant("o", "READ"),), c.Retention(LockMode.GOVERNANCE, 5), False, True),
     c.ChangeObject(1, b"k", tags={}, acl=()),
     c.CompleteUpload(b"s" * 8, 1, b"k", "id", c.NewVersion(b"u" * 8, 0, "e", "o", Attributes()), ()),
@@ -114,6 +115,12 @@ def test_commands_survive_the_way(command: c.Command) -> None:
     """Every field."""
     (frame,) = FrameReader().feed(encode_command(7, command))
     assert (frame.request_id, decode_command(frame)) == (7, command)
+
+
+def test_a_target_of_the_first_release_is_understood() -> None:
+    """Without the fields that were appended since."""
+    body = msgspec.msgpack.encode(["DeleteVersions", 1, [[b"k", "v", [None, None]]]])
+    assert decode_command(Frame(1, COMMAND, body)) == c.DeleteVersions(1, (c.DeleteTarget(b"k", "v"),))
 
 
 def test_every_command_has_a_way() -> None:
