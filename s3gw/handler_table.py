@@ -34,7 +34,7 @@ from s3gw.handlers.multipart import abort_multipart_upload, create_multipart_upl
 from s3gw.handlers.multipart_complete import complete_multipart_upload
 from s3gw.handlers.multipart_list import list_multipart_uploads, list_parts
 from s3gw.handlers.object_acl import get_object_acl, put_object_acl
-from s3gw.handlers.object_attributes import get_object_attributes
+from s3gw.handlers.object_attributes import get_object_attributes, get_object_torrent
 from s3gw.handlers.object_copy import copy_object
 from s3gw.handlers.object_delete import delete_object, delete_objects
 from s3gw.handlers.object_lock import (
@@ -122,5 +122,6 @@ HANDLERS: dict[Operation, Handler] = {
     Operation.LIST_PARTS: list_parts,
     Operation.POST_OBJECT: post_object,
     Operation.GET_OBJECT_ATTRIBUTES: get_object_attributes,
+    Operation.GET_OBJECT_TORRENT: get_object_torrent,
     Operation.PREFLIGHT: preflight,
 }

@@ -1,4 +1,4 @@
-"""GetObjectAttributes. Source: Amazon S3 API Reference, GetObjectAttributes."""
+"""GetObjectAttributes and GetObjectTorrent. Source: Amazon S3 API Reference, the actions of these names."""
 
 from __future__ import annotations
 
@@ -32,3 +32,10 @@ async def get_object_attributes(call: Call) -> Response:
         modified = (b"last-modified", format_http_date(version.last_modified_ms).encode("ascii"))
         document = format_object_attributes(query, version, reading.extents)
         return Response(200, [XML_TYPE, modified, *identity], document)
+
+
+async def get_object_torrent(call: Call) -> Response:
+    """404, as for an object of which no torrent was made."""
+    reading = await call.services.objects.head(call.bucket, call.object_key, find_version_id(call.query))
+    call.confirm(reading.version)
+    raise S3Error("NoSuchKey", "The object has no torrent.", Key=call.object_key.decode("utf-8", "replace"))

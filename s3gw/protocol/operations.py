@@ -76,6 +76,8 @@ class Operation(enum.Enum):
     POST_OBJECT = "PostObject"
     """a browser's form: what it is signed with stands in the form, so its handler authenticates and authorizes"""
     GET_OBJECT_ATTRIBUTES = "GetObjectAttributes"
+    GET_OBJECT_TORRENT = "GetObjectTorrent"
+    """no object has one: AWS has stopped to make them too"""
     PREFLIGHT = "Preflight"
     """OPTIONS: never signed"""
     NOT_IMPLEMENTED = "NotImplemented"

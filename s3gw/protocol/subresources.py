@@ -147,7 +147,7 @@ OBJECT_SUBRESOURCES: dict[str, Methods] = {
         "PUT": Rule(Operation.PUT_OBJECT_LEGAL_HOLD, "s3:PutObjectLegalHold"),
     },
     "attributes": {"GET": Rule(Operation.GET_OBJECT_ATTRIBUTES, "s3:GetObjectAttributes")},
-    "torrent": _refused("s3:GetObjectTorrent", "GET"),
+    "torrent": {"GET": Rule(Operation.GET_OBJECT_TORRENT, "s3:GetObjectTorrent")},
     "restore": _refused("s3:RestoreObject", "POST"),
     "select": _refused("s3:GetObject", "POST"),
     "renameObject": _refused("s3:PutObject", "PUT"),

@@ -28,7 +28,8 @@ OFFERED = "offered; no client test reads its effect back yet"
 NOT_CONFIGURED = "answers as where nothing is configured"
 NOT_OFFERED = "not offered: 501 NotImplemented"
 
-_FIXED = frozenset({Operation.GET_BUCKET_SETTING, Operation.DELETE_BUCKET_SETTING})
+_SHARED = frozenset({Operation.GET_BUCKET_SETTING, Operation.DELETE_BUCKET_SETTING, Operation.NOT_IMPLEMENTED})
+_FIXED = frozenset({Operation.GET_BUCKET_SETTING, Operation.DELETE_BUCKET_SETTING, Operation.GET_OBJECT_TORRENT})
 _NAMES = {
     "location": {"GET": "GetBucketLocation"},
     "website": {"GET": "GetBucketWebsite", "PUT": "PutBucketWebsite", "DELETE": "DeleteBucketWebsite"},
@@ -49,7 +50,6 @@ _NAMES = {
     "metadataInventoryTable": {"PUT": "UpdateBucketMetadataInventoryTableConfiguration"},
     "metadataJournalTable": {"PUT": "UpdateBucketMetadataJournalTableConfiguration"},
     "session": {"GET": "CreateSession"},
-    "torrent": {"GET": "GetObjectTorrent"},
     "restore": {"POST": "RestoreObject"},
     "select": {"POST": "SelectObjectContent"},
     "renameObject": {"PUT": "RenameObject"},
@@ -106,8 +106,7 @@ def list_rows(marked: Mapping[str, set[str]]) -> list[Row]:
     for place, subresource, method, rule in list_rules():
         if rule.operation is Operation.METHOD_NOT_ALLOWED:
             continue
-        shared = rule.operation in _FIXED or rule.operation is Operation.NOT_IMPLEMENTED
-        action = _NAMES[subresource][method] if shared else rule.operation.value
+        action = _NAMES[subresource][method] if rule.operation in _SHARED else rule.operation.value
         operations[action] = rule.operation
         requests[action].append(f"{method} {place}{f'?{subresource}' if subresource else ''}")
     return [

@@ -120,3 +120,11 @@ def test_refusals(gateway: Gateway, s3: Any, bucket: str) -> None:
     assert send(gateway, "GET", f"/{bucket}/k?attributes").code == "InvalidRequest"
     bob = gateway.client("bob")
     assert refusal(bob.get_object_attributes, Bucket=bucket, Key="k", ObjectAttributes=["ETag"]).code == "AccessDenied"
+
+
+def test_no_object_has_a_torrent(s3: Any, bucket: str) -> None:
+    """404 whether there is an object or not."""
+    for sentence in ("The specified key does not exist.", "The object has no torrent."):
+        refused = refusal(s3.get_object_torrent, Bucket=bucket, Key="k")
+        assert (refused.code, refused.status, refused.error["Message"]) == ("NoSuchKey", 404, sentence)
+        s3.put_object(Bucket=bucket, Key="k", Body=b"foo")
