@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from s3gw.call import Call, Response
-from s3gw.protocol.bucket_encryption import BucketEncryption, format_bucket_encryption, parse_bucket_encryption
+from s3gw.protocol.bucket_encryption import format_bucket_encryption, parse_bucket_encryption
 from s3gw.protocol.cors import format_cors, parse_cors
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.payment import (
@@ -61,7 +61,7 @@ def _plan_acceleration(body: bytes, bucket: str) -> bytes:
 _KINDS = {
     "tagging": _Kind(_plan_tagging, 204, "NoSuchTagSet"),
     "cors": _Kind(_plan_cors, 200, "NoSuchCORSConfiguration"),
-    "encryption": _Kind(_plan_encryption, absent=format_bucket_encryption(BucketEncryption())),
+    "encryption": _Kind(_plan_encryption, absent_code="ServerSideEncryptionConfigurationNotFoundError"),
     "requestPayment": _Kind(_plan_request_payment, absent=format_request_payment(PAYER_DEFAULT)),
     "accelerate": _Kind(_plan_acceleration, absent=format_acceleration("")),
 }

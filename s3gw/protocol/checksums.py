@@ -115,11 +115,14 @@ def decode_value(algorithm: ChecksumAlgorithm, value: str) -> bytes:
 
 
 def check_value(algorithm: ChecksumAlgorithm, value: str, place: str = "header") -> str:
-    """The value back when it is well-formed; else InvalidRequest. place: where it stood, for the sentence."""
+    """The value back when it is well-formed. place: where it stood, for the sentence.
+
+    BadDigest, as Ceph has it: no body has such a checksum. AWS says the same sentence under InvalidRequest, also 400.
+    """
     try:
         decode_value(algorithm, value)
     except ValueError:
-        raise S3Error("InvalidRequest", f"Value for {header_name(algorithm)} {place} is invalid.") from None
+        raise S3Error("BadDigest", f"Value for {header_name(algorithm)} {place} is invalid.") from None
     return value
 
 

@@ -86,6 +86,7 @@ def test_malformed_values(algorithm: ChecksumAlgorithm) -> None:
     for bad in ("", "é", "AA", good + "=", good[:-4], good + "AAAA", " " + good, "!" + good[1:], good + "\n"):
         with pytest.raises(S3Error) as refused:
             check_value(algorithm, bad)
+        assert refused.value.code == "BadDigest"
         assert refused.value.message == f"Value for {header_name(algorithm)} header is invalid."
 
 
