@@ -302,7 +302,7 @@ async def test_disconnect_is_not_an_answer() -> None:
         ({"content-length": str(OBJECT_BYTES_MAX + 1)}, "EntityTooLarge"),
         ({"content-length": "9", "x-amz-decoded-content-length": "4"}, "InvalidRequest"),
         ({"content-length": "9", "x-amz-trailer": "x-amz-checksum-crc32"}, "InvalidRequest"),
-        ({"content-length": "9", "x-amz-checksum-crc32": "A"}, "InvalidRequest"),
+        ({"content-length": "9", "x-amz-checksum-crc32": "A"}, "BadDigest"),
     ],
 )
 def test_headers_are_judged_first(headers: dict[str, str], code: str) -> None:

@@ -56,7 +56,7 @@ def refusal(headers: dict[bytes, bytes]) -> S3Error:
     """What parsing these headers raises."""
     with pytest.raises(S3Error) as refused:
         parse_requested_checksum(headers)
-    assert refused.value.code == "InvalidRequest"
+    assert refused.value.code in ("InvalidRequest", "BadDigest")
     return refused.value
 
 
@@ -141,7 +141,7 @@ def test_any_header_values(headers: dict[bytes, bytes]) -> None:
     try:
         parse_requested_checksum(headers)
     except S3Error as refused:
-        assert refused.code == "InvalidRequest"
+        assert refused.code in ("InvalidRequest", "BadDigest")
 
 
 def test_algorithm_names() -> None:

@@ -196,7 +196,8 @@ async def test_a_slow_database_makes_clients_wait_and_then_refuses_them(postgres
         refused = [write.exception() for write in writes if write.done()]
         assert len(refused) == crowd - WAITING_MAX - connections_max
         assert all(isinstance(error, Unavailable) and error.details == {} for error in refused)
-    assert len(await asyncio.gather(*[write for write in writes if not write.done()])) == crowd - len(refused)
+        waiting = [write for write in writes if not write.done()]
+    assert len(await asyncio.gather(*waiting)) == crowd - len(refused)
     await holding.close()
     await watching.close()
 
