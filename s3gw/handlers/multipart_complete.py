@@ -57,8 +57,7 @@ async def complete_multipart_upload(call: Call) -> Response:
         listed = drop_other_checksums(listed, DEFAULT_ALGORITHM)
     elif upload.attributes.sse.get("mode") == CUSTOMER and customer_key is None:
         raise CustomerKeyMissing  # the checksum that was asked for cannot be told without it
-    required = upload.checksum_algorithm if upload.checksum_type is ChecksumType.COMPOSITE else None
-    parts = choose_parts(listed, {part.part_number: part for part in page.parts}, upload_id, required)
+    parts = choose_parts(listed, {part.part_number: part for part in page.parts}, upload_id)
     _check_size(call, sum(part.size for part in parts))
     checksum = _combine(upload, parts)
     _check_checksum(call, upload, checksum)

@@ -42,7 +42,7 @@ async def get_object(call: Call) -> Response | None:
             if not _is_range_stale(call, reading, byte_range):
                 return await _answer(call, reading, byte_range, part_number)
     except InvalidPart:
-        raise S3Error("InvalidPartNumber", PartNumberRequested=str(part_number)) from None
+        raise _no_part(part_number) from None
     async with open_version(call.bucket, call.object_key, version_id, None, None, customer_key) as reading:
         return await _answer(call, reading, None, None)
 
@@ -55,7 +55,7 @@ async def head_object(call: Call) -> Response:
     try:
         reading = await objects.head(call.bucket, call.object_key, find_version_id(call.query), part_number)
     except InvalidPart:
-        raise S3Error("InvalidPartNumber", PartNumberRequested=str(part_number)) from None
+        raise _no_part(part_number) from None
     if customer_key is not None or reading.version.attributes.sse:
         reading.version = objects.unlock(call.bucket, reading.version, customer_key)
     if _is_range_stale(call, reading, byte_range):
@@ -135,6 +135,11 @@ def _evaluate(call: Call, reading: ObjectReading) -> Response | None:
     if not reading.satisfiable:
         raise _unsatisfiable(call, version.size)
     return None
+
+
+def _no_part(part_number: int | None) -> S3Error:
+    """400 InvalidPart, as Ceph has it; AWS says 416 InvalidPartNumber."""
+    return S3Error("InvalidPart", "The requested partnumber is not satisfiable", PartNumberRequested=str(part_number))
 
 
 def _unsatisfiable(call: Call, size: int) -> S3Error:

@@ -288,17 +288,16 @@ def _parse_signature(text: str, refusal: _Refusal) -> str:
 
 
 def _parse_expires(text: str) -> int:
+    """Of an address that was over before it began, 0: it has expired, where AWS calls it malformed."""
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 20):
         raise _bad_query("X-Amz-Expires should be a number")
-    if text.startswith("-"):
-        raise _bad_query("X-Amz-Expires must be non-negative")
     if int(text) > PRESIGN_EXPIRES_S_MAX:
         raise _bad_query(
             "X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than "
             f"{PRESIGN_EXPIRES_S_MAX} seconds"
         )
-    return int(text)
+    return max(int(text), 0)
 
 
 def _check_date(credential: Credential, timestamp: str, refusal: _Refusal) -> None:

@@ -152,14 +152,21 @@ def test_nobody_overrides_headers(gateway: Gateway, client: Any, bucket: str) ->
 
 
 @pytest.mark.parametrize(
-    ("expires_s", "status", "words"),
-    [(604_801, 400, b"less than a week"), (604_800, 200, b"hello")],
+    ("expires_s", "status", "words"), [(604_801, 400, b"less than a week"), (604_800, 200, b"hello")]
 )
 def test_how_long_an_address_may_hold(client: Any, bucket: str, expires_s: int, status: int, words: bytes) -> None:
     """A week at most."""
     url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a b/c"}, ExpiresIn=expires_s)
     code, body, _ = fetch(url)
     assert (code, words in body) == (status, True)
+
+
+@pytest.mark.parametrize("expires", ["0", "-7", "-99999999999999999999"])
+def test_an_address_that_is_over(client: Any, bucket: str, expires: str) -> None:
+    """Told as such, also when it never held."""
+    url = client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a b/c"}, ExpiresIn=60)
+    code, body, _ = fetch(url.replace("X-Amz-Expires=60", f"X-Amz-Expires={expires}"))
+    assert (code, b"Request has expired" in body) == (403, True)
 
 
 def test_sigv2_is_refused_with_a_word_of_advice(gateway: Gateway, client: Any, bucket: str) -> None:

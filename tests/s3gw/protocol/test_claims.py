@@ -164,7 +164,6 @@ def test_session_tokens_are_refused() -> None:
         ("X-Amz-Date", "20251332T000000Z", "ISO8601"),
         ("X-Amz-Date", "20150101T000000Z", "Invalid credential date"),
         ("X-Amz-Expires", "604801", "less than a week"),
-        ("X-Amz-Expires", "-1", "non-negative"),
         ("X-Amz-Expires", "1.5", "should be a number"),
         ("X-Amz-Expires", "٣", "should be a number"),
         ("X-Amz-Expires", "9" * 4000, "should be a number"),
