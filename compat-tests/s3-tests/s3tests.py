@@ -93,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "page":
         ended = {result.test: result for path in options.results for result in read_results(path)}
         reasons = read_reasons(REASONS.read_text())
-        options.output.write_text(render_page([ended[test] for test in sorted(ended)], reasons))
+        page_text = render_page([ended[test] for test in sorted(ended)], reasons, len(options.results))
+        options.output.write_text(page_text)
         return 0
     return _run_list(options)
 

@@ -37,7 +37,7 @@ def read_reasons(text: str) -> list[Reason]:
     return [Reason(tuple(table["tests"]), table["text"], table.get("applicable", True)) for table in tables]
 
 
-def render_page(results: Sequence[Result], reasons: Sequence[Reason]) -> str:
+def render_page(results: Sequence[Result], reasons: Sequence[Reason], run_count: int = 1) -> str:
     """Markdown: the counts, every test that did not pass with its reason, and the names of those that did."""
     passed = [result for result in results if result.outcome == PASSED]
     others = [(result, _find_reason(result.test, reasons)) for result in results if result.outcome != PASSED]
@@ -46,7 +46,7 @@ def render_page(results: Sequence[Result], reasons: Sequence[Reason]) -> str:
     lines = [
         "# ceph/s3-tests: results",
         "",
-        "Made by `s3tests.py page` from a run; see README.md. Reasons are kept in `reasons.toml`.",
+        f"Made by `s3tests.py page` from {_count_runs(run_count)}; see README.md. Reasons are kept in `reasons.toml`.",
         "",
         f"{len(results)} tests: {len(passed)} passed, {len(failed)} failed, {len(not_applicable)} not applicable.",
         "",
@@ -57,6 +57,11 @@ def render_page(results: Sequence[Result], reasons: Sequence[Reason]) -> str:
             lines += [_row(result, reason) for result, reason in chosen] + [""]
     lines += ["## Passed", "", *_wrap([_short(result.test) for result in passed])]
     return "\n".join(lines) + "\n"
+
+
+def _count_runs(run_count: int) -> str:
+    """A page that is pieced together says so."""
+    return "one run" if run_count == 1 else f"{run_count} runs, of which the last of each test counts"
 
 
 def _row(result: Result, reason: Reason | None) -> str:

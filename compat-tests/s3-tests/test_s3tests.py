@@ -161,7 +161,9 @@ def test_pages_of_several_runs(tmp_path: Path) -> None:
     assert read_results(tmp_path / "one") == [Result("test_s3.py::test_a", "failed", 1.0)]
     arguments = ["page", str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(tmp_path / "page")]
     assert s3tests.main(arguments) == 0
-    assert "1 tests: 1 passed, 0 failed" in (tmp_path / "page").read_text()
+    page = (tmp_path / "page").read_text()
+    assert "1 tests: 1 passed, 0 failed" in page
+    assert "from 2 runs, of which the last of each test counts" in page
 
 
 def test_every_reason_speaks_of_a_listed_test() -> None:

@@ -75,6 +75,17 @@ gateway goes is in [compat-tests/s3-tests/RESULTS.md](../compat-tests/s3-tests/R
 Not in the table: IAM, STS, S3 Control, S3 Tables, S3 Vectors and directory buckets. Requests that name a sub-resource
 which AWS does not know are treated as AWS treats them: the parameter is ignored.
 
+## Where the answer is Ceph's and not AWS's
+AWS and the conformance suite of Ceph's gateway contradict each other here, and the suite was followed:
+- GET or HEAD of a part that is not there: 400 InvalidPart (AWS: 416 InvalidPartNumber).
+- A checksum header that is no base64 of a digest: BadDigest (AWS: InvalidRequest; 400 both).
+- CompleteMultipartUpload may leave out the checksums of its parts where a composite one was asked for (AWS: InvalidRequest).
+- A presigned address with a negative X-Amz-Expires: 403, it has expired (AWS: 400).
+- GetBucketEncryption where nothing was put: ServerSideEncryptionConfigurationNotFoundError (AWS: AES256). Everything is sealed in any case.
+- WRITE of an ACL covers tags that come with an upload (AWS: needs s3:PutObjectTagging by a policy).
+- GetObjectTorrent: 404 NoSuchKey.
+
+## Operations
 """
 
 
