@@ -79,9 +79,11 @@ which AWS does not know are treated as AWS treats them: the parameter is ignored
 AWS and the conformance suite of Ceph's gateway contradict each other here, and the suite was followed:
 - GET or HEAD of a part that is not there: 400 InvalidPart (AWS: 416 InvalidPartNumber).
 - A checksum header that is no base64 of a digest: BadDigest (AWS: InvalidRequest; 400 both).
-- CompleteMultipartUpload may leave out the checksums of its parts where a composite one was asked for (AWS: InvalidRequest).
+- CompleteMultipartUpload may leave out the checksums of its parts where a composite one was asked for (AWS:
+  InvalidRequest).
 - A presigned address with a negative X-Amz-Expires: 403, it has expired (AWS: 400).
-- GetBucketEncryption where nothing was put: ServerSideEncryptionConfigurationNotFoundError (AWS: AES256). Everything is sealed in any case.
+- GetBucketEncryption where nothing was put: ServerSideEncryptionConfigurationNotFoundError (AWS: AES256). Everything is
+  sealed in any case.
 - WRITE of an ACL covers tags that come with an upload (AWS: needs s3:PutObjectTagging by a policy).
 - GetObjectTorrent: 404 NoSuchKey.
 
