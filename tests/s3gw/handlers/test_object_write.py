@@ -109,7 +109,7 @@ MD5 = base64.b64encode(hashlib.md5(b"x").digest()).decode()
         ({"Content-MD5": MD5[:-4] + "AA=="}, "BadDigest", 400),
         ({"Content-MD5": "short"}, "InvalidDigest", 400),
         ({"x-amz-checksum-crc32": "AAAAAA=="}, "BadDigest", 400),
-        ({"x-amz-checksum-crc32": "!"}, "InvalidRequest", 400),
+        ({"x-amz-checksum-crc32": "!"}, "BadDigest", 400),
         ({"x-amz-checksum-md4": "AAAA"}, "InvalidRequest", 400),
         ({"x-amz-storage-class": "LUKEWARM"}, "InvalidStorageClass", 400),
         ({"x-amz-meta-a": "b" * 2048}, "MetadataTooLarge", 400),
