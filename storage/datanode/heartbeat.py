@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from storage.base.address import Address
 from storage.base.background import BackgroundLoop, LoopStatus
-from storage.base.errors import NotActiveMaster, Unavailable
+from storage.base.errors import Unavailable
 from storage.base.internal_auth import NODE_HEADER, report_token
 from storage.base.internal_client import Deadlines, InternalClient
 from storage.datanode import wire
@@ -55,7 +55,8 @@ class MasterLink:
         """One heartbeat. Unavailable when the master does not answer or does not accept it."""
         body = wire.encode(await self._make_report())
         answer = await self._client.call("POST", wire.HEARTBEAT, body, answer_bytes_max=ANSWER_BYTES_MAX)
-        if answer.headers.get(wire.ERROR_HEADER) == NotActiveMaster.__name__:
+        # A master that knows of no active one is about to be it, as at a start: it is asked again soon.
+        if wire.ACTIVE_MASTER_HEADER in answer.headers:
             self.loop.interval_s = STANDBY_INTERVAL_S
             return
         if answer.status != 200:

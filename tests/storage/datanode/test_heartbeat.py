@@ -13,9 +13,10 @@ import pytest
 
 from storage.base import background
 from storage.base.address import Address
+from storage.base.errors import NotActiveMaster
 from storage.base.internal_auth import report_token
 from storage.datanode import wire
-from storage.datanode.heartbeat import Heartbeats
+from storage.datanode.heartbeat import STANDBY_INTERVAL_S, Heartbeats
 from storage.model import NodeReport
 from tests.storage.base.serving import serving
 from tests.storage.datanode.nodes import CLUSTER_ID, NODE_KEY
@@ -31,6 +32,7 @@ class Master:
         self.reports: asyncio.Queue[tuple[dict[bytes, bytes], NodeReport]] = asyncio.Queue()
         self.status = 200
         self.answer: bytes = wire.encode(wire.HeartbeatAnswer(7, 0.01))
+        self.headers: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         body = b""
@@ -40,7 +42,7 @@ class Master:
                 break
         assert (scope["method"], scope["path"]) == ("POST", "/v1/heartbeat")
         await self.reports.put((dict(scope["headers"]), msgspec.msgpack.decode(body, type=NodeReport)))
-        headers = [(b"content-length", b"%d" % len(self.answer))]
+        headers = [(b"content-length", b"%d" % len(self.answer)), *self.headers]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.answer})
 
@@ -112,3 +114,19 @@ async def test_a_master_that_refuses_is_tried_again(tmp_path: Path, monkeypatch:
         while heartbeats.statuses[0].last_error:
             await master.hear()
     assert heartbeats.links[0].epoch == 7
+
+
+async def test_a_master_that_stands_by_is_told_slowly(tmp_path: Path) -> None:
+    """It names the active one. One that knows of none is about to be active itself, and is asked again soon."""
+    master = Master()
+    refusal = (wire.ERROR_HEADER.encode(), NotActiveMaster.__name__.encode())
+    async with serving(master, f"unix:{tmp_path / 'm'}") as address, reporting(address) as heartbeats:
+        link = heartbeats.links[0]
+        master.status, master.answer, master.headers = 503, wire.encode_failure(*map(bytes.decode, refusal)), [refusal]
+        while not link.loop.status.last_error:
+            await master.hear()
+        assert link.loop.interval_s != STANDBY_INTERVAL_S
+        master.headers.append((wire.ACTIVE_MASTER_HEADER.encode(), b"unix:/other"))
+        while link.loop.status.last_error:
+            await master.hear()
+        assert link.loop.interval_s == STANDBY_INTERVAL_S
