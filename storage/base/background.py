@@ -19,6 +19,8 @@ BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 30.0
 JITTER_SHARE = 0.1
 """each pause is drawn from interval · (1 ± this)"""
+_JITTER = random.Random()  # noqa: S311 - spreads load, guards nothing
+"""of its own: whoever seeds the shared generator, as property tests do, is not disturbed"""
 
 _log = logging.getLogger(__name__)
 
@@ -121,4 +123,4 @@ class BackgroundLoop:
         if self._failures:
             # The exponent is bounded so that a long outage cannot overflow a float.
             pause_s = min(BACKOFF_FIRST_S * 2 ** min(self._failures - 1, 16), self._backoff_max_s)
-        return pause_s * (1 + random.uniform(-JITTER_SHARE, JITTER_SHARE))  # noqa: S311 - spreads load, guards nothing
+        return pause_s * (1 + _JITTER.uniform(-JITTER_SHARE, JITTER_SHARE))
