@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.probe.server import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from tests.probe.waiting import wait_until
 
 START_TIMEOUT_S = 30.0
 COMMAND_TIMEOUT_S = 60.0
+NODES_TIMEOUT_S = 60.0
 FROSTBYTE = (sys.executable, "-m", "s3gw.cli")
 CREDENTIALS = {
     "FROSTBYTE_ROOT_ACCESS_KEY_ID": ACCESS_KEY_ID,
@@ -48,6 +50,15 @@ def succeed(*arguments: str | Path) -> str:
 def load_json(*arguments: str | Path) -> Any:
     """What a command says with --json."""
     return json.loads(succeed(*arguments, "--json"))
+
+
+def wait_for_nodes(data: Path, count: int) -> None:
+    """Until so many datanodes are up: a server is ready as soon as there are enough for one write."""
+
+    def are_up() -> bool:
+        return [node["state"] for node in load_json("node", "list", "--data", data)] == ["up"] * count
+
+    wait_until(are_up, NODES_TIMEOUT_S, f"having {count} nodes up")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tests.probe.conftest import FAST_SWEEP
 from tests.probe.load import body_of
 from tests.probe.mounts import fill, frozen, small_disk
+from tests.probe.roles import wait_for_nodes
 from tests.probe.server import Server
 from tests.probe.waiting import wait_until
 
@@ -152,6 +153,7 @@ def unlucky(tmp_path: Path) -> Iterator[Server]:
     with small_disk(running.data / "datanode-2", DISK_MIB):
         try:
             running.start()
+            wait_for_nodes(running.data, 3)
             running.client().create_bucket(Bucket=BUCKET)
             yield running
         finally:

@@ -17,7 +17,7 @@ from botocore.config import Config
 
 from tests.clients.server import frostbyte_program
 from tests.probe.load import body_of
-from tests.probe.roles import FROSTBYTE, load_json, run_command, running_role, succeed
+from tests.probe.roles import FROSTBYTE, load_json, run_command, running_role, succeed, wait_for_nodes
 from tests.probe.server import REGION, Server, free_port
 
 STOP_TIMEOUT_S = 40.0
@@ -81,6 +81,7 @@ def test_a_relative_directory_from_elsewhere(tmp_path: Path) -> None:
         for file in (data / "run").glob("*.json"):
             assert '"storage' not in file.read_text()
 
+        wait_for_nodes(data, 3)
         status = load_json("status", "--data", data)
         assert status["survives"] == {"zones": 0, "hosts": 0, "disks": 0, "nodes": 1}
         assert any("share one failure domain" in warning for warning in status["warnings"])
@@ -114,6 +115,7 @@ def test_several_directories_with_long_names(tmp_path: Path) -> None:
     try:
         client = server.client()
         client.create_bucket(Bucket="wide")
+        wait_for_nodes(disks[0], len(disks))
         for number in range(6):
             name = f"object-{number}"
             client.put_object(Bucket="wide", Key=name, Body=body_of(name, BIG_BYTES))
