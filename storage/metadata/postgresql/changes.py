@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from storage.base.ids import NULL_VERSION_ID, format_version_id, parse_version_id
+from storage.base.ids import NULL_VERSION_ID, format_version_id
 from storage.metadata.commands import ChangeObject, ObjectChanged
-from storage.metadata.postgresql.database import BIGINT_MAX, Database
+from storage.metadata.postgresql.database import Database
 from storage.metadata.postgresql.tables import BUCKET_LOCKS
+from storage.metadata.postgresql.versions import which_version
 from storage.metadata.records import encode_record
 
 FUNCTIONS_2 = (
@@ -74,7 +75,7 @@ async def change_object(database: Database, command: ChangeObject) -> ObjectChan
         _CHANGE,
         command.bucket_id,
         command.object_key,
-        *_which(command.version_id),
+        *which_version(command.version_id),
         None if command.tags is None else encode_record(command.tags),
         None if command.acl is None else encode_record(command.acl),
         mode,
@@ -84,14 +85,3 @@ async def change_object(database: Database, command: ChangeObject) -> ObjectChan
         database.now_ms(),
     )
     return ObjectChanged(NULL_VERSION_ID if uid is None else format_version_id(sequence, uid))
-
-
-def _which(version_id: str | None) -> tuple[str, int | None, bytes | None]:
-    if version_id is None:
-        return "current", None, None
-    if version_id == NULL_VERSION_ID:
-        return "null", None, None
-    parsed = parse_version_id(version_id)
-    if parsed is None or parsed[0] > BIGINT_MAX:
-        return "unknown", None, None
-    return "version", *parsed

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from storage.base.ids import NULL_VERSION_ID, format_version_id, parse_version_id
+from storage.base.ids import NULL_VERSION_ID, format_version_id
 from storage.metadata.commands import Deleted, DeleteTarget, DeleteVersions
 from storage.metadata.postgresql.database import BIGINT_MAX, Database
 from storage.metadata.postgresql.tables import BUCKET_LOCKS
+from storage.metadata.postgresql.versions import which_version
 from storage.metadata.records import encode_record
 from storage.metadata.rules import NO_CONDITIONS
 from storage.model import Attributes, Versioning
@@ -126,14 +127,7 @@ def _target_row(target: DeleteTarget) -> tuple[Any, ...]:
     numbers = [None if number is None else min(number, BIGINT_MAX) for number in (asked.size, asked.last_modified_s)]
     has_conditions = asked != NO_CONDITIONS or target.noncurrent_only
     conditions = (has_conditions, asked.if_match, asked.if_none_match, *numbers, target.noncurrent_only)
-    if target.version_id is None:
-        return (target.object_key, "current", None, None, *conditions)
-    if target.version_id == NULL_VERSION_ID:
-        return (target.object_key, "null", None, None, *conditions)
-    parsed = parse_version_id(target.version_id)
-    if parsed is None or parsed[0] > BIGINT_MAX:
-        return (target.object_key, "unknown", None, None, *conditions)
-    return (target.object_key, "version", *parsed, *conditions)
+    return (target.object_key, *which_version(target.version_id), *conditions)
 
 
 def _outcome(target: DeleteTarget, row: tuple[Any, ...]) -> Deleted:

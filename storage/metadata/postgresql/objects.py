@@ -7,10 +7,10 @@ from typing import Any
 import asyncpg
 
 from storage.base.errors import InvalidPart, NoSuchKey, NoSuchVersion
-from storage.base.ids import NULL_VERSION_ID, parse_version_id
 from storage.metadata.interface import CHUNK_PAGE_ROWS, VersionRead
 from storage.metadata.postgresql.blobs import chunk_of
 from storage.metadata.postgresql.database import BIGINT_MAX, Database
+from storage.metadata.postgresql.versions import which_version
 from storage.metadata.records import decode_attributes, overlay_attributes
 from storage.model import Blob, ByteRange, Chunk, Extent, Version
 
@@ -125,7 +125,10 @@ async def read_version(
     """
     span = _NO_RANGE if byte_range is None or part_number is not None else (True, *map(_bounded, byte_range))
     chunks_max = CHUNK_PAGE_ROWS if with_body else None
-    (row,) = await database.read(_READ, bucket_id, object_key, *_which(version_id), *span, part_number, chunks_max)
+    which = which_version(version_id)
+    if which[0] == "unknown":
+        raise NoSuchVersion()
+    (row,) = await database.read(_READ, bucket_id, object_key, *which, *span, part_number, chunks_max)
     sequence, head_row, extents, chunks, *columns = row
     if columns[0] is None:
         raise NoSuchKey() if version_id is None else NoSuchVersion()
@@ -139,17 +142,6 @@ async def read_version(
         if not with_body or not extents or extents[0][0] is None:
             return read._replace(extents=tuple(Extent(row[0] or b"", *row[1:4]) for row in map(tuple, extents or ())))
     return _with_body(read, extents, chunks) if extents and with_body else read
-
-
-def _which(version_id: str | None) -> tuple[str, int | None, bytes | None]:
-    if version_id is None:
-        return "current", None, None
-    if version_id == NULL_VERSION_ID:
-        return "null", None, None
-    parsed = parse_version_id(version_id)
-    if parsed is None or parsed[0] > BIGINT_MAX:
-        raise NoSuchVersion()
-    return "version", *parsed
 
 
 def _bounded(number: int | None) -> int | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from storage.base.ids import NULL_VERSION_ID, format_version_id
+from storage.base.ids import NULL_VERSION_ID, format_version_id, parse_version_id
 from storage.metadata.commands import NewVersion
+from storage.metadata.postgresql.database import BIGINT_MAX
 from storage.metadata.records import encode_version_attributes, lock_columns
 from storage.model import Versioning
 
@@ -174,3 +175,15 @@ def version_id_of(versioning: str, sequence: int, uid: bytes) -> str | None:
     if versioning == Versioning.ENABLED.value:
         return format_version_id(sequence, uid)
     return NULL_VERSION_ID if versioning else None
+
+
+def which_version(version_id: str | None) -> tuple[str, int | None, bytes | None]:
+    """How functions are told of a version: (`current` | `null` | `version` | `unknown`, sequence, uid)."""
+    if version_id is None:
+        return "current", None, None
+    if version_id == NULL_VERSION_ID:
+        return "null", None, None
+    parsed = parse_version_id(version_id)
+    if parsed is None or parsed[0] > BIGINT_MAX:
+        return "unknown", None, None
+    return "version", *parsed
