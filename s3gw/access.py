@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from cluster.directory import Directory
+from cluster.directory import Credential, Directory
 from cluster.objectstore import ObjectStore
 from s3gw.protocol.authorize import (
     BY_BUCKET_ACL,
@@ -74,6 +74,14 @@ class Asker(Protocol):
 
     @property
     def services(self) -> _Doors: ...
+
+
+async def find_credential(directory: Directory, access_key_id: str) -> Credential:
+    """Of who claims to sign. InvalidAccessKeyId."""
+    credential = await directory.credential(access_key_id)
+    if credential is None:
+        raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=access_key_id)
+    return credential
 
 
 class Seen(NamedTuple):
@@ -188,10 +196,6 @@ async def demand_request(asker: Asker, route: Route, bucket: Bucket | None) -> S
         if rules.policy is None and rules.acl is None and bucket.owner_id != asker.user.canonical_id:
             raise S3Error("AccessDenied")  # nothing could allow a single key
         return None
-    if route.operation is Operation.PUT_OBJECT_TAGGING:
-        policy = find_bucket_rules(bucket.settings).policy
-        if policy is not None and policy.asks_for_request_tags:
-            return None  # they are in the body: Call.authorize_tagging
     version_id = find_version_id(asker.query) if route.object_key and "versionId" in asker.query else None
     permission = choose_permission(route.permission, version_id)
     question = Question(bucket, permission, route.object_key, version_id)

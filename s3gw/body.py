@@ -167,10 +167,9 @@ class RequestBody:
             expected = self._checksum_of(trailers) or expected
         self._check_sha256()
         md5 = self._md5.digest()
-        self._check_md5(md5)
+        check_md5(self._content_md5, md5)
         digest = self._checksum.digest()
-        if expected is not None and decode_value(self._algorithm, expected) != digest:
-            raise S3Error("BadDigest", f"The {self._algorithm} you specified did not match the calculated checksum.")
+        check_checksum(self._algorithm, expected, digest)
         checksum = Checksum(self._algorithm, encode_digest(digest))
         if self.requested is not None:
             self.confirmed = checksum
@@ -216,15 +215,6 @@ class RequestBody:
                 S3ComputedContentSHA256=computed,
             )
 
-    def _check_md5(self, md5: bytes) -> None:
-        if self._content_md5 is not None and md5 != self._content_md5:
-            raise S3Error(
-                "BadDigest",
-                "The Content-MD5 you specified did not match what we received.",
-                ExpectedDigest=base64.b64encode(self._content_md5).decode(),
-                CalculatedDigest=base64.b64encode(md5).decode(),
-            )
-
 
 def _new_decoder(mode: PayloadMode, length: int) -> ChunkDecoder:
     return ChunkDecoder(length, signed=mode in _SIGNED_CHUNKS, trailer=mode in _WITH_TRAILER)
@@ -267,3 +257,20 @@ def parse_content_md5(headers: Mapping[bytes, bytes]) -> bytes | None:
     if len(digest) != 16:
         raise S3Error("InvalidDigest", "The Content-MD5 you specified was invalid.")
     return digest
+
+
+def check_md5(expected: bytes | None, md5: bytes) -> None:
+    """BadDigest for a body that is not what Content-MD5 says."""
+    if expected is not None and md5 != expected:
+        raise S3Error(
+            "BadDigest",
+            "The Content-MD5 you specified did not match what we received.",
+            ExpectedDigest=base64.b64encode(expected).decode(),
+            CalculatedDigest=base64.b64encode(md5).decode(),
+        )
+
+
+def check_checksum(algorithm: ChecksumAlgorithm, expected: str | None, digest: bytes) -> None:
+    """BadDigest for a body that is not what its checksum says."""
+    if expected is not None and decode_value(algorithm, expected) != digest:
+        raise S3Error("BadDigest", f"The {algorithm} you specified did not match the calculated checksum.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+from urllib.parse import quote
 
 import msgspec
 
@@ -136,6 +137,12 @@ class Call:
     def object_key(self) -> bytes:
         """The key that the route names."""
         return self.route.object_key
+
+    @property
+    def object_url(self) -> str:
+        """Where the object is, by the host that the client asked."""
+        path = f"{self.bucket.name}/{quote(self.object_key, safe='/~')}"
+        return f"{self.scheme}://{self.raw.host.decode('latin-1')}/{path}"
 
     # ------------------------------------------------------------------ access
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from s3gw.access import find_credential
 from s3gw.body import ClientDisconnected
 from s3gw.call import Call, Response, Services
 from s3gw.handler_table import HANDLERS
@@ -24,19 +25,15 @@ from s3gw.protocol.sigv4 import SigningKeys, Verified, verify_claim
 from s3gw.refusals import translate
 from s3gw.respond import Headers, Intake, Receive, Responder, Send, format_error_headers, render_error
 from storage.base.errors import FrostbyteError, NoSuchBucket, NoSuchKey, NoSuchVersion
-from storage.model import Bucket, User
+from storage.model import User
 
 Scope = dict[str, Any]
-BucketHeaders = Callable[[Bucket, str, Mapping[str, str]], Headers]
-"""(bucket, method, request headers) → response headers"""
 
 log = logging.getLogger(__name__)
 
 UNSIGNED = frozenset({Operation.POST_OBJECT, Operation.PREFLIGHT})
 """reach their handlers as nobody's: a form is authenticated and authorized there (Call.authenticate_as)"""
 
-CROSS_ORIGIN_HEADERS: tuple[BucketHeaders, ...] = (plan_cross_origin,)
-"""what every answer to a request with an Origin carries, an error as well; asked when the bucket has settings"""
 ORDINARY_STATUSES = frozenset({304, 404, 412})
 """what a healthy client is told all day: no line of the log for each"""
 _NO_ROUTE = Route(Operation.METHOD_NOT_ALLOWED, "", "", b"")
@@ -198,8 +195,7 @@ class _Road:
         except NoSuchBucket:
             return
         if bucket.settings:
-            for plan in CROSS_ORIGIN_HEADERS:
-                self.responder.promise(plan(bucket, self.raw.method, headers))
+            self.responder.promise(plan_cross_origin(bucket, self.raw.method, headers))
 
     async def _authenticate(self, unsigned: bool) -> tuple[Verified, User]:
         """Who is asking. Raises the S3Error of a claim that does not hold."""
@@ -207,9 +203,7 @@ class _Road:
         claim = None if unsigned else parse_claim(self.raw, services.settings.region)
         if claim is None:
             return Verified(make_anonymous_claim(self.raw), b""), ANONYMOUS
-        credential = await services.directory.credential(claim.access_key_id)
-        if credential is None:
-            raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key_id)
+        credential = await find_credential(services.directory, claim.access_key_id)
         now_s = services.clock.now_ms() / 1000
         verified = verify_claim(self.raw, claim, credential.secret_access_key, now_s, self._keys)
         if verified.path_as_sent:

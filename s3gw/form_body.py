@@ -9,17 +9,15 @@ button that was pressed) are read over. So the last TAIL_BYTES_MAX of a file are
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import AsyncIterator, Mapping
 
 from cluster.body import BLOCK_BYTES_MAX, TAIL_BYTES_MAX, BodyDigests
-from s3gw.body import OBJECT_BYTES_MAX, parse_content_md5
+from s3gw.body import OBJECT_BYTES_MAX, check_checksum, check_md5, parse_content_md5
 from s3gw.digester import Digester
 from s3gw.patience import PatientReceiver, Receive
 from s3gw.protocol.checksums import (
     DEFAULT_ALGORITHM,
-    decode_value,
     encode_digest,
     new_hasher,
     parse_requested_checksum,
@@ -150,14 +148,6 @@ class FormFile:
         await self._digester.add(self.tail)
         await self._digester.finish()
         md5, digest = self._md5.digest(), self._checksum.digest()
-        if self._content_md5 is not None and self._content_md5 != md5:
-            raise S3Error(
-                "BadDigest",
-                "The Content-MD5 you specified did not match what we received.",
-                ExpectedDigest=base64.b64encode(self._content_md5).decode(),
-                CalculatedDigest=base64.b64encode(md5).decode(),
-            )
-        expected = self._requested.value if self._requested else None
-        if expected is not None and decode_value(self._algorithm, expected) != digest:
-            raise S3Error("BadDigest", f"The {self._algorithm} you specified did not match the calculated checksum.")
+        check_md5(self._content_md5, md5)
+        check_checksum(self._algorithm, self._requested.value if self._requested else None, digest)
         return BodyDigests(md5, Checksum(self._algorithm, encode_digest(digest)))

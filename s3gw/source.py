@@ -15,8 +15,9 @@ from s3gw.protocol.encryption import parse_source_key
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.operations import Operation
 from s3gw.protocol.permissions import choose_permission
+from s3gw.respond import Headers
 from storage.base.errors import NoSuchBucket, NoSuchKey, NoSuchVersion
-from storage.model import Bucket, Version
+from storage.model import Bucket, Version, Versioning
 
 
 async def open_source(call: Call) -> CopySource:
@@ -39,6 +40,13 @@ async def open_source(call: Call) -> CopySource:
         return CopySource(bucket, version)
     version = call.services.objects.unlock(bucket, version, customer_key)
     return CopySource(bucket, version)._replace(customer_key=customer_key)
+
+
+def format_source_version(source: CopySource) -> Headers:
+    """Which version was read, where there may be several."""
+    if source.bucket.versioning is Versioning.UNVERSIONED:
+        return []
+    return [(b"x-amz-copy-source-version-id", source.version.version_id.encode("ascii"))]
 
 
 async def _read_version(call: Call, bucket: Bucket, source: SourceName) -> Version:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from s3gw.acl_request import read_acl
+from s3gw.bucket_setting import store_setting
 from s3gw.call import Call, Response
 from s3gw.protocol.acl import encode_acl, expand, simplify
 from s3gw.protocol.acl_document import format_access_control_policy
@@ -24,7 +25,5 @@ async def put_bucket_acl(call: Call) -> Response:
     """Replace it."""
     bucket = call.bucket
     acl = simplify(await read_acl(call, bucket.owner_id, None), bucket.owner_id)
-    document = None if acl is None else encode_acl(acl)
-    if bucket.settings.get(ACL_SETTING) != document:
-        await call.services.directory.put_setting(bucket, ACL_SETTING, document)
+    await store_setting(call, ACL_SETTING, None if acl is None else encode_acl(acl))
     return Response(200)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from s3gw.bucket_setting import read_setting, store_setting
 from s3gw.call import Call, Response
 from s3gw.protocol.bucket_encryption import format_bucket_encryption, parse_bucket_encryption
 from s3gw.protocol.cors import format_cors, parse_cors
-from s3gw.protocol.errors import S3Error
 from s3gw.protocol.payment import (
     PAYER_DEFAULT,
     format_acceleration,
@@ -70,25 +70,24 @@ _KINDS = {
 
 async def get_bucket_document(call: Call) -> Response:
     """As it was put, or as AWS answers for a bucket without one."""
-    kind = _KINDS[call.route.subresource]
-    stored = call.bucket.settings.get(call.route.subresource)
-    if stored is None and kind.absent_code:
-        raise S3Error(kind.absent_code, BucketName=call.bucket.name)
-    return Response(200, [XML_TYPE], kind.absent if stored is None else stored)
+    name = call.route.subresource
+    kind = _KINDS[name]
+    if kind.absent_code:
+        return Response(200, [XML_TYPE], read_setting(call, name, kind.absent_code))
+    return Response(200, [XML_TYPE], call.bucket.settings.get(name, kind.absent))
 
 
 async def put_bucket_document(call: Call) -> Response:
     """Replace the document."""
     kind = _KINDS[call.route.subresource]
     document = kind.plan(await call.read_document(), call.bucket.name)
-    await call.services.directory.put_setting(call.bucket, call.route.subresource, document)
+    await store_setting(call, call.route.subresource, document)
     return Response(kind.put_status)
 
 
 async def delete_bucket_document(call: Call) -> Response:
     """204, also where there is none."""
-    if call.route.subresource in call.bucket.settings:
-        await call.services.directory.put_setting(call.bucket, call.route.subresource, None)
+    await store_setting(call, call.route.subresource, None)
     return Response(204)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cluster.maintenance.lifecycle_rules import LIFECYCLE_SETTING, encode_lifecycle, read_lifecycle
+from s3gw.bucket_setting import read_setting, store_setting
 from s3gw.call import Call, Response
-from s3gw.protocol.errors import S3Error
 from s3gw.protocol.lifecycle import parse_lifecycle
 from s3gw.protocol.lifecycle_answers import format_lifecycle
 from s3gw.respond import XML_TYPE
@@ -14,10 +14,7 @@ _MINIMUM_SIZE = "x-amz-transition-default-minimum-object-size"
 
 async def get_bucket_lifecycle(call: Call) -> Response:
     """The rules, each with an id."""
-    stored = call.bucket.settings.get(LIFECYCLE_SETTING)
-    if stored is None:
-        raise S3Error("NoSuchLifecycleConfiguration", BucketName=call.bucket.name)
-    lifecycle = read_lifecycle(stored)
+    lifecycle = read_lifecycle(read_setting(call, LIFECYCLE_SETTING, "NoSuchLifecycleConfiguration"))
     mode = (_MINIMUM_SIZE.encode("ascii"), lifecycle.minimum_size_mode.encode("ascii"))
     return Response(200, [XML_TYPE, mode], format_lifecycle(lifecycle))
 
@@ -25,12 +22,11 @@ async def get_bucket_lifecycle(call: Call) -> Response:
 async def put_bucket_lifecycle(call: Call) -> Response:
     """Replace all rules; the worker of the master follows them from its next round on."""
     lifecycle = parse_lifecycle(await call.read_document(), call.headers.get(_MINIMUM_SIZE, ""))
-    await call.services.directory.put_setting(call.bucket, LIFECYCLE_SETTING, encode_lifecycle(lifecycle))
+    await store_setting(call, LIFECYCLE_SETTING, encode_lifecycle(lifecycle))
     return Response(200, [(_MINIMUM_SIZE.encode("ascii"), lifecycle.minimum_size_mode.encode("ascii"))])
 
 
 async def delete_bucket_lifecycle(call: Call) -> Response:
     """204, also where there are no rules."""
-    if LIFECYCLE_SETTING in call.bucket.settings:
-        await call.services.directory.put_setting(call.bucket, LIFECYCLE_SETTING, None)
+    await store_setting(call, LIFECYCLE_SETTING, None)
     return Response(204)

@@ -5,6 +5,7 @@ Source: Amazon S3 API Reference, Get-, Put- and DeleteBucketOwnershipControls, G
 
 from __future__ import annotations
 
+from s3gw.bucket_setting import read_setting, store_setting
 from s3gw.call import Call, Response
 from s3gw.protocol.authorize import find_bucket_rules
 from s3gw.protocol.errors import S3Error
@@ -24,7 +25,7 @@ from s3gw.respond import XML_TYPE
 
 async def get_ownership_controls(call: Call) -> Response:
     """OwnershipControlsNotFoundError where nobody set them."""
-    return _answer(call, OWNERSHIP_SETTING, "OwnershipControlsNotFoundError")
+    return Response(200, [XML_TYPE], read_setting(call, OWNERSHIP_SETTING, "OwnershipControlsNotFoundError"))
 
 
 async def put_ownership_controls(call: Call) -> Response:
@@ -33,41 +34,30 @@ async def put_ownership_controls(call: Call) -> Response:
     enforced = ownership is Ownership.BUCKET_OWNER_ENFORCED
     if enforced and find_bucket_rules(call.bucket.settings).acl is not None:
         raise S3Error("InvalidBucketAclWithObjectOwnership")
-    await _store(call, OWNERSHIP_SETTING, format_ownership_controls(ownership))
+    await store_setting(call, OWNERSHIP_SETTING, format_ownership_controls(ownership))
     return Response(200)
 
 
 async def delete_ownership_controls(call: Call) -> Response:
     """204, also where there are none."""
-    await _store(call, OWNERSHIP_SETTING, None)
+    await store_setting(call, OWNERSHIP_SETTING, None)
     return Response(204)
 
 
 async def get_public_access_block(call: Call) -> Response:
     """NoSuchPublicAccessBlockConfiguration where nobody set it."""
-    return _answer(call, PUBLIC_ACCESS_SETTING, "NoSuchPublicAccessBlockConfiguration")
+    stored = read_setting(call, PUBLIC_ACCESS_SETTING, "NoSuchPublicAccessBlockConfiguration")
+    return Response(200, [XML_TYPE], stored)
 
 
 async def put_public_access_block(call: Call) -> Response:
     """All four switches at once."""
     block = parse_public_access_block(await call.read_document())
-    await _store(call, PUBLIC_ACCESS_SETTING, format_public_access_block(block))
+    await store_setting(call, PUBLIC_ACCESS_SETTING, format_public_access_block(block))
     return Response(200)
 
 
 async def delete_public_access_block(call: Call) -> Response:
     """204, also where there is none."""
-    await _store(call, PUBLIC_ACCESS_SETTING, None)
+    await store_setting(call, PUBLIC_ACCESS_SETTING, None)
     return Response(204)
-
-
-def _answer(call: Call, setting: str, absent_code: str) -> Response:
-    stored = call.bucket.settings.get(setting)
-    if stored is None:
-        raise S3Error(absent_code, BucketName=call.bucket.name)
-    return Response(200, [XML_TYPE], stored)
-
-
-async def _store(call: Call, setting: str, document: bytes | None) -> None:
-    if call.bucket.settings.get(setting) != document:
-        await call.services.directory.put_setting(call.bucket, setting, document)

@@ -3,6 +3,7 @@ GetBucketPolicyStatus."""
 
 from __future__ import annotations
 
+from s3gw.bucket_setting import read_setting, store_setting
 from s3gw.call import Call, Response, xml_response
 from s3gw.protocol.authorize import POLICY_SETTING, find_bucket_rules
 from s3gw.protocol.errors import S3Error
@@ -15,10 +16,7 @@ _JSON_TYPE = (b"content-type", b"application/json")
 
 async def get_bucket_policy(call: Call) -> Response:
     """The document as it was put."""
-    stored = call.bucket.settings.get(POLICY_SETTING)
-    if stored is None:
-        raise S3Error("NoSuchBucketPolicy", BucketName=call.bucket.name)
-    return Response(200, [_JSON_TYPE], stored)
+    return Response(200, [_JSON_TYPE], read_setting(call, POLICY_SETTING, "NoSuchBucketPolicy"))
 
 
 async def put_bucket_policy(call: Call) -> Response:
@@ -28,15 +26,13 @@ async def put_bucket_policy(call: Call) -> Response:
     await _check_principals(call, policy)
     if find_bucket_rules(call.bucket.settings).block.block_public_policy and is_policy_public(policy):
         raise S3Error("AccessDenied")
-    if call.bucket.settings.get(POLICY_SETTING) != document:
-        await call.services.directory.put_setting(call.bucket, POLICY_SETTING, document)
+    await store_setting(call, POLICY_SETTING, document)
     return Response(204)
 
 
 async def delete_bucket_policy(call: Call) -> Response:
     """204, also where there is none."""
-    if POLICY_SETTING in call.bucket.settings:
-        await call.services.directory.put_setting(call.bucket, POLICY_SETTING, None)
+    await store_setting(call, POLICY_SETTING, None)
     return Response(204)
 
 

@@ -17,9 +17,9 @@ from s3gw.protocol.lifecycle_answers import format_abortion
 from s3gw.protocol.part_list import parse_part_number
 from s3gw.protocol.ranges import parse_copy_range
 from s3gw.respond import XML_TYPE, Headers, format_written, quoted
-from s3gw.source import open_source
+from s3gw.source import format_source_version, open_source
 from s3gw.version_lock import lock_attributes
-from storage.model import Upload, Versioning
+from storage.model import Upload
 
 PART_BYTES_MAX = 5 << 30
 
@@ -71,9 +71,7 @@ async def upload_part_copy(call: Call) -> Response:
     if end - start > PART_BYTES_MAX:
         raise S3Error("EntityTooLarge", ProposedSize=str(end - start), MaxSizeAllowed=str(PART_BYTES_MAX))
     part = await call.services.objects.copy_part(source, byte_range, call.bucket, upload, part_number, encryption.seal)
-    lines: Headers = [XML_TYPE, *format_written(None, None, encryption=encryption.lines)]
-    if source.bucket.versioning is not Versioning.UNVERSIONED:
-        lines.append((b"x-amz-copy-source-version-id", source.version.version_id.encode("ascii")))
+    lines = [XML_TYPE, *format_written(None, None, encryption=encryption.lines), *format_source_version(source)]
     return Response(200, lines, format_copied("CopyPartResult", part.etag, part.last_modified_ms, part.checksum))
 
 

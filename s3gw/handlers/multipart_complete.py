@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from urllib.parse import quote
 
 import msgspec
 
@@ -151,10 +150,6 @@ def _find_whole_checksum(call: Call) -> tuple[str | None, ChecksumAlgorithm | No
 def _answer(
     call: Call, version_id: str | None, etag: str, checksum: Checksum | None, sse: Mapping[str, str]
 ) -> Response:
-    host = call.raw.host.decode("latin-1")
-    path = f"{call.bucket.name}/{quote(call.object_key, safe='/~')}"
-    document = format_upload_completed(
-        f"{call.scheme}://{host}/{path}", call.bucket.name, call.object_key, etag, checksum
-    )
+    document = format_upload_completed(call.object_url, call.bucket.name, call.object_key, etag, checksum)
     encryption = format_encryption(sse, Seal(customer_key=parse_customer_key(call.headers)) if sse else None)
     return Response(200, [XML_TYPE, *format_written(version_id, None, encryption=encryption)], document)

@@ -7,12 +7,12 @@ from s3gw.call import Call, Response
 from s3gw.protocol.acl import expand
 from s3gw.protocol.acl_document import format_access_control_policy
 from s3gw.protocol.authorize import find_bucket_rules
-from s3gw.protocol.errors import S3Error
 from s3gw.protocol.ownership import Ownership
 from s3gw.protocol.versions import find_version_id
-from s3gw.respond import XML_TYPE, Headers
+from s3gw.respond import XML_TYPE
+from s3gw.version_answer import identify_version, refuse_marker
 from storage.metadata.commands import ChangeObject
-from storage.model import Version, Versioning
+from storage.model import Version
 
 
 async def get_object_acl(call: Call) -> Response:
@@ -24,7 +24,11 @@ async def get_object_acl(call: Call) -> Response:
         owner_id, acl = call.bucket.owner_id, None
     grants = expand(acl, owner_id)
     names = await call.find_owner_names({owner_id} | {grant.grantee for grant in grants})
-    return Response(200, [XML_TYPE, *_identify(call, version)], format_access_control_policy(owner_id, grants, names))
+    return Response(
+        200,
+        [XML_TYPE, *identify_version(call.bucket, version.version_id)],
+        format_access_control_policy(owner_id, grants, names),
+    )
 
 
 async def put_object_acl(call: Call) -> Response:
@@ -33,7 +37,7 @@ async def put_object_acl(call: Call) -> Response:
     acl = await read_acl(call, version.owner_id, call.bucket.owner_id)
     command = ChangeObject(call.bucket.bucket_id, call.object_key, find_version_id(call.query), acl=acl)
     await call.services.objects.change(command)
-    return Response(200, _identify(call, version))
+    return Response(200, identify_version(call.bucket, version.version_id))
 
 
 async def _read_version(call: Call) -> Version:
@@ -41,13 +45,6 @@ async def _read_version(call: Call) -> Version:
     reading = await call.services.objects.head(call.bucket, call.object_key, find_version_id(call.query))
     version = reading.version
     if version.is_marker:
-        refusal = S3Error("MethodNotAllowed", Method=call.raw.method, ResourceType="DeleteMarker")
-        raise refusal.with_headers({"x-amz-delete-marker": "true"})
+        raise refuse_marker(call)
     call.confirm(version)
     return version
-
-
-def _identify(call: Call, version: Version) -> Headers:
-    if call.bucket.versioning is Versioning.UNVERSIONED:
-        return []
-    return [(b"x-amz-version-id", version.version_id.encode("ascii"))]

@@ -8,8 +8,8 @@ from s3gw.protocol.encryption import parse_read_key
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.object_attributes import format_object_attributes, parse_object_attributes
 from s3gw.protocol.versions import find_version_id
-from s3gw.respond import XML_TYPE, Headers
-from storage.model import Versioning
+from s3gw.respond import XML_TYPE
+from s3gw.version_answer import identify_version, refuse_marker
 
 
 async def get_object_attributes(call: Call) -> Response:
@@ -22,16 +22,11 @@ async def get_object_attributes(call: Call) -> Response:
     async with opened as reading:  # its bytes are not asked for, so no datanode is
         version = reading.version
         call.confirm(version)
-        identity: Headers = []
-        if call.bucket.versioning is not Versioning.UNVERSIONED:
-            identity.append((b"x-amz-version-id", version.version_id.encode("ascii")))
         if version.is_marker:
-            raise S3Error("MethodNotAllowed", Method="GET", ResourceType="DeleteMarker").with_headers(
-                {"x-amz-delete-marker": "true", "x-amz-version-id": version.version_id, "allow": "DELETE"}
-            )
+            raise refuse_marker(call).with_headers({"x-amz-version-id": version.version_id, "allow": "DELETE"})
         modified = (b"last-modified", format_http_date(version.last_modified_ms).encode("ascii"))
         document = format_object_attributes(query, version, reading.extents)
-        return Response(200, [XML_TYPE, modified, *identity], document)
+        return Response(200, [XML_TYPE, modified, *identify_version(call.bucket, version.version_id)], document)
 
 
 async def get_object_torrent(call: Call) -> Response:

@@ -20,7 +20,7 @@ from s3gw.protocol.errors import S3Error
 from s3gw.protocol.lifecycle_answers import format_expiration
 from s3gw.protocol.tags import parse_tags
 from s3gw.respond import XML_TYPE, Headers, format_written
-from s3gw.source import open_source
+from s3gw.source import format_source_version, open_source
 from s3gw.version_lock import lock_attributes
 from storage.base.errors import SourceChanged
 from storage.model import Attributes, Version, Versioning
@@ -43,16 +43,17 @@ async def copy_object(call: Call) -> Response:
     for attempt in range(1, SOURCE_READS_MAX + 1):
         source = await open_source(call)
         try:
-            result = await _copy(call, source, replace, encryption)
+            request, result = await _copy(call, source, replace, encryption)
         except SourceChanged:
             if attempt == SOURCE_READS_MAX:
                 raise
             continue
-        return _answer(call, source, result, encryption, replace)
+        return _answer(call, source, request, result, encryption)
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _copy(call: Call, source: CopySource, replace: bool, encryption: Encryption) -> PutResult:
+async def _copy(call: Call, source: CopySource, replace: bool, encryption: Encryption) -> tuple[PutRequest, PutResult]:
+    """What was asked for of the new object, and what became of it."""
     version = source.version
     if version.size > COPY_BYTES_MAX:
         raise S3Error(
@@ -66,7 +67,7 @@ async def _copy(call: Call, source: CopySource, replace: bool, encryption: Encry
     conditions = parse_write_conditions(call.headers)
     owner_id, attributes = call.choose_owner(call.user.canonical_id, await call.with_acl(attributes))
     request = PutRequest(owner_id, attributes, conditions, encryption.seal)
-    return await call.services.objects.copy(source, call.bucket, call.object_key, request, algorithm)
+    return request, await call.services.objects.copy(source, call.bucket, call.object_key, request, algorithm)
 
 
 def _check_self_copy(call: Call, source: CopySource, replace: bool) -> None:
@@ -102,13 +103,12 @@ def _plan_attributes(call: Call, version: Version, replace: bool) -> Attributes:
     )
 
 
-def _answer(call: Call, source: CopySource, result: PutResult, encryption: Encryption, replace: bool) -> Response:
+def _answer(call: Call, source: CopySource, request: PutRequest, result: PutResult, encryption: Encryption) -> Response:
     committed = result.committed
     headers: Headers = [XML_TYPE, *format_written(committed.version_id, None, encryption=encryption.lines)]
     if call.bucket.settings:
-        tags = _plan_attributes(call, source.version, replace).tags
+        tags = request.attributes.tags
         headers += format_expiration(call.bucket, call.object_key, result.size, tags, committed.last_modified_ms)
-    if source.bucket.versioning is not Versioning.UNVERSIONED:
-        headers.append((b"x-amz-copy-source-version-id", source.version.version_id.encode("ascii")))
+    headers += format_source_version(source)
     document = format_copied("CopyObjectResult", committed.etag, committed.last_modified_ms, result.checksum)
     return Response(200, headers, document)

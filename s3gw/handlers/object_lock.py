@@ -3,6 +3,7 @@ PutObjectLockConfiguration, Get and PutObjectRetention, Get and PutObjectLegalHo
 
 from __future__ import annotations
 
+from s3gw.bucket_setting import read_setting, store_setting
 from s3gw.call import Call, Response
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.object_lock import (
@@ -16,6 +17,7 @@ from s3gw.protocol.object_lock import (
 )
 from s3gw.protocol.versions import find_version_id
 from s3gw.respond import XML_TYPE, Headers
+from s3gw.version_answer import refuse_marker
 from s3gw.version_lock import bypasses_governance
 from storage.base.errors import InvalidBucketState, NoSuchVersion
 from storage.metadata.commands import OBJECT_LOCK_SETTING, ChangeObject
@@ -24,9 +26,7 @@ from storage.model import Version
 
 async def get_object_lock_configuration(call: Call) -> Response:
     """Enabled, and the default retention where there is one."""
-    stored = call.bucket.settings.get(OBJECT_LOCK_SETTING)
-    if stored is None:
-        raise S3Error("ObjectLockConfigurationNotFoundError", BucketName=call.bucket.name)
+    stored = read_setting(call, OBJECT_LOCK_SETTING, "ObjectLockConfigurationNotFoundError")
     return Response(200, [XML_TYPE], stored)
 
 
@@ -34,7 +34,7 @@ async def put_object_lock_configuration(call: Call) -> Response:
     """Enable object lock, for good, or change the default retention. What is there already keeps the lock it has."""
     document = format_lock_configuration(parse_lock_configuration(await call.read_document()))
     try:
-        await call.services.directory.put_setting(call.bucket, OBJECT_LOCK_SETTING, document)
+        await store_setting(call, OBJECT_LOCK_SETTING, document)
     except InvalidBucketState:
         raise S3Error(
             "InvalidBucketState",
@@ -96,9 +96,7 @@ async def _change(call: Call, command: ChangeObject) -> Response:
 
 
 def _refuse_marker(call: Call) -> S3Error:
-    return S3Error("MethodNotAllowed", Method=call.raw.method, ResourceType="DeleteMarker").with_headers(
-        {"x-amz-delete-marker": "true", "allow": "DELETE"}
-    )
+    return refuse_marker(call).with_headers({"allow": "DELETE"})
 
 
 def _identify(version_id: str) -> Headers:

@@ -22,9 +22,10 @@ from s3gw.protocol.principals import is_anonymous
 from s3gw.protocol.ranges import format_content_range, parse_range
 from s3gw.protocol.versions import find_version_id
 from s3gw.respond import Headers, format_checksum, quoted
+from s3gw.version_answer import identify_version, refuse_marker
 from s3gw.version_lock import show_lock
 from storage.base.errors import Corrupt, InvalidPart
-from storage.model import ByteRange, Version, Versioning
+from storage.model import ByteRange, Version
 
 _CONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 _KEPT_IN_304 = (b"cache-control", b"expires")
@@ -116,9 +117,8 @@ def _evaluate(call: Call, reading: ObjectReading) -> Response | None:
     version = reading.version
     call.confirm(version)
     if version.is_marker:
-        raise S3Error("MethodNotAllowed", Method=call.raw.method, ResourceType="DeleteMarker").with_headers(
+        raise refuse_marker(call).with_headers(
             {
-                "x-amz-delete-marker": "true",
                 "x-amz-version-id": version.version_id,
                 "last-modified": format_http_date(version.last_modified_ms),
                 "allow": "DELETE",
@@ -188,13 +188,11 @@ def _describe(
 
 
 def _identify(call: Call, version: Version) -> Headers:
-    headers = [
+    return [
         (b"etag", quoted(version.etag)),
         (b"last-modified", format_http_date(version.last_modified_ms).encode("ascii")),
+        *identify_version(call.bucket, version.version_id),
     ]
-    if call.bucket.versioning is not Versioning.UNVERSIONED:
-        headers.append((b"x-amz-version-id", version.version_id.encode("ascii")))
-    return headers
 
 
 def _cacheability(version: Version) -> Headers:

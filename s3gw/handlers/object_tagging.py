@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from s3gw.call import Call, Response
-from s3gw.protocol.errors import S3Error
 from s3gw.protocol.tags import format_tags, parse_object_tagging
 from s3gw.protocol.versions import find_version_id
 from s3gw.respond import XML_TYPE, Headers
+from s3gw.version_answer import identify_version, refuse_marker
 from storage.base.errors import NoSuchVersion
 from storage.metadata.commands import ChangeObject
-from storage.model import Versioning
 
 
 async def get_object_tagging(call: Call) -> Response:
@@ -18,15 +17,16 @@ async def get_object_tagging(call: Call) -> Response:
     version = reading.version
     call.confirm(version)
     if version.is_marker:
-        raise _marker_refused(call)
-    return Response(200, [XML_TYPE, *_identify(call, version.version_id)], format_tags(version.attributes.tags))
+        raise refuse_marker(call)
+    return Response(
+        200, [XML_TYPE, *identify_version(call.bucket, version.version_id)], format_tags(version.attributes.tags)
+    )
 
 
 async def put_object_tagging(call: Call) -> Response:
     """Replace all tags of a version; what it holds and when it was modified stays."""
     version_id = find_version_id(call.query)
     tags = parse_object_tagging(await call.read_document())
-    await call.authorize_tagging("s3:PutObjectTagging", tags)
     await call.authorize_tagging("s3:PutObjectTagging", tags)
     return Response(200, await _change(call, version_id, tags))
 
@@ -42,17 +42,6 @@ async def _change(call: Call, version_id: str | None, tags: dict[str, str]) -> H
         changed = await call.services.objects.change(command)
     except NoSuchVersion as error:
         if error.details.get("is_marker"):
-            raise _marker_refused(call) from None
+            raise refuse_marker(call) from None
         raise
-    return _identify(call, changed.version_id)
-
-
-def _identify(call: Call, version_id: str) -> Headers:
-    if call.bucket.versioning is Versioning.UNVERSIONED:
-        return []
-    return [(b"x-amz-version-id", version_id.encode("ascii"))]
-
-
-def _marker_refused(call: Call) -> S3Error:
-    refusal = S3Error("MethodNotAllowed", Method=call.raw.method, ResourceType="DeleteMarker")
-    return refusal.with_headers({"x-amz-delete-marker": "true"})
+    return identify_version(call.bucket, changed.version_id)

@@ -7,12 +7,11 @@ read. What it asks for goes the way of a PUT.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import quote
 
 from cluster.objectstore import PutResult
+from s3gw.access import find_credential
 from s3gw.call import Call, Response
 from s3gw.form_body import read_form
-from s3gw.protocol.errors import S3Error
 from s3gw.protocol.post_form import (
     choose_redirect,
     choose_status,
@@ -56,9 +55,7 @@ async def _authenticate(call: Call, fields: Mapping[str, str]) -> tuple[User, Po
     claim = parse_form_claim(fields, services.settings.region)
     if claim is None:
         return ANONYMOUS, None
-    credential = await services.directory.credential(claim.access_key_id)
-    if credential is None:
-        raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access_key_id)
+    credential = await find_credential(services.directory, claim.access_key_id)
     verify_form_claim(claim, credential.secret_access_key)
     policy = parse_post_policy(claim.policy)
     evaluate_post_policy(policy, fields, call.bucket.name, services.clock.now_ms() / 1000)
@@ -67,12 +64,10 @@ async def _authenticate(call: Call, fields: Mapping[str, str]) -> tuple[User, Po
 
 def _answer(call: Call, fields: Mapping[str, str], result: PutResult, headers: Headers) -> Response:
     committed, bucket = result.committed, call.bucket.name
-    path = f"{bucket}/{quote(call.object_key, safe='/~')}"
-    location = f"{call.scheme}://{call.raw.host.decode('latin-1')}/{path}"
     redirect = choose_redirect(fields, bucket, call.object_key, committed.etag)
     if redirect is not None:
         return Response(303, [*headers, (b"location", redirect.encode("ascii"))])
-    status = choose_status(fields)
+    status, location = choose_status(fields), call.object_url
     headers.append((b"location", location.encode("latin-1")))
     if status != 201:
         return Response(status, headers)
