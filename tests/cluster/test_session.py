@@ -164,7 +164,9 @@ async def test_a_session_is_replaced_every_day(scene: Scene) -> None:
 async def test_a_replaced_session_stays_for_the_reads_that_are_older_than_the_new_one(scene: Scene) -> None:
     """The new one cannot vouch for them: its record begins when it was opened."""
     old = scene.session.session_id
-    await scene.session._loop.stop()  # a renewal under way would carry an age of before the clock is moved
+    # A renewal under way would be applied after the clock was moved, with an age of before: this one comes behind it.
+    await scene.session._loop.stop()
+    await scene.session.renew()
     with scene.reads.track():
         begun_ms = scene.clock.now_ms()
         scene.clock.advance(ROTATE_AFTER_S)
