@@ -22,7 +22,7 @@ from cluster.operations import MapSource, Operations
 from cluster.placer import Placer
 from cluster.read_run import ReadRuns
 from cluster.reader import Reader
-from cluster.redundancy import parse_redundancy, require_available
+from cluster.redundancy import parse_redundancy
 from cluster.repair_hints import RepairHints
 from cluster.session import LEASE_TTL_S, ReadTracker, WriteSession
 from cluster.writer import Writer
@@ -86,7 +86,7 @@ class Cluster(NamedTuple):
 async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIterator[Cluster]:
     """Everything started on entry (Unavailable when metadata or map cannot be had), and stopped in order on exit:
     clean-ups end first, then the write session closes. The metadata is the caller's to close. ValueError: settings."""
-    redundancy = require_available(parse_redundancy(settings.redundancy))
+    redundancy = parse_redundancy(settings.redundancy)
     if settings.budget_bytes < BUDGET_BYTES_MIN:
         raise ValueError(f"a memory budget has at least {BUDGET_BYTES_MIN} bytes")
     minimum = (

@@ -6,7 +6,7 @@ seconds, which is all the health that a gateway keeps: whether a node is up is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import random
 from typing import Protocol
 
@@ -14,8 +14,9 @@ from storage.base.clock import Clock
 from storage.base.errors import NodeUnreachable
 from storage.base.ids import ChunkId
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key, make_pull_ticket
+from storage.chunks.erasure import Striping
 from storage.chunks.store import ChunkReceipt, ChunkStore
-from storage.datanode.wire import PullRequest
+from storage.datanode.wire import DamagedChunk, FragmentSource, PullRequest, RebuildRequest, ScrubOrder, ScrubStatus
 from storage.model import ClusterMap, Node
 
 FAILURE_MEMORY_S = 5.0
@@ -28,6 +29,26 @@ class Datanode(ChunkStore, Protocol):
 
     async def pull(self, chunk_id: ChunkId, request: PullRequest) -> ChunkReceipt:
         """Copy the chunk from another datanode, and make it durable."""
+        ...
+
+    async def rebuild(self, chunk_id: ChunkId, request: RebuildRequest) -> ChunkReceipt:
+        """Make a fragment out of those that other datanodes hold under the same id, and make it durable."""
+        ...
+
+    async def list_damaged(self, after: ChunkId | None, limit: int) -> list[DamagedChunk]:
+        """Chunks that were found rotten and set aside, and that forget_damaged was not called for."""
+        ...
+
+    async def forget_damaged(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        """The records do not count on these any more."""
+        ...
+
+    async def scrub_status(self) -> ScrubStatus:
+        """How far the scrub is."""
+        ...
+
+    async def order_scrub(self, order: ScrubOrder) -> ScrubStatus:
+        """Another pace, or a pass from the start."""
         ...
 
     async def close(self) -> None: ...
@@ -79,10 +100,28 @@ class NodePool:
         node = self._nodes.get(source)
         if node is None:
             raise NodeUnreachable(f"no node has the number {source}")
-        node_key = derive_node_key(self._internal_key, ROLE_DATANODE, node.report.node_id)
-        ticket = make_pull_ticket(node_key, chunk_id, self._clock.now_ms() + TICKET_LIFETIME_MS)
-        request = PullRequest(node.report.address, ticket, expected.length, expected.digest)
+        request = PullRequest(node.report.address, self._ticket(node, chunk_id), expected.length, expected.digest)
         return await self.store(target).pull(chunk_id, request)
+
+    async def rebuild(
+        self, target: int, sources: Mapping[int, int], chunk_id: ChunkId, number: int, striping: Striping, digest: bytes
+    ) -> ChunkReceipt:
+        """Let `target` make fragment `number` out of others. sources: fragment number → node, as many as are needed.
+        Errors as DatanodeClient.rebuild."""
+        found = tuple(self._source(fragment, node, chunk_id) for fragment, node in sources.items())
+        needed, width, sealed_length = striping
+        request = RebuildRequest(needed, width, number, sealed_length, digest, found)
+        return await self.store(target).rebuild(chunk_id, request)
+
+    def _source(self, fragment: int, number: int, chunk_id: ChunkId) -> FragmentSource:
+        node = self._nodes.get(number)
+        if node is None:
+            raise NodeUnreachable(f"no node has the number {number}")
+        return FragmentSource(fragment, node.report.address, self._ticket(node, chunk_id))
+
+    def _ticket(self, node: Node, chunk_id: ChunkId) -> str:
+        node_key = derive_node_key(self._internal_key, ROLE_DATANODE, node.report.node_id)
+        return make_pull_ticket(node_key, chunk_id, self._clock.now_ms() + TICKET_LIFETIME_MS)
 
     def note_failure(self, number: int) -> None:
         """Ask this node last for a while."""

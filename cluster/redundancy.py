@@ -1,7 +1,7 @@
 """PURE. How many times, or in which pieces, sealed bytes are kept, and what that promises.
 
     replica:R    R copies, each on another node: any one is enough
-    ec:k+m       erasure coding over sealed frames: any k of k+m fragments are enough; not available yet
+    ec:k+m       erasure coding over sealed frames: any k of k+m fragments are enough
 
 The text is what blob rows carry. `inline` blobs live in the metadata and are as durable as that.
 """
@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from cluster.domains import SurvivableLosses, evaluate_losses
 from cluster.placement import Placement, eligible
+from storage.chunks.erasure import NEEDED_MAX, PARITY_MAX, SEALED_FRAME_BYTES
 from storage.model import Node
 
 REPLICAS_MAX = 16
-DATA_FRAGMENTS_MAX = 32
-PARITY_FRAGMENTS_MAX = 8
+DATA_FRAGMENTS_MAX = NEEDED_MAX
+PARITY_FRAGMENTS_MAX = PARITY_MAX
 INLINE = "inline"
 
 _REPLICA = re.compile(r"replica:([1-9][0-9]?)\Z")
@@ -68,11 +69,12 @@ def parse_redundancy(text: str) -> Redundancy:
     raise ValueError(f"{text[:64]!r} is no redundancy; write replica:2, for example")
 
 
-def require_available(redundancy: Redundancy) -> Redundancy:
-    """The redundancy itself; ValueError when this release cannot write it."""
-    if redundancy.is_erasure:
-        raise ValueError(f"{redundancy}: erasure coding is not available yet; use replica:R")
-    return redundancy
+def choose_for_size(policy: Redundancy, size: int) -> Redundancy:
+    """What a blob of so many bytes gets under a policy: below one stripe of frames, fragments would save little and
+    cost a node each, so that as many losses are survived by replicas."""
+    if policy.is_erasure and size < policy.needed * SEALED_FRAME_BYTES:
+        return replicated(policy.losses + 1)
+    return policy
 
 
 def evaluate_chunk(redundancy: Redundancy, holders: Sequence[Node]) -> SurvivableLosses:

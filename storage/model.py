@@ -137,6 +137,9 @@ class Chunk(Record, frozen=True):
 
     wrapped_key: the data key under the blob's wrapping key (48 bytes). digest: of the sealed bytes, as datanodes
     give it (8 bytes, CRC-64/NVME big-endian). nodes: node numbers of the verified replicas; empty for an inline chunk.
+
+    Erasure-coded (the blob's redundancy says so): digest is one of 8 bytes for each fragment, and nodes has exactly one
+    number for each fragment, in the order of the fragments; 0 for a fragment that is nowhere.
     """
 
     index: int
@@ -158,6 +161,8 @@ class Blob(Record, frozen=True):
     """`inline`, `replica:R` or `ec:k+m`"""
     chunks: tuple[Chunk, ...] = ()
     inline: bytes | None = None
+    generation: int = 0
+    """of the layout that the chunks have now; see storage.base.ids.stored_chunk_id"""
 
 
 class Extent(Record, frozen=True):
@@ -263,6 +268,16 @@ class NodeReport(Record, frozen=True):
     chunk_count: int = 0
     durability: str = "fsync"
     """`fsync`, or `none` where the operator switched syncing off for a benchmark"""
+    stored_bytes: int = 0
+    """of sealed chunks, as counted by the last look through the directory and what changed since"""
+    requests: int = 0
+    """under way when the report was made: its load"""
+    damaged_count: int = 0
+    """chunks that were found rotten and set aside, and for which the master has not said yet that it knows"""
+    unverified_count: int = 0
+    """chunks that were never read whole from the medium since they were written"""
+    oldest_verified_ms: int = 0
+    """of the others: when the one that was read longest ago was read; 0 when there is none"""
 
 
 class Node(Record, frozen=True):
@@ -272,6 +287,8 @@ class Node(Record, frozen=True):
     report: NodeReport
     state: NodeState
     last_heard_ms: int
+    is_closed: bool = False
+    """no commit may name it any more: set before the last look of a drain, so that nothing comes after it"""
 
 
 class ClusterMap(Record, frozen=True):

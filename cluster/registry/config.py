@@ -18,7 +18,7 @@ import msgspec
 
 from cluster.maintenance.lifecycle_rules import CALENDAR_DAY_S
 from cluster.maintenance.sweep import SweepSettings
-from cluster.redundancy import Redundancy, parse_redundancy, require_available
+from cluster.redundancy import Redundancy, parse_redundancy
 from cluster.registry.leadership import LEASE_TTL_S
 from cluster.registry.state import Timing
 from storage.base.address import Address, parse_address
@@ -166,7 +166,7 @@ def _check(config: MasterConfig) -> None:
     if config.listen_address.is_tls and not config.tls_cert:
         raise ConfigError(f"{config.listen} needs tls_cert and tls_key")
     _check_masters(config)
-    require_available(config.placed)
+    parse_redundancy(config.redundancy)
     for settings in (config.timing, config.maintenance):
         for name in settings.__struct_fields__:
             if not 0 < getattr(settings, name) <= PERIOD_S_MAX:

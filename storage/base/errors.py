@@ -23,6 +23,7 @@ FrostbyteError
     ├── PreconditionFailed  ConditionalConflict
     ├── SourceChanged              a copy's source blobs are gone: read the source again
     ├── SessionFenced              this worker's write session is no longer open
+    ├── StalePlacement             chunks were placed on a node that is being retired: write them again
     ├── NotActiveMaster            another master holds the lease: this one's term is over
     ├── NoSuchUser  UserAlreadyExists
     ├── ObjectLocked               a retention or a legal hold forbids it
@@ -157,6 +158,10 @@ class SourceChanged(Refused):
 
 class SessionFenced(Refused):
     """The write session was closed or fenced; nothing of it can commit any more."""
+
+
+class StalePlacement(Refused):
+    """A chunk names a node that is closed for commits, because it was drained. details: node (its number)."""
 
 
 class NotActiveMaster(Refused):

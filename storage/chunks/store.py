@@ -37,6 +37,17 @@ class InventoryEntry(msgspec.Struct, frozen=True, array_like=True):
     chunk_id: bytes
     length: int
     stored_ms: int
+    verified_ms: int = 0
+    """when the chunk was last read whole from the medium and found right; 0: never since it was stored"""
+
+
+class ChunkState(msgspec.Struct, frozen=True, array_like=True):
+    """What a store knows of one chunk without reading it. verified_ms as in InventoryEntry."""
+
+    length: int
+    digest: bytes
+    stored_ms: int
+    verified_ms: int
 
 
 class Space(NamedTuple):
@@ -79,7 +90,13 @@ class ChunkStore(Protocol):
         ...
 
     async def verify(self, chunk_id: ChunkId) -> ChunkReceipt:
-        """Read the chunk whole from the medium and compare with its recorded digest. ChunkNotFound, Corrupt."""
+        """Read the chunk whole from the medium (past the page cache where the system allows it), compare with its
+        recorded digest, and remember when that was. ChunkNotFound, Corrupt."""
+        ...
+
+    async def inspect_many(self, chunk_ids: Sequence[ChunkId]) -> list[ChunkState | None]:
+        """What is known of each chunk, in order, without reading it; None for one that is not there or has no readable
+        footer."""
         ...
 
     async def delete_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:

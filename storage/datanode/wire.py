@@ -8,12 +8,18 @@ whatever bytes it is given; both sides use the same functions.
     HEAD   /v1/chunks/{id}             Content-Length and x-frostbyte-digest
     POST   /v1/chunks/{id}/verify      → receipt
     POST   /v1/chunks/{id}/pull        PullRequest → 201 receipt
+    POST   /v1/chunks/{id}/rebuild     RebuildRequest → 201 receipt
+    POST   /v1/batch/inspect           [id, …] → [[length, digest, stored_ms, verified_ms] | nil, …]
     POST   /v1/batch/put               [[id, bytes], …] → [[receipt | nil, error, message], …]
     POST   /v1/batch/get               [[id, offset, length], …] → [[bytes | nil, error, message], …]
     POST   /v1/batch/delete            [id, …] → [bool, …]
     POST   /v1/batch/quarantine        [id, …] → [bool, …]
     POST   /v1/quarantine/purge        older_than_ms → count
-    GET    /v1/inventory?after=&limit= → [[id, length, stored_ms], …]
+    GET    /v1/inventory?after=&limit= → [[id, length, stored_ms, verified_ms], …]
+    GET    /v1/damaged?after=&limit=   → [[id, found_ms], …]: rot that was set aside and is not acknowledged yet
+    POST   /v1/damaged/forget          [id, …] → [bool, …]: the master knows
+    GET    /v1/scrub                   → ScrubStatus
+    POST   /v1/scrub                   ScrubOrder → ScrubStatus
     GET    /v1/space                   → [capacity, free, reserve]
 
 A failure is `[name, message]` with the name also in x-frostbyte-error, since a HEAD has no body.
@@ -40,6 +46,7 @@ from storage.base.errors import (
 )
 from storage.base.ids import CHUNK_ID_BYTES, ChunkId, chunk_id_from_bytes
 from storage.chunks.store import DIGEST_BYTES, Buffer, ChunkReceipt, InventoryEntry, Space
+from storage.model import NodeState
 
 CHUNK_BYTES_MAX = 64 * 1024 * 1024
 """of one sealed chunk; eight times the default"""
@@ -54,11 +61,16 @@ MESSAGE_CHARACTERS_MAX = 500
 CHUNKS = "/v1/chunks/"
 VERIFY = "/verify"
 PULL = "/pull"
+REBUILD = "/rebuild"
 BATCH_PUT = "/v1/batch/put"
 BATCH_GET = "/v1/batch/get"
 BATCH_DELETE = "/v1/batch/delete"
 BATCH_QUARANTINE = "/v1/batch/quarantine"
 PURGE = "/v1/quarantine/purge"
+BATCH_INSPECT = "/v1/batch/inspect"
+DAMAGED = "/v1/damaged"
+DAMAGED_FORGET = "/v1/damaged/forget"
+SCRUB = "/v1/scrub"
 INVENTORY = "/v1/inventory"
 SPACE = "/v1/space"
 HEARTBEAT = "/v1/heartbeat"
@@ -116,11 +128,65 @@ class PullRequest(msgspec.Struct, frozen=True, array_like=True):
     digest: Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
 
 
+class FragmentSource(msgspec.Struct, frozen=True, array_like=True):
+    """A fragment that another datanode holds under the same id. ticket: made with its key, as in PullRequest."""
+
+    number: Annotated[int, msgspec.Meta(ge=0, le=31)]
+    address: Annotated[str, msgspec.Meta(max_length=512)]
+    ticket: Annotated[str, msgspec.Meta(max_length=96)]
+
+
+class RebuildRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Make fragment `number` of an erasure-coded chunk (storage.chunks.erasure) out of `needed` others. sealed_length:
+    of the whole chunk. digest: of the fragment to be made; what comes out otherwise is not kept."""
+
+    needed: Annotated[int, msgspec.Meta(ge=1, le=24)]
+    width: Annotated[int, msgspec.Meta(ge=2, le=32)]
+    number: Annotated[int, msgspec.Meta(ge=0, le=31)]
+    sealed_length: Annotated[int, msgspec.Meta(gt=64, le=CHUNK_BYTES_MAX)]
+    digest: Annotated[bytes, msgspec.Meta(min_length=DIGEST_BYTES, max_length=DIGEST_BYTES)]
+    sources: Annotated[tuple[FragmentSource, ...], msgspec.Meta(max_length=32)]
+
+
+class DamagedChunk(msgspec.Struct, frozen=True, array_like=True):
+    """A chunk whose bytes on the medium were not what was stored; it was set aside at found_ms."""
+
+    chunk_id: bytes
+    found_ms: int
+
+
+class ScrubOrder(msgspec.Struct, frozen=True):
+    """pace_bytes_per_s: how fast to read from now on until the next start; 0 as configured. begin: start a new pass at
+    once, wherever the present one is."""
+
+    pace_bytes_per_s: Annotated[int, msgspec.Meta(ge=0, le=2**40)] = 0
+    begin: bool = False
+
+
+class ScrubStatus(msgspec.Struct, frozen=True):
+    """A pass over all chunks in the order of their ids. total_chunks and total_bytes are as counted at its begin."""
+
+    pass_started_ms: int = 0
+    """of the pass under way, or of the last one when `is_running` is false; 0 before the first"""
+    pass_ended_ms: int = 0
+    """of the last whole pass; 0 when there was none"""
+    is_running: bool = False
+    checked_chunks: int = 0
+    checked_bytes: int = 0
+    total_chunks: int = 0
+    total_bytes: int = 0
+    damaged: int = 0
+    """found by this pass"""
+    pace_bytes_per_s: int = 0
+
+
 class HeartbeatAnswer(msgspec.Struct, frozen=True):
     """A master's answer to a NodeReport: a msgpack map, so that later fields do not disturb older datanodes."""
 
     epoch: Annotated[int, msgspec.Meta(ge=0)]
     heartbeat_interval_s: Annotated[float, msgspec.Meta(gt=0, le=3600)]
+    state: NodeState = NodeState.UP
+    """what the node is to the master: one that is draining or gone takes no new chunk"""
 
 
 class ChunkRange(NamedTuple):

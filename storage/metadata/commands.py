@@ -25,6 +25,10 @@ from storage.model import (
     Versioning,
 )
 
+REDUNDANCY_SETTING = "redundancy"
+"""the bucket setting that holds `replica:R` or `ec:k+m` for what is written from now on; absent: the cluster's"""
+REWRITE_SETTING = "rewrite"
+"""the bucket setting that is `stopped` while what was written before must stay as it is, whatever the redundancy"""
 OBJECT_LOCK_SETTING = "object-lock"
 """the bucket setting whose presence says that object lock is enabled; what it says of a default, s3gw knows"""
 
@@ -71,15 +75,18 @@ class CloseSession(Command, frozen=True):
 
 
 class FenceSessions(Command, frozen=True):
-    """Fence every open session that was not renewed for ttl_ms. → list[bytes]: the session ids fenced now."""
+    """Fence every open session that was not renewed for ttl_ms. → list[bytes]: the session ids fenced now.
+    NotActiveMaster as for RegisterNode."""
 
     ttl_ms: int
+    term: int = 0
 
 
 class ForgetSessions(Command, frozen=True):
-    """Remove the records of sessions that are not open and of which no chunk is left. → None"""
+    """Remove the records of sessions that are not open and of which no chunk is left. → None. NotActiveMaster."""
 
     session_ids: tuple[bytes, ...]
+    term: int = 0
 
 
 # ------------------------------------------------------------------ directory (each raises the configuration sequence)
@@ -378,20 +385,62 @@ class SetNodeState(Command, frozen=True):
     term: int = 0
 
 
+class SetNodeClosed(Command, frozen=True):
+    """Open or close a node for commits: while it is closed, a commit, a part, SetReplicas or Relayout that names it is
+    refused as StalePlacement. Every such write that was applied before is seen by every read that begins after this
+    was answered. → None. Raises the epoch when it changes something. NotActiveMaster as for RegisterNode."""
+
+    node_id: str
+    is_closed: bool
+    term: int = 0
+
+
 class SetReplicas(Command, frozen=True):
-    """After a copy or a loss: the verified replicas of one chunk. → bool: False when the row is gone or differs from
-    `expected` (then whatever was copied is not referenced)."""
+    """After a copy or a loss: the verified replicas (or fragments, in their order, 0 for none) of one chunk. → bool:
+    False when the row is gone, or differs from `expected` or in its generation (then whatever was copied is not
+    referenced). StalePlacement; NotActiveMaster for a term that is over (0: of a gateway, which has none)."""
 
     blob_id: bytes
     chunk_index: int
     expected: tuple[int, ...]
     nodes: tuple[int, ...]
+    generation: int = 0
+    term: int = 0
+
+
+class ChunkLayout(Record, frozen=True):
+    """Where the pieces of one chunk are; as the fields of Chunk."""
+
+    index: int
+    digest: bytes
+    nodes: tuple[int, ...]
+
+
+class Relayout(Command, frozen=True):
+    """The chunks of a blob were made durable a second time, in another redundancy, as generation + 1: make that the
+    layout. → bool: False when the blob is gone or released, has another generation, or these are not exactly its
+    chunks (then what was written is not referenced). StalePlacement, NotActiveMaster.
+
+    The old layout is kept as a released blob of its old generation (list_released_blobs) until ForgetBlobs names both.
+    """
+
+    blob_id: bytes
+    generation: int
+    redundancy: str
+    chunks: tuple[ChunkLayout, ...]
+    term: int = 0
 
 
 class ForgetBlobs(Command, frozen=True):
-    """The chunks of these released blobs were deleted from every node: remove their rows. → None"""
+    """The chunks of these released blobs, or of these old layouts of blobs, were deleted from every node: remove their
+    rows. → None. NotActiveMaster.
+
+    generations: of each blob id, in the same order; empty stands for 0 throughout.
+    """
 
     blob_ids: tuple[bytes, ...]
+    generations: tuple[int, ...] = ()
+    term: int = 0
 
 
 AnyCommand = (
@@ -421,6 +470,8 @@ AnyCommand = (
     | ReleaseMasterLease
     | RegisterNode
     | SetNodeState
+    | SetNodeClosed
     | SetReplicas
+    | Relayout
     | ForgetBlobs
 )

@@ -115,6 +115,38 @@ class CompletedUpload(NamedTuple):
     last_modified_ms: int
 
 
+class ChunkPlace(NamedTuple):
+    """What the records say of one chunk, for those who look after it: no key."""
+
+    blob_id: bytes
+    chunk_index: int
+    length: int
+    """of plaintext"""
+    digest: bytes
+    nodes: tuple[int, ...]
+    redundancy: str
+    generation: int
+    is_released: bool
+    """nothing references its blob any more: it is about to be swept"""
+
+
+class BlobUser(NamedTuple):
+    """Who references a blob: a version, or a part of an open upload (version_id is empty then)."""
+
+    blob_id: bytes
+    bucket_name: str
+    object_key: bytes
+    version_id: str
+    upload_id: str = ""
+
+
+class BlobPage(NamedTuple):
+    """Blobs without chunk rows. `next_after` continues the page, None at the end."""
+
+    blobs: tuple[Blob, ...]
+    next_after: int | None
+
+
 class Metadata(Protocol):
     """One store of records. Every method may raise Unavailable."""
 
@@ -232,7 +264,26 @@ class Metadata(Protocol):
     async def list_sessions(self) -> list[WriteSession]: ...
 
     async def list_released_blobs(self, before_ms: int, limit: int) -> list[Blob]:
-        """Blobs released before this time, each with all of its chunk rows; the oldest first."""
+        """Blobs released before this time, each with all of its chunk rows; the oldest first. Old layouts of blobs
+        (see Relayout) are among them, with the generation, redundancy, digests and nodes that they had."""
+        ...
+
+    async def list_chunk_places(self, after: tuple[bytes, int] | None, limit: int) -> list[ChunkPlace]:
+        """Every chunk that datanodes keep (inline ones are not), released or not, by (blob id, index), after the given
+        one. Old layouts are not given."""
+        ...
+
+    async def find_chunk_places(self, chunks: Sequence[tuple[bytes, int]]) -> list[ChunkPlace]:
+        """Those of these (blob id, index) that have a row, in no order. At most a few hundred at once."""
+        ...
+
+    async def find_blob_users(self, blob_ids: Sequence[bytes], limit: int) -> list[BlobUser]:
+        """The versions and parts that these blobs are in, at most `limit`."""
+        ...
+
+    async def list_bucket_blobs(self, bucket_id: int, after: int, limit: int) -> BlobPage:
+        """The blobs that datanodes keep for versions of a bucket, in the order of the versions' rows: those of up to
+        `limit` versions with a row after `after` (0 at first). A blob that copies share may be given again."""
         ...
 
     async def find_referenced_blobs(self, blob_ids: Sequence[bytes]) -> set[bytes]:
