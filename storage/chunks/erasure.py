@@ -117,7 +117,7 @@ def parse_fragment_header(data: Buffer) -> FragmentHeader:
     if len(data) < FRAGMENT_HEADER_BYTES:
         raise Corrupt("a fragment is shorter than its header")
     magic, needed, width, number, frame_log2, sealed_length = _HEADER.unpack_from(data, CHUNK_HEADER_BYTES)
-    if magic != _MAGIC or frame_log2 != FRAME_LOG2 or not 1 <= needed < width or number >= width:
+    if magic != _MAGIC or frame_log2 != FRAME_LOG2 or not _fits(needed, width) or number >= width:
         raise Corrupt("not a fragment of this format")
     if sealed_length <= CHUNK_HEADER_BYTES:
         raise Corrupt("a fragment of an empty chunk")
@@ -128,7 +128,7 @@ class StripeCoder:
     """Parity of stripes, and lost cells from others. Stateless; one per (needed, width) is enough."""
 
     def __init__(self, needed: int, width: int) -> None:
-        if not (1 <= needed <= NEEDED_MAX and 1 <= width - needed <= PARITY_MAX):
+        if not _fits(needed, width):
             raise ValueError(f"1 to {NEEDED_MAX} data and 1 to {PARITY_MAX} parity fragments, not {needed} of {width}")
         self._needed = needed
         self._width = width
@@ -149,6 +149,13 @@ class StripeCoder:
         not have. Corrupt when they are too few or do not fit together."""
         if len(cells) < self._needed:
             raise Corrupt(f"{len(cells)} cells of a stripe are left, {self._needed} are needed")
+        # The codec reads and writes where it is told to, whatever lies there.
+        if not all(0 <= number < self._width for number in (*cells, *wanted)):
+            raise Corrupt(f"a stripe has {self._width} cells, not one for each of {[*cells, *wanted]}")
+        if parity_length < 1 or parity_length % _ALIGNMENT:
+            raise Corrupt(f"no stripe has cells of {parity_length} bytes")
+        if not wanted:
+            return []
         headers = _codec_headers(self._needed, self._width, parity_length)
         given = [headers[number] + _pad(cell, parity_length) for number, cell in cells.items()]
         try:
@@ -169,6 +176,10 @@ def _codec_headers(needed: int, width: int, cell_length: int) -> list[bytes]:
     """What the codec puts before each fragment: the same for all data, so it is read off from zeros."""
     coded = ECDriver(k=needed, m=width - needed, ec_type=_CODEC).encode(bytes(needed * cell_length))
     return [bytes(piece[:_CODEC_HEADER_BYTES]) for piece in coded]
+
+
+def _fits(needed: int, width: int) -> bool:
+    return 1 <= needed <= NEEDED_MAX and 1 <= width - needed <= PARITY_MAX
 
 
 def _aligned(length: int) -> int:

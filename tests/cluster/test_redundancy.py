@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from cluster.domains import SurvivableLosses, count_survivable, evaluate_losses, parse_levels
 from cluster.redundancy import (
+    Redundancy,
+    choose_for_size,
     evaluate_chunk,
     evaluate_cluster,
     parse_redundancy,
     replicated,
-    require_available,
 )
 from storage.base.errors import NotEnoughNodes
+from storage.chunks.erasure import SEALED_FRAME_BYTES, stripe_coder
 from storage.model import NodeState
 from tests.cluster.nodes import make_node
 
@@ -29,24 +31,34 @@ def test_replicas_round_trip(replicas: int) -> None:
     assert str(redundancy) == f"replica:{replicas}"
     assert (redundancy.needed, redundancy.width, redundancy.losses) == (1, replicas, replicas - 1)
     assert redundancy.pieces_before_ack_min == replicas
-    assert require_available(redundancy) is redundancy
 
 
-@given(st.integers(1, 32), st.integers(1, 8))
-def test_erasure_codes_are_understood_but_not_available(data: int, parity: int) -> None:
-    """The text is in the format already; writing it is refused with the reason."""
+@given(st.integers(1, 24), st.integers(1, 8))
+def test_erasure_codes_round_trip(data: int, parity: int) -> None:
+    """Text → value → text."""
     redundancy = parse_redundancy(f"ec:{data}+{parity}")
     assert str(redundancy) == f"ec:{data}+{parity}"
     assert (redundancy.needed, redundancy.width, redundancy.losses) == (data, data + parity, parity)
-    with pytest.raises(ValueError, match="not available yet"):
-        require_available(redundancy)
+    assert redundancy.pieces_before_ack_min == data + parity
+    stripe_coder(redundancy.needed, redundancy.width)
+
+
+@given(st.integers(1, 24), st.integers(1, 8), st.integers(0, 64 * SEALED_FRAME_BYTES))
+def test_small_blobs_of_an_erasure_code_use_replicas(data: int, parity: int, size: int) -> None:
+    """That survive as many losses; from one stripe on, fragments."""
+    policy = Redundancy(data, data + parity, is_erasure=True)
+    chosen = choose_for_size(policy, size)
+    assert chosen.losses == policy.losses
+    assert chosen.is_erasure == (size >= data * SEALED_FRAME_BYTES)
+    assert choose_for_size(chosen, size) == chosen
+    assert choose_for_size(replicated(parity), size) == replicated(parity)
 
 
 @pytest.mark.parametrize(
     "text",
     [
         *("", "replica", "replica:", "replica:0", "replica:17", "replica:2 ", "replica:02", "Replica:2", "replica:-1"),
-        *("ec:4", "ec:0+1", "ec:4+0", "ec:33+2", "ec:4+9", "inline", "replica:٢", "x" * 10_000),
+        *("ec:4", "ec:0+1", "ec:4+0", "ec:25+2", "ec:4+9", "inline", "replica:٢", "x" * 10_000),
     ],
 )
 def test_other_texts_are_refused_in_one_line(text: str) -> None:
