@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ class InternalTls(NamedTuple):
     files: TlsFiles
 
 
-def make_internal_tls(directory: Path) -> InternalTls:
-    """A fresh CA and one server certificate of it, as PEM files in `directory`."""
-    made = make_certificates(directory)
+def make_internal_tls(directory: Path, addresses: Sequence[str] = ()) -> InternalTls:
+    """A fresh CA and one server certificate of it, as PEM files in `directory`, valid for more addresses if given."""
+    made = make_certificates(directory, addresses=addresses)
     return InternalTls(str(made.ca), TlsFiles(str(made.certificate), str(made.private_key)))

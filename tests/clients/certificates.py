@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +26,10 @@ class CertificateFiles(NamedTuple):
     private_key: Path
 
 
-def make_certificates(directory: Path, dns_names: tuple[str, ...] = ("localhost", "*.localhost")) -> CertificateFiles:
-    """Write a fresh CA and a certificate for 127.0.0.1, ::1 and `dns_names` into `directory`."""
+def make_certificates(
+    directory: Path, dns_names: tuple[str, ...] = ("localhost", "*.localhost"), addresses: Sequence[str] = ()
+) -> CertificateFiles:
+    """Write a fresh CA and a certificate for 127.0.0.1, ::1, `addresses` and `dns_names` into `directory`."""
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Frostbyte test CA")])
     ca = _builder(ca_name, ca_name, ca_key.public_key(), is_ca=True)
@@ -35,8 +38,8 @@ def make_certificates(directory: Path, dns_names: tuple[str, ...] = ("localhost"
 
     server_key = ec.generate_private_key(ec.SECP256R1())
     server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    addresses = [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1")]
-    alternatives = [*addresses, *(x509.DNSName(name) for name in dns_names)]
+    numbers = [x509.IPAddress(ipaddress.ip_address(text)) for text in ("127.0.0.1", "::1", *addresses)]
+    alternatives = [*numbers, *(x509.DNSName(name) for name in dns_names)]
     server = _builder(server_name, ca_name, server_key.public_key(), is_ca=False)
     server = server.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     server = server.add_extension(_usage(signs_certificates=False), critical=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -19,10 +20,14 @@ JOIN_S = 90
 class Account:
     """Writers through both gateways, each key once, that remember what was acknowledged."""
 
-    def __init__(self, bucket: str, *clients: Any, threads_each: int = 2) -> None:
+    def __init__(
+        self, bucket: str, *clients: Any, threads_each: int = 2, at_start: Callable[[], None] = lambda: None
+    ) -> None:
+        """at_start: what each thread does first."""
         self.acknowledged: dict[str, int] = {}
         self.refused: list[BaseException] = []
         self._bucket = bucket
+        self._at_start = at_start
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._write, args=(number, clients[number % len(clients)]))
@@ -46,6 +51,7 @@ class Account:
         wait_until(lambda: len(self.acknowledged) >= goal, WAIT_S, "acknowledging")
 
     def _write(self, number: int, client: Any) -> None:
+        self._at_start()
         for turn in range(1_000_000):
             if self._stop.is_set():
                 return
@@ -59,9 +65,10 @@ class Account:
 
 
 def verify_account(account: Account, bucket: str, client: Any) -> None:
-    """Everything acknowledged reads back whole, and is listed."""
+    """Everything acknowledged by now reads back whole, and is listed."""
+    acknowledged = dict(account.acknowledged)
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
     listed = {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", ())}
-    for key, size in account.acknowledged.items():
+    for key, size in acknowledged.items():
         assert listed[key] == size
         assert client.get_object(Bucket=bucket, Key=key)["Body"].read() == body_of(key, size)

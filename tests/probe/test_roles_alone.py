@@ -10,97 +10,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import boto3
-from botocore.config import Config
-
 from tests.probe.load import body_of
+from tests.probe.machines import Machines, client_at
 from tests.probe.roles import load_json, run_command, running_role, succeed
-from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
+from tests.probe.server import ACCESS_KEY_ID, free_port
 from tests.probe.waiting import wait_until
-from tests.tls import InternalTls, make_internal_tls
+from tests.tls import make_internal_tls
 
 SIZES = (300, 200_000, 9 << 20)
 WAIT_S = 30.0
-
-
-def client_at(port: int) -> Any:
-    """A boto3 client that tries once."""
-    return boto3.client(
-        "s3",
-        endpoint_url=f"http://127.0.0.1:{port}",
-        region_name=REGION,
-        aws_access_key_id=ACCESS_KEY_ID,
-        aws_secret_access_key=SECRET_ACCESS_KEY,
-        config=Config(retries={"total_max_attempts": 1}, read_timeout=60, s3={"addressing_style": "path"}),
-    )
-
-
-class Machines:
-    """What stands on which machine is in a directory of its own; only `main` has keys and records."""
-
-    def __init__(self, root: Path, running: ExitStack) -> None:
-        self.root = root
-        self.main = root / "main"
-        self.tls: InternalTls = make_internal_tls(root)
-        self._running = running
-        self.internal = f"https://127.0.0.1:{free_port()}"
-        settings = {
-            "datanodes": 0,
-            "internal": {
-                "listen": self.internal,
-                "tls_cert": self.tls.files.cert,
-                "tls_key": self.tls.files.key,
-                "tls_ca": self.tls.ca,
-            },
-        }
-        config = root / "config.json"
-        config.write_text(json.dumps(settings))
-        self.said = succeed("init", "--data", self.main, "--config", config)
-        self.master_file = self.main / "run" / "master.json"
-
-    def start(self, name: str, ready: str, *arguments: str | Path) -> Any:
-        """A role that ends with the test."""
-        return self._running.enter_context(running_role(self.root / f"{name}.log", ready, *arguments))
-
-    def start_records_and_master(self) -> None:
-        """The two that there is one of."""
-        records = json.loads(self.master_file.read_text())["metadata"]
-        self.start("metadata", "ready", "metadata", "--data", records["path"], "--socket", records["socket"])
-        self.start("master", f"ready on {self.internal}", "master", "--config", self.master_file)
-
-    def start_datanode(self, number: int) -> Any:
-        """A new machine: what `node add` printed, its own key file and its own disk."""
-        machine = self.root / f"machine-{number}"
-        machine.mkdir(exist_ok=True)
-        config = machine / "config.json"
-        if not config.exists():
-            document = load_json(
-                *("node", "add", "--data", self.main, "--listen", f"https://127.0.0.1:{free_port()}"),
-                *("--key-file", machine / "node.key", "--zone", f"zone-{number}"),
-                *("--tls-cert", self.tls.files.cert, "--tls-key", self.tls.files.key, "--tls-ca", self.tls.ca),
-            )
-            assert (machine / "node.key").stat().st_mode & 0o077 == 0
-            assert "node_key" not in document
-            config.write_text(json.dumps({**document, "reserve_bytes": 0}))
-        data = machine / "data"
-        return self.start(f"machine-{number}", "registered with", "datanode", "--data", data, "--config", config)
-
-    def start_gateway(self) -> Any:
-        """Two workers; a client of them."""
-        port = free_port()
-        file = self.main / "run" / "gateway.json"
-        listen = ("--listen", f"127.0.0.1:{port}", "--workers", "2")
-        self.start("gateway", "Frostbyte is ready", "gateway", "--config", file, *listen)
-        return client_at(port)
-
-    def nodes(self) -> list[dict[str, Any]]:
-        """As an operator sees them, through the master's own file."""
-        listed: list[dict[str, Any]] = load_json("node", "list", "--master", self.master_file)
-        return listed
-
-    def chunks(self, number: int) -> list[Path]:
-        """What a machine stores."""
-        return list((self.root / f"machine-{number}" / "data" / "chunks").glob("*/*"))
 
 
 def put_all(client: Any, prefix: str) -> None:
