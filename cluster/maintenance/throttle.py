@@ -18,17 +18,27 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class Throttle:
-    """`take` before bytes are moved. bytes_per_s: at least 1, and may be changed at any time."""
+    """`take` before bytes are moved."""
 
     def __init__(self, bytes_per_s: float, clock: Clock, sleep: Sleep = asyncio.sleep) -> None:
-        """sleep: waits for so many seconds of the clock."""
-        self.bytes_per_s = bytes_per_s
+        """bytes_per_s: at least 1. sleep: waits for so many seconds of the clock."""
         self.taken_bytes = 0
         """by everybody, ever"""
         self._clock = clock
         self._sleep = sleep
+        self._bytes_per_s = bytes_per_s
         self._filled_s = clock.monotonic_s()
         self._available = bytes_per_s * BURST_S
+
+    @property
+    def bytes_per_s(self) -> float:
+        """The rate; who waits already waits as long as the rate was when it began."""
+        return self._bytes_per_s
+
+    @bytes_per_s.setter
+    def bytes_per_s(self, bytes_per_s: float) -> None:
+        self._fill()
+        self._bytes_per_s = bytes_per_s
 
     async def take(self, size_bytes: int) -> None:
         """Wait until so many bytes may be moved. A taker that is cancelled while it waits gives them back."""
@@ -38,7 +48,7 @@ class Throttle:
         if self._available >= 0:
             return
         try:
-            await self._sleep(-self._available / self.bytes_per_s)
+            await self._sleep(-self._available / self._bytes_per_s)
         except asyncio.CancelledError:
             self._available += size_bytes
             self.taken_bytes -= size_bytes
@@ -46,6 +56,6 @@ class Throttle:
 
     def _fill(self) -> None:
         now_s = self._clock.monotonic_s()
-        gained = (now_s - self._filled_s) * self.bytes_per_s
+        gained = (now_s - self._filled_s) * self._bytes_per_s
         self._filled_s = now_s
-        self._available = min(self._available + gained, self.bytes_per_s * BURST_S)
+        self._available = min(self._available + gained, self._bytes_per_s * BURST_S)
