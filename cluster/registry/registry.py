@@ -14,10 +14,10 @@ import asyncio
 import logging
 
 from cluster.registry import state as pure
-from cluster.registry.state import ReportRefused, Timing, Transition
+from cluster.registry.state import Holdings, RemovalStep, ReportRefused, Timing, Transition
 from storage.base.clock import Clock
 from storage.datanode.wire import HeartbeatAnswer
-from storage.metadata.commands import RegisterNode, SetNodeState
+from storage.metadata.commands import RegisterNode, SetNodeClosed, SetNodeState
 from storage.metadata.interface import Metadata
 from storage.model import ClusterMap, Node, NodeReport, NodeState
 
@@ -45,6 +45,11 @@ class Registry:
         """As published last."""
         return self._state.cluster_map
 
+    @property
+    def term(self) -> int:
+        """Of the lease under which this master acts; what its jobs write carries it."""
+        return self._term
+
     async def load(self, term: int = 0) -> None:
         """Begin with what was recorded; term: of the lease under which. Everybody gets the whole time to report.
         Unavailable."""
@@ -63,7 +68,7 @@ class Registry:
             self._renew(report)
         joining = becomes is NodeState.JOINING
         interval_s = self._timing.joining_interval_s if joining else self._timing.heartbeat_interval_s
-        return HeartbeatAnswer(self.cluster_map.epoch, interval_s)
+        return HeartbeatAnswer(self.cluster_map.epoch, interval_s, becomes)
 
     async def tick(self) -> None:
         """Note who has been silent for too long. Unavailable: tried again with the next tick."""
@@ -80,9 +85,25 @@ class Registry:
             await self._apply(pure.plan_drain(self._state, node_id))
 
     async def resume(self, node_id: str) -> None:
-        """Take a drain back. ReportRefused, Unavailable, NotActiveMaster."""
+        """Take a drain back; a closed node is open again. ReportRefused, Unavailable, NotActiveMaster."""
         async with self._recording:
             await self._apply(pure.plan_resume(self._state, node_id))
+
+    async def close(self, node_id: str) -> None:
+        """Let no commit name the draining node any more. ReportRefused, Unavailable, NotActiveMaster."""
+        async with self._recording:
+            if not pure.plan_close(self._state, node_id):
+                return
+            await self._metadata.apply(SetNodeClosed(node_id, True, self._term))
+            self._publish(pure.apply_closing(self._state, node_id))
+            _log.warning("node %s is closed", node_id)
+
+    async def remove(self, node_id: str, holdings: Holdings | None, *, force: bool = False) -> None:
+        """An operator's order: as far as it can go now, and over when the node is gone. ReportRefused says what has to
+        happen first: order it again then. holdings: None before a walk knew them. Unavailable, NotActiveMaster."""
+        steps = {RemovalStep.DRAIN: self.drain, RemovalStep.CLOSE: self.close, RemovalStep.RETIRE: self.retire}
+        while (step := pure.plan_removal(self._state, node_id, holdings, force=force)) is not RemovalStep.DONE:
+            await steps[step](node_id)
 
     async def retire(self, node_id: str) -> None:
         """The drained node is empty: it is gone for good. ReportRefused, Unavailable, NotActiveMaster."""

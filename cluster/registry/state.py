@@ -10,9 +10,10 @@
     gone         refused         -                        -                     refused      -
 
 A node is `up` with its second report: it lived long enough to be worth placing on. A draining node stays so while it is
-silent, as its chunks are being copied away in any case. Silence counts from the last report that this master heard, and
-never from before it began to listen: a master that starts, or that was stopped for a while itself, gives everybody the
-whole time again.
+silent, as its chunks are being copied away in any case. When nothing names it any more it is *closed*: no commit can
+name it either, and a last look finds it empty for good or not. A dead node that is to be removed is drained as well,
+so that its return changes nothing. Silence counts from the last report that this master heard, and never from before it
+began to listen: a master that starts, or that was stopped for a while itself, gives everybody the whole time again.
 
 Refused are: a report of another cluster, a newer format, a node that was retired, and a second process that claims the
 id of one that lives at another address (a copied data directory).
@@ -23,6 +24,7 @@ Times here are monotonic seconds; `last_heard_ms` of a node is wall time, for pe
 
 from __future__ import annotations
 
+import enum
 from typing import NamedTuple
 
 import msgspec
@@ -66,6 +68,26 @@ class Timing(NamedTuple):
     suspect_after_s: float = 3.0
     dead_after_s: float = 15.0
     tick_interval_s: float = 0.5
+
+
+class Holdings(NamedTuple):
+    """What a whole walk over the records found that a node holds."""
+
+    pieces: int
+    """named there by rows of what is not released"""
+    needed: int
+    """chunks that cannot be read without them"""
+    is_final: bool
+    """the node was closed before the walk began, so that nothing came later"""
+
+
+class RemovalStep(enum.Enum):
+    """What is next on the way of a node out of the cluster."""
+
+    DRAIN = "drain"
+    CLOSE = "close"
+    RETIRE = "retire"
+    DONE = "done"
 
 
 class RegistryState(NamedTuple):
@@ -187,15 +209,57 @@ def plan_retire(state: RegistryState, node_id: str) -> Transition | None:
     return Transition(node_id, NodeState.GONE)
 
 
+def plan_close(state: RegistryState, node_id: str) -> bool:
+    """Whether the node is to be closed; False when it is. ReportRefused unless it is draining."""
+    node = _require(state, node_id)
+    if node.state is not NodeState.DRAINING:
+        raise ReportRefused(f"node {node_id} is {node.state.value}; only a draining node is closed")
+    return not node.is_closed
+
+
+def plan_removal(state: RegistryState, node_id: str, holdings: Holdings | None, *, force: bool) -> RemovalStep:
+    """The next step of an operator's removal. ReportRefused, in one line, while something has to happen first.
+
+    force: its pieces are not waited for, as long as every chunk can be read without them.
+    """
+    node = _require(state, node_id)
+    if node.state is NodeState.GONE:
+        return RemovalStep.DONE
+    if node.state is NodeState.DEAD:
+        return RemovalStep.DRAIN
+    if node.state is not NodeState.DRAINING:
+        raise ReportRefused(f"node {node_id} is {node.state.value}; drain it first")
+    if holdings is None:
+        raise ReportRefused(f"node {node_id} is drained; what is on it is known after the walk that is under way")
+    if holdings.pieces and not force:
+        raise ReportRefused(f"node {node_id} is drained; {holdings.pieces} pieces are left on it")
+    if holdings.needed:
+        raise ReportRefused(f"{holdings.needed} chunks cannot be read without node {node_id}")
+    if not node.is_closed:
+        return RemovalStep.CLOSE
+    if not holdings.is_final:
+        raise ReportRefused(f"node {node_id} is closed; one more walk has to find that nothing came to it meanwhile")
+    return RemovalStep.RETIRE
+
+
+def apply_closing(state: RegistryState, node_id: str) -> RegistryState:
+    """After the metadata recorded it: a new map under the next epoch."""
+    nodes = tuple(
+        msgspec.structs.replace(node, is_closed=True) if node.report.node_id == node_id else node
+        for node in state.cluster_map.nodes
+    )
+    return state._replace(cluster_map=ClusterMap(state.cluster_map.epoch + 1, nodes))
+
+
 def apply_transition(state: RegistryState, transition: Transition) -> RegistryState:
-    """After the metadata recorded it: a new map under the next epoch; the same when nothing changes."""
+    """After the metadata recorded it: a new map under the next epoch; the same when nothing changes. A drain that is
+    taken back opens the node again."""
     node = state.find(transition.node_id)
     if node is None or node.state is transition.state:
         return state
-    nodes = tuple(
-        msgspec.structs.replace(known, state=transition.state) if known is node else known
-        for known in state.cluster_map.nodes
-    )
+    is_closed = node.is_closed and transition.state in (NodeState.DRAINING, NodeState.GONE)
+    becomes = msgspec.structs.replace(node, state=transition.state, is_closed=is_closed)
+    nodes = tuple(becomes if known is node else known for known in state.cluster_map.nodes)
     return state._replace(cluster_map=ClusterMap(state.cluster_map.epoch + 1, nodes))
 
 

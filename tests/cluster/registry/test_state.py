@@ -10,16 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.registry.state import (
+    Holdings,
     RegistryState,
+    RemovalStep,
     ReportRefused,
     Timing,
     Transition,
+    apply_closing,
     apply_transition,
     begin,
     evaluate_report,
     must_record,
     note_heard,
+    plan_close,
     plan_drain,
+    plan_removal,
     plan_resume,
     plan_retire,
     record_node,
@@ -220,6 +225,56 @@ def test_a_node_that_moved_while_the_master_was_away_is_accepted_at_once() -> No
     state = with_nodes(make_node(1))
     assert evaluate(state, moved) is NodeState.UP
     assert must_record(state, moved, NodeState.UP)
+
+
+def test_a_draining_node_is_closed_once_and_opened_by_a_resume() -> None:
+    """Closing raises the epoch; a drain that is taken back opens the node; a retired one stays closed."""
+    state, node_id = with_nodes(make_node(1, state=NodeState.DRAINING), make_node(2)), make_report(1).node_id
+    assert plan_close(state, node_id)
+    closed = apply_closing(state, node_id)
+    assert closed.cluster_map.epoch == state.cluster_map.epoch + 1
+    assert [node.is_closed for node in closed.cluster_map.nodes] == [True, False]
+    assert not plan_close(closed, node_id)
+    resumed = apply_transition(closed, Transition(node_id, NodeState.SUSPECT))
+    assert not resumed.cluster_map.nodes[0].is_closed
+    assert apply_transition(closed, Transition(node_id, NodeState.GONE)).cluster_map.nodes[0].is_closed
+
+
+@pytest.mark.parametrize("state", [it for it in NodeState if it is not NodeState.DRAINING])
+def test_only_a_draining_node_is_closed(state: NodeState) -> None:
+    """What serves writes must be open to them."""
+    with pytest.raises(ReportRefused):
+        plan_close(with_nodes(make_node(1, state=state)), make_report(1).node_id)
+
+
+@given(
+    st.sampled_from(NodeState),
+    st.booleans(),
+    st.none() | st.builds(Holdings, st.integers(0, 3), st.integers(0, 3), st.booleans()),
+    st.booleans(),
+)
+def test_a_removal_ends_a_node_only_when_nothing_is_lost_by_it(
+    node_state: NodeState, is_closed: bool, holdings: Holdings | None, force: bool
+) -> None:
+    """Every state and every finding: it never skips the drain, the closing or the last walk, and never takes what
+    a chunk cannot be read without."""
+    is_closed = is_closed and node_state is NodeState.DRAINING
+    state, node_id = with_nodes(make_node(1, state=node_state)), make_report(1).node_id
+    if is_closed:
+        state = apply_closing(state, node_id)
+    try:
+        step = plan_removal(state, node_id, holdings, force=force)
+    except ReportRefused:
+        step = None
+    may_go = holdings is not None and not holdings.needed and (force or not holdings.pieces)
+    expected = {
+        NodeState.GONE: RemovalStep.DONE,
+        NodeState.DEAD: RemovalStep.DRAIN,
+        NodeState.DRAINING: (RemovalStep.CLOSE if not is_closed else RemovalStep.RETIRE) if may_go else None,
+    }.get(node_state)
+    if expected is RemovalStep.RETIRE and not (holdings and holdings.is_final):
+        expected = None
+    assert step is expected
 
 
 @pytest.mark.parametrize(
