@@ -76,14 +76,15 @@ class CloseSession(Command, frozen=True):
 
 class FenceSessions(Command, frozen=True):
     """Fence every open session that was not renewed for ttl_ms. → list[bytes]: the session ids fenced now.
-    NotActiveMaster as for RegisterNode."""
+    NotActiveMaster for a term that is over (0: not checked)."""
 
     ttl_ms: int
     term: int = 0
 
 
 class ForgetSessions(Command, frozen=True):
-    """Remove the records of sessions that are not open and of which no chunk is left. → None. NotActiveMaster."""
+    """Remove the records of sessions that are not open and of which no chunk is left. → None. NotActiveMaster for a
+    term that is over (0: not checked)."""
 
     session_ids: tuple[bytes, ...]
     term: int = 0
@@ -378,7 +379,8 @@ class RegisterNode(Command, frozen=True):
 
 
 class SetNodeState(Command, frozen=True):
-    """→ None. Raises the epoch when it changes something. NotActiveMaster as for RegisterNode."""
+    """→ None. Raises the epoch when it changes something. A closed node is opened when it leaves DRAINING for anything
+    but GONE. NotActiveMaster as for RegisterNode."""
 
     node_id: str
     state: NodeState
@@ -386,8 +388,8 @@ class SetNodeState(Command, frozen=True):
 
 
 class SetNodeClosed(Command, frozen=True):
-    """Open or close a node for commits: while it is closed, a commit, a part, SetReplicas or Relayout that names it is
-    refused as StalePlacement. Every such write that was applied before is seen by every read that begins after this
+    """Open or close a node for commits: while it is closed, a commit, a part or a Relayout that names it, and a
+    SetReplicas that names it where `expected` does not, is refused as StalePlacement. Every such write that was applied before is seen by every read that begins after this
     was answered. → None. Raises the epoch when it changes something. NotActiveMaster as for RegisterNode."""
 
     node_id: str
@@ -398,7 +400,8 @@ class SetNodeClosed(Command, frozen=True):
 class SetReplicas(Command, frozen=True):
     """After a copy or a loss: the verified replicas (or fragments, in their order, 0 for none) of one chunk. → bool:
     False when the row is gone, or differs from `expected` or in its generation (then whatever was copied is not
-    referenced). StalePlacement; NotActiveMaster for a term that is over (0: of a gateway, which has none)."""
+    referenced). StalePlacement; NotActiveMaster for a term that is over (0: of a gateway, which has none; not checked).
+    """
 
     blob_id: bytes
     chunk_index: int
@@ -419,7 +422,8 @@ class ChunkLayout(Record, frozen=True):
 class Relayout(Command, frozen=True):
     """The chunks of a blob were made durable a second time, in another redundancy, as generation + 1: make that the
     layout. → bool: False when the blob is gone or released, has another generation, or these are not exactly its
-    chunks (then what was written is not referenced). StalePlacement, NotActiveMaster.
+    chunks (then what was written is not referenced). StalePlacement; NotActiveMaster for a term that is over (0: not
+    checked); LimitExceeded for a generation after GENERATION_MAX.
 
     The old layout is kept as a released blob of its old generation (list_released_blobs) until ForgetBlobs names both.
     """
@@ -433,9 +437,10 @@ class Relayout(Command, frozen=True):
 
 class ForgetBlobs(Command, frozen=True):
     """The chunks of these released blobs, or of these old layouts of blobs, were deleted from every node: remove their
-    rows. → None. NotActiveMaster.
+    rows. → None. NotActiveMaster for a term that is over (0: not checked).
 
-    generations: of each blob id, in the same order; empty stands for 0 throughout.
+    generations: of each blob id, in the same order; empty stands for 0 throughout. What is referenced, or has another
+    generation by now, is left alone.
     """
 
     blob_ids: tuple[bytes, ...]

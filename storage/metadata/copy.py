@@ -61,7 +61,9 @@ _VERSION = (
     *("bucket_id", "object_key", "sequence", "uid", "is_null", "is_marker", "size", "etag", "last_modified_ms"),
     *("owner_id", "attributes", "mac", "part_count", "tags", "acl", "lock_mode", "retain_until_ms", "legal_hold"),
 )
-_BLOB = ("size", "bucket_key_id", "bucket_key_version", "redundancy", "released_ms")
+_NODE = ("node_id", "report", "state", "last_heard_ms", "is_closed")
+_BLOB = ("size", "bucket_key_id", "bucket_key_version", "redundancy", "released_ms", "generation")
+_RETIRED_CHUNK = ("offset", "length", "digest", "nodes")
 _UPLOAD = (
     *("bucket_id", "object_key", "upload_id", "owner_id", "initiated_ms", "attributes"),
     *("checksum_algorithm", "checksum_type"),
@@ -73,13 +75,15 @@ TABLES = (
     Table("access_keys", ("access_key_id",), _ACCESS_KEY, frozenset({"enabled"}), is_small=True),
     Table("buckets", ("bucket_id",), _BUCKET, is_small=True),
     Table("bucket_settings", ("bucket_id", "name"), ("document",), is_small=True),
-    Table("nodes", ("number",), ("node_id", "report", "state", "last_heard_ms"), is_small=True),
+    Table("nodes", ("number",), _NODE, frozenset({"is_closed"}), is_small=True),
     Table("versions", ("row_id",), _VERSION, frozenset({"is_null", "is_marker", "legal_hold"})),
     _heads(is_marker=False),
     _heads(is_marker=True),
     Table("extents", ("version_row", "offset"), ("length", "part_number", "blob_id")),
     Table("blobs", ("blob_id",), _BLOB),
     Table("chunks", ("blob_id", "chunk_index"), ("offset", "length", "wrapped_key", "digest", "nodes")),
+    Table("retired_layouts", ("blob_id", "generation"), ("size", "redundancy", "released_ms")),
+    Table("retired_chunks", ("blob_id", "generation", "chunk_index"), _RETIRED_CHUNK),
     Table("inline_bodies", ("blob_id",), ("wrapped_key", "digest", "sealed")),
     Table("uploads", ("upload_row",), _UPLOAD),
     Table(
@@ -104,6 +108,7 @@ class Counters(NamedTuple):
     node_number: int
     version_row: int
     upload_row: int
+    journal_sequence: int
 
 
 class Source(Protocol):

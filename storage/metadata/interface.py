@@ -265,7 +265,7 @@ class Metadata(Protocol):
 
     async def list_released_blobs(self, before_ms: int, limit: int) -> list[Blob]:
         """Blobs released before this time, each with all of its chunk rows; the oldest first. Old layouts of blobs
-        (see Relayout) are among them, with the generation, redundancy, digests and nodes that they had."""
+        (see Relayout) are among them, with the generation, redundancy, digests and nodes that they had, and no keys."""
         ...
 
     async def list_chunk_places(self, after: tuple[bytes, int] | None, limit: int) -> list[ChunkPlace]:
@@ -282,8 +282,10 @@ class Metadata(Protocol):
         ...
 
     async def list_bucket_blobs(self, bucket_id: int, after: int, limit: int) -> BlobPage:
-        """The blobs that datanodes keep for versions of a bucket, in the order of the versions' rows: those of up to
-        `limit` versions with a row after `after` (0 at first). A blob that copies share may be given again."""
+        """The blobs that datanodes keep for versions of a bucket, in the order of the versions' rows: those among the
+        next `limit` versions, of whichever bucket, with a row after `after` (0 at first); a page may be empty and not
+        the last. A blob that copies share may be given again. PostgreSQL: a version that is committed meanwhile may get
+        a row that was passed already."""
         ...
 
     async def find_referenced_blobs(self, blob_ids: Sequence[bytes]) -> set[bytes]:

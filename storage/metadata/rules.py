@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from storage.base.errors import InvalidBucketState, LimitExceeded, ObjectLocked
-from storage.metadata.commands import OBJECT_LOCK_SETTING, ChangeObject, CommitVersion, Conditions
-from storage.model import LockMode, ObjectLock, Versioning
+from storage.base.errors import InvalidBucketState, LimitExceeded, ObjectLocked, StalePlacement
+from storage.base.ids import GENERATION_MAX
+from storage.metadata.commands import (
+    OBJECT_LOCK_SETTING,
+    ChangeObject,
+    CommitVersion,
+    Conditions,
+    ForgetBlobs,
+    Relayout,
+)
+from storage.model import Blob, LockMode, NodeState, ObjectLock, Versioning
 
 NO_CONDITIONS = Conditions()
 
@@ -84,3 +92,34 @@ def require_lockable(versioning: Versioning, settings: Iterable[str]) -> None:
     """InvalidBucketState for a bucket with object lock, by the names of its settings, that is not versioned."""
     if versioning != Versioning.ENABLED and OBJECT_LOCK_SETTING in settings:
         raise InvalidBucketState("object lock needs versioning that stays enabled")
+
+
+def require_first_layout(blob: Blob) -> None:
+    """A blob that is new has the layout that it was written in."""
+    if blob.generation != 0:
+        raise LimitExceeded("a new blob is of generation 0")
+
+
+def require_next_generation(command: Relayout) -> None:
+    """LimitExceeded when no chunk id could tell the new layout from others."""
+    if not 0 <= command.generation < GENERATION_MAX:
+        raise LimitExceeded(f"the chunks of a blob are laid out anew at most {GENERATION_MAX} times")
+
+
+def layouts_to_forget(command: ForgetBlobs) -> list[tuple[bytes, int]]:
+    """(blob id, generation) of each. LimitExceeded when some have a generation and others none."""
+    if not command.generations:
+        return [(blob_id, 0) for blob_id in command.blob_ids]
+    if len(command.generations) != len(command.blob_ids):
+        raise LimitExceeded("there is one generation to each blob id, or none at all")
+    return list(zip(command.blob_ids, command.generations, strict=True))
+
+
+def stays_closed(before: NodeState, after: NodeState) -> bool:
+    """Whether a node that is closed for commits remains so in its next state: a drain that is taken back opens it."""
+    return before is not NodeState.DRAINING or after in (NodeState.DRAINING, NodeState.GONE)
+
+
+def stale_placement(number: int) -> StalePlacement:
+    """The refusal of what names this node."""
+    return StalePlacement("a chunk was placed on a node that is closed, as it is being drained", node=str(number))

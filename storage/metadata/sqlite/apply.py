@@ -6,7 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 from storage.metadata import commands as c
-from storage.metadata.sqlite import blobs, buckets, changes, commits, deletes, masters, nodes, sessions, uploads, users
+from storage.metadata.sqlite import (
+    blobs,
+    buckets,
+    changes,
+    commits,
+    deletes,
+    layouts,
+    masters,
+    nodes,
+    sessions,
+    uploads,
+    users,
+)
 from storage.metadata.sqlite.database import Transaction
 
 Handler = Callable[[Transaction, Any], Any]
@@ -38,6 +50,8 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.ReleaseMasterLease: masters.release_master_lease,
     c.RegisterNode: nodes.register_node,
     c.SetNodeState: nodes.set_node_state,
-    c.SetReplicas: blobs.set_replicas,
-    c.ForgetBlobs: blobs.forget_blobs,
+    c.SetNodeClosed: nodes.set_node_closed,
+    c.SetReplicas: layouts.set_replicas,
+    c.Relayout: layouts.relayout,
+    c.ForgetBlobs: layouts.forget_blobs,
 }

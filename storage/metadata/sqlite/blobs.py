@@ -1,24 +1,25 @@
 """Blobs, their chunk rows or inline bodies: inserted with what references them, released when nothing does any more.
 
-A released chunked blob keeps its rows until its chunks were deleted from the nodes (ForgetBlobs); the body of an inline
+A released chunked blob keeps its rows until its chunks were deleted from the nodes (see layouts); the body of an inline
 blob is the row, so it goes at once. A blob comes in as new with a version or a part, moves from a part to a version
 when the upload completes, and is shared between versions by copies: it is never in a part and a version at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any
 
 from storage.base.errors import SessionFenced, SourceChanged
 from storage.base.ids import SESSION_ID_BYTES
-from storage.metadata.commands import ForgetBlobs, ReleaseBlobs, SetReplicas
+from storage.metadata.commands import ReleaseBlobs
 from storage.metadata.records import decode_nodes, encode_nodes
+from storage.metadata.rules import require_first_layout
 from storage.metadata.sqlite.database import Execute, Transaction
+from storage.metadata.sqlite.nodes import require_open_nodes
 from storage.model import Blob, Chunk, Extent
 
-_INSERT_BLOB = "INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_INSERT_BLOB = "INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO NOTHING"
 _INSERT_CHUNK = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)"
 _INSERT_INLINE = "INSERT INTO inline_bodies VALUES (?, ?, ?, ?)"
 _SELECT_LIVE = "SELECT size FROM blobs WHERE blob_id = ? AND released_ms IS NULL"
@@ -26,10 +27,6 @@ _SELECT_REFERENCE = "SELECT 1 FROM extents WHERE blob_id = ? LIMIT 1"
 _RELEASE = "UPDATE blobs SET released_ms = ? WHERE blob_id = ? AND redundancy <> 'inline'"
 _DELETE_INLINE = "DELETE FROM inline_bodies WHERE blob_id = ?"
 _DELETE_BLOB = "DELETE FROM blobs WHERE blob_id = ?"
-_FORGET_BLOB = "DELETE FROM blobs WHERE blob_id = ? AND released_ms IS NOT NULL"
-_DELETE_CHUNKS = "DELETE FROM chunks WHERE blob_id = ?"
-_SELECT_NODES = "SELECT nodes FROM chunks WHERE blob_id = ? AND chunk_index = ?"
-_SET_NODES = "UPDATE chunks SET nodes = ? WHERE blob_id = ? AND chunk_index = ?"
 _CHUNK = "chunk_index, offset, length, wrapped_key, digest, nodes"
 _SELECT_CHUNKS = f"SELECT {_CHUNK} FROM chunks WHERE blob_id = ? AND chunk_index >= ? ORDER BY chunk_index LIMIT ?"
 _SELECT_INLINE_CHUNK = (
@@ -38,17 +35,18 @@ _SELECT_INLINE_CHUNK = (
 _SELECT_LAST_INDEX = "SELECT max(chunk_index) FROM chunks WHERE blob_id = ?"
 _SELECT_SPAN = "SELECT offset, length FROM chunks WHERE blob_id = ? AND chunk_index = ?"
 
-RELEASED_WITH_CHUNKS = (
-    "SELECT b.blob_id, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy, c.chunk_index, c.offset, c.length,"
-    " c.wrapped_key, c.digest, c.nodes FROM"
-    " (SELECT * FROM blobs WHERE released_ms IS NOT NULL AND released_ms < ? ORDER BY released_ms, blob_id LIMIT ?) b"
-    " LEFT JOIN chunks c ON c.blob_id = b.blob_id ORDER BY b.released_ms, b.blob_id, c.chunk_index"
-)
+
+def require_placeable(tx: Transaction, blob: Blob) -> None:
+    """StalePlacement when a chunk is on a node that is closed for commits. Before the first change of a command; the
+    body of an inline blob is on no node."""
+    if blob.inline is None:
+        require_open_nodes(tx, [chunk.nodes for chunk in blob.chunks])
 
 
 def insert_blob(tx: Transaction, session_id: bytes, blob: Blob) -> None:
     """A new blob of this session. SessionFenced when it is not of this session or was recorded before, as a blob that
     was given up (ReleaseBlobs) while its commit was still under way must not come back."""
+    require_first_layout(blob)
     blob_id = blob.blob_id
     row = (blob_id, blob.size, blob.bucket_key_id, blob.bucket_key_version, blob.redundancy, None)
     if blob_id[:SESSION_ID_BYTES] != session_id or tx.execute(_INSERT_BLOB, row).rowcount != 1:
@@ -79,27 +77,11 @@ def release_unreferenced(tx: Transaction, blob_id: bytes) -> None:
 def release_blobs(tx: Transaction, command: ReleaseBlobs) -> None:
     """Blobs that have a row are left alone: they are referenced, or released already."""
     for blob in command.blobs:
-        if blob.blob_id[:SESSION_ID_BYTES] != command.session_id or blob.inline is not None:
+        if blob.blob_id[:SESSION_ID_BYTES] != command.session_id or blob.inline is not None or blob.generation:
             continue
         row = (blob.blob_id, blob.size, blob.bucket_key_id, blob.bucket_key_version, blob.redundancy, tx.now_ms)
         if tx.execute(_INSERT_BLOB, row).rowcount == 1:
             _insert_chunks(tx, blob)
-
-
-def forget_blobs(tx: Transaction, command: ForgetBlobs) -> None:
-    """Referenced blobs are left alone, whatever the caller believes."""
-    for blob_id in command.blob_ids:
-        if tx.execute(_FORGET_BLOB, (blob_id,)).rowcount == 1:
-            tx.execute(_DELETE_CHUNKS, (blob_id,))
-
-
-def set_replicas(tx: Transaction, command: SetReplicas) -> bool:
-    at = (command.blob_id, command.chunk_index)
-    row = tx.execute(_SELECT_NODES, at).fetchone()
-    if row is None or decode_nodes(row[0]) != command.expected:
-        return False
-    tx.execute(_SET_NODES, (encode_nodes(command.nodes), *at))
-    return True
 
 
 def read_chunks(execute: Execute, blob_id: bytes, from_index: int, limit: int) -> list[Chunk]:
@@ -139,16 +121,6 @@ def read_span_chunks(execute: Execute, blob_id: bytes, start: int, end: int, lim
 def select_recorded(count: int) -> str:
     """The statement that finds which of `count` blob ids have a row."""
     return f"SELECT blob_id FROM blobs WHERE blob_id IN ({', '.join('?' * count)})"
-
-
-def collect_released(rows: Iterable[tuple[Any, ...]]) -> list[Blob]:
-    """Rows of RELEASED_WITH_CHUNKS → blobs with all their chunks."""
-    found: dict[bytes, tuple[tuple[Any, ...], list[Chunk]]] = {}
-    for row in rows:
-        chunks = found.setdefault(row[0], (row[:5], []))[1]
-        if row[5] is not None:
-            chunks.append(chunk_of(row[5:]))
-    return [Blob(blob[0], blob[1], blob[2], blob[3], blob[4], tuple(chunks)) for blob, chunks in found.values()]
 
 
 def chunk_of(row: tuple[Any, ...]) -> Chunk:

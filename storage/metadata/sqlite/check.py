@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
+from storage.base.ids import GENERATION_MAX
 from storage.metadata.commands import OBJECT_LOCK_SETTING
 from storage.model import Versioning
 
@@ -106,6 +107,23 @@ _RULES: tuple[tuple[str, str], ...] = (
         """SELECT hex(b.blob_id) FROM blobs b LEFT JOIN inline_bodies i ON i.blob_id = b.blob_id
         WHERE b.redundancy = 'inline' AND (i.blob_id IS NULL OR b.released_ms IS NOT NULL
         OR b.blob_id IN (SELECT blob_id FROM chunks))""",
+    ),
+    (
+        "an old layout that is not older than its blob's, or without all its chunks",
+        """SELECT hex(l.blob_id), l.generation FROM retired_layouts l LEFT JOIN blobs b ON b.blob_id = l.blob_id
+        LEFT JOIN (SELECT blob_id, generation, sum(length) AS total FROM retired_chunks
+          GROUP BY blob_id, generation) c ON c.blob_id = l.blob_id AND c.generation = l.generation
+        WHERE l.generation >= b.generation OR coalesce(c.total, 0) <> l.size""",
+    ),
+    (
+        "a chunk of an old layout that does not exist",
+        """SELECT hex(blob_id), generation FROM retired_chunks
+        WHERE (blob_id, generation) NOT IN (SELECT blob_id, generation FROM retired_layouts)""",
+    ),
+    (
+        "a generation that no chunk id can hold",
+        f"""SELECT hex(blob_id), generation FROM blobs WHERE generation NOT BETWEEN 0 AND {GENERATION_MAX}
+        OR (generation <> 0 AND redundancy = 'inline')""",
     ),
     ("a chunk without a blob", "SELECT hex(blob_id) FROM chunks WHERE blob_id NOT IN (SELECT blob_id FROM blobs)"),
     (

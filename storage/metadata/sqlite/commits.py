@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from storage.metadata.commands import CommitVersion, VersionCommitted
 from storage.metadata.rules import commit_spans, require_covered
-from storage.metadata.sqlite.blobs import insert_blob, require_shareable
+from storage.metadata.sqlite.blobs import insert_blob, require_placeable, require_shareable
 from storage.metadata.sqlite.database import Transaction
 from storage.metadata.sqlite.versions import (
     append_version,
@@ -29,6 +29,8 @@ def commit_version(tx: Transaction, command: CommitVersion) -> VersionCommitted:
         require_shareable(tx, extent)
     if command.shared or len(command.blobs) != 1 or command.blobs[0].size != command.version.size:
         require_covered(command.version.size, commit_spans(command))
+    for blob in command.blobs:
+        require_placeable(tx, blob)
     appended = append_version(tx, place, command.version)
     offset = 0
     for blob in command.blobs:

@@ -42,6 +42,12 @@ def require_term(tx: Transaction, term: int) -> None:
         raise NotActiveMaster("another master took over")
 
 
+def require_term_if_any(tx: Transaction, term: int) -> None:
+    """Of what gateways, which have no term, and command lines ask for as well: 0 is not checked."""
+    if term:
+        require_term(tx, term)
+
+
 def _is_over(renewed_ms: int, ttl_ms: int, now_ms: int) -> bool:
     """Also when the clock was set back by more than the lease: it must not last until the clock has caught up."""
     return abs(now_ms - renewed_ms) >= ttl_ms

@@ -37,7 +37,7 @@ _SELECT_INLINE = (
 )
 _EXTENTS = (
     "SELECT e.blob_id, e.offset, e.length, e.part_number, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy,"
-    " i.wrapped_key, i.digest, i.sealed FROM extents e LEFT JOIN blobs b ON b.blob_id = e.blob_id"
+    " b.generation, i.wrapped_key, i.digest, i.sealed FROM extents e LEFT JOIN blobs b ON b.blob_id = e.blob_id"
     " LEFT JOIN inline_bodies i ON i.blob_id = e.blob_id WHERE e.version_row = ?1"
 )
 _SELECT_EXTENTS = f"{_EXTENTS} ORDER BY e.offset"
@@ -156,7 +156,21 @@ def _with_body(execute: Execute, read: VersionRead, rows: list[Any], span: tuple
     extents: list[Extent] = []
     blobs: list[Blob] = []
     chunk_rows_left = CHUNK_PAGE_ROWS
-    for blob_id, offset, length, part, size, key_id, key_version, redundancy, wrapped_key, digest, sealed in rows:
+    for row in rows:
+        (
+            blob_id,
+            offset,
+            length,
+            part,
+            size,
+            key_id,
+            key_version,
+            redundancy,
+            generation,
+            wrapped_key,
+            digest,
+            sealed,
+        ) = row
         if blob_id is None:
             continue
         extents.append(Extent(blob_id, offset, length, part))
@@ -167,5 +181,5 @@ def _with_body(execute: Execute, read: VersionRead, rows: list[Any], span: tuple
             start, end = max(0, span[0] - offset), span[1] - offset
             chunks = read_span_chunks(execute, blob_id, start, end, chunk_rows_left)
             chunk_rows_left -= len(chunks)
-        blobs.append(Blob(blob_id, size, key_id, key_version, redundancy, chunks, sealed))
+        blobs.append(Blob(blob_id, size, key_id, key_version, redundancy, chunks, sealed, generation))
     return read._replace(extents=tuple(extents), blobs=tuple(blobs))

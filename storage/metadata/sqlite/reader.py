@@ -18,6 +18,9 @@ import aiosqlite
 from storage.metadata.commands import Command
 from storage.metadata.interface import (
     CHUNK_PAGE_ROWS,
+    BlobPage,
+    BlobUser,
+    ChunkPlace,
     CompletedUpload,
     HeadPage,
     Metadata,
@@ -30,9 +33,11 @@ from storage.metadata.sqlite import (
     blobs,
     buckets,
     configuration,
+    layouts,
     listing,
     nodes,
     objects,
+    places,
     sessions,
     uploads,
     users,
@@ -175,7 +180,31 @@ class SqliteMetadata(Metadata):
         return self._read(sessions.list_sessions)
 
     async def list_released_blobs(self, before_ms: int, limit: int) -> list[Blob]:
-        return blobs.collect_released(await self._read_long(blobs.RELEASED_WITH_CHUNKS, (before_ms, limit)))
+        rows = await self._read_long(layouts.RELEASED_WITH_CHUNKS, (before_ms, limit))
+        return layouts.collect_released(rows, limit)
+
+    async def list_chunk_places(self, after: tuple[bytes, int] | None, limit: int) -> list[ChunkPlace]:
+        rows = await self._read_long(places.CHUNK_PLACES, (*(after or (b"", -1)), limit))
+        return [places.place_of(row) for row in rows]
+
+    async def find_chunk_places(self, chunks: Sequence[tuple[bytes, int]]) -> list[ChunkPlace]:
+        found: list[ChunkPlace] = []
+        for at in range(0, len(chunks), _IDS_PER_QUERY):
+            some = chunks[at : at + _IDS_PER_QUERY]
+            rows = await self._read_long(places.select_places(len(some)), [value for chunk in some for value in chunk])
+            found.extend(places.place_of(row) for row in rows)
+        return found
+
+    async def find_blob_users(self, blob_ids: Sequence[bytes], limit: int) -> list[BlobUser]:
+        found: list[BlobUser] = []
+        for at in range(0, len(blob_ids), _IDS_PER_QUERY):
+            some = blob_ids[at : at + _IDS_PER_QUERY]
+            rows = await self._read_long(places.select_users(len(some)), (*some, limit - len(found)))
+            found.extend(places.user_of(row) for row in rows)
+        return list(dict.fromkeys(found))
+
+    async def list_bucket_blobs(self, bucket_id: int, after: int, limit: int) -> BlobPage:
+        return places.collect_page(await self._read_long(places.BUCKET_BLOBS, (after, limit, bucket_id)), limit)
 
     async def find_referenced_blobs(self, blob_ids: Sequence[bytes]) -> set[bytes]:
         found: set[bytes] = set()

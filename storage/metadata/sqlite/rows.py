@@ -54,6 +54,7 @@ class SqliteRows:
             used.get("nodes", 0),
             version_row,
             upload_row,
+            meta["journal_sequence"],
         )
 
     async def close(self) -> None:
@@ -94,7 +95,7 @@ class SqliteTarget(SqliteRows):
         """Everything into the one file, synced, and then into its place."""
         execute = self._connection.execute
         execute("BEGIN IMMEDIATE")
-        for name in ("configuration_sequence", "epoch"):
+        for name in ("configuration_sequence", "epoch", "journal_sequence"):
             execute("UPDATE meta SET value = ? WHERE name = ?", (getattr(counters, name), name))
         for table, counter in _SEQUENCES.items():
             execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))

@@ -13,6 +13,8 @@ Choices that the rest relies on:
 - `blobs.released_ms` NULL means referenced. Bodies of inline blobs have a rowid table of their own: rows up to a page
   stay in one piece there, and neither listings nor HEADs touch them.
 - Ids of buckets and nodes are never used twice (AUTOINCREMENT): they are kept outside the transaction that read them.
+- A layout that a blob had before (Relayout) is in tables of its own until its chunks are deleted, without keys, which
+  are the same in every layout: reads and the commits of versions never see these tables.
 """
 
 from __future__ import annotations
@@ -101,9 +103,26 @@ _VERSION_2 = (
     *masters.TABLES,
 )
 
+_VERSION_3 = (
+    "ALTER TABLE blobs ADD COLUMN generation INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE nodes ADD COLUMN is_closed INTEGER NOT NULL DEFAULT 0",
+    # empty but while a drain ends: what every commit with chunks looks at
+    "CREATE INDEX nodes_closed ON nodes (number) WHERE is_closed = 1",
+    """CREATE TABLE retired_layouts (
+        blob_id BLOB NOT NULL, generation INTEGER NOT NULL, size INTEGER NOT NULL, redundancy TEXT NOT NULL,
+        released_ms INTEGER NOT NULL, PRIMARY KEY (blob_id, generation)) WITHOUT ROWID""",
+    "CREATE INDEX retired_layouts_by_age ON retired_layouts (released_ms, blob_id, generation)",
+    """CREATE TABLE retired_chunks (
+        blob_id BLOB NOT NULL, generation INTEGER NOT NULL, chunk_index INTEGER NOT NULL, offset INTEGER NOT NULL,
+        length INTEGER NOT NULL, digest BLOB NOT NULL, nodes BLOB NOT NULL,
+        PRIMARY KEY (blob_id, generation, chunk_index)) WITHOUT ROWID""",
+    "CREATE INDEX parts_by_blob ON parts (blob_id) WHERE blob_id IS NOT NULL",
+    "INSERT INTO meta VALUES ('journal_sequence', 0)",
+)
+
 Migrations = Sequence[Sequence[str]]
 
-MIGRATIONS: Migrations = (_VERSION_1, _VERSION_2)
+MIGRATIONS: Migrations = (_VERSION_1, _VERSION_2, _VERSION_3)
 """statements that lead from version n to n + 1, at index n; a released one is never edited"""
 
 

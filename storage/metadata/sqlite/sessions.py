@@ -5,6 +5,7 @@ from __future__ import annotations
 from storage.base.errors import SessionFenced
 from storage.metadata.commands import CloseSession, FenceSessions, ForgetSessions, OpenSession, RenewSession
 from storage.metadata.sqlite.database import Execute, Transaction
+from storage.metadata.sqlite.masters import require_term_if_any
 from storage.model import SessionState, WriteSession
 
 _INSERT = "INSERT INTO write_sessions VALUES (?, ?, 'open', ?3, ?3, ?3) ON CONFLICT DO NOTHING"
@@ -42,6 +43,7 @@ def close_session(tx: Transaction, command: CloseSession) -> None:
 
 def fence_sessions(tx: Transaction, command: FenceSessions) -> list[bytes]:
     """From this commit on, nothing of the returned sessions can commit."""
+    require_term_if_any(tx, command.term)
     expired = [row[0] for row in tx.execute(_SELECT_EXPIRED, (tx.now_ms - command.ttl_ms,)).fetchall()]
     tx.executemany(_FENCE, [(session_id,) for session_id in expired])
     return expired
@@ -49,6 +51,7 @@ def fence_sessions(tx: Transaction, command: FenceSessions) -> list[bytes]:
 
 def forget_sessions(tx: Transaction, command: ForgetSessions) -> None:
     """Open sessions stay: they may commit at any time."""
+    require_term_if_any(tx, command.term)
     tx.executemany(_FORGET, [(session_id,) for session_id in command.session_ids])
 
 

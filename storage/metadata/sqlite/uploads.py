@@ -24,7 +24,7 @@ from storage.metadata.rules import (
     PART_SIZE_MIN_BYTES,
     require_covered,
 )
-from storage.metadata.sqlite.blobs import insert_blob, release_unreferenced
+from storage.metadata.sqlite.blobs import insert_blob, release_unreferenced, require_placeable
 from storage.metadata.sqlite.commits import INSERT_EXTENT
 from storage.metadata.sqlite.database import Execute, Transaction
 from storage.metadata.sqlite.versions import (
@@ -103,6 +103,7 @@ def put_part(tx: Transaction, command: PutPart) -> PartInfo:
     replaced = tx.execute(_SELECT_PART_BLOB, (upload_row, command.part_number)).fetchone()
     blob_id = None
     if command.blob is not None:
+        require_placeable(tx, command.blob)
         blob_id = command.blob.blob_id
         insert_blob(tx, command.session_id, command.blob)
     checksum = None if command.checksum is None else encode_record(command.checksum)

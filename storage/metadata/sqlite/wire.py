@@ -48,6 +48,7 @@ _RESULTS: dict[type[c.Command], Any] = {
         (c.AcquireMasterLease, c.MasterLease),
         (c.RegisterNode, Node),
         (c.SetReplicas, bool),
+        (c.Relayout, bool),
     )
 }
 

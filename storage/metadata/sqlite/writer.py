@@ -31,7 +31,15 @@ import msgspec
 
 from storage.base.clock import Clock
 from storage.base.errors import FrostbyteError, Refused, Unavailable
-from storage.metadata.commands import Command, CommitVersion, CreateUpload, DeleteBucket, DeleteVersions, PutPart
+from storage.metadata.commands import (
+    Command,
+    CommitVersion,
+    CreateUpload,
+    DeleteBucket,
+    DeleteVersions,
+    PutPart,
+    Relayout,
+)
 from storage.metadata.journal import AppliedGroup, Journal
 from storage.metadata.sqlite.apply import HANDLERS
 from storage.metadata.sqlite.checkpoint import Checkpointer
@@ -50,7 +58,7 @@ LINGER_BELOW = 0.75
 answered together come back together, and two alternating half groups would cost two syncs where one does. A lone client
 never waits, and a load that ends waits once."""
 
-_GROWING = (CommitVersion, PutPart, CreateUpload)
+_GROWING = (CommitVersion, PutPart, CreateUpload, Relayout)
 """refused below the disk's reserve; deletes, completions and the cluster's own records are not"""
 
 _log = logging.getLogger(__name__)
