@@ -389,8 +389,9 @@ class SetNodeState(Command, frozen=True):
 
 class SetNodeClosed(Command, frozen=True):
     """Open or close a node for commits: while it is closed, a commit, a part or a Relayout that names it, and a
-    SetReplicas that names it where `expected` does not, is refused as StalePlacement. Every such write that was applied before is seen by every read that begins after this
-    was answered. → None. Raises the epoch when it changes something. NotActiveMaster as for RegisterNode."""
+    SetReplicas that names it where `expected` does not, is refused as StalePlacement. Every such write that was applied
+    before is seen by every read that begins after this was answered. → None. Raises the epoch when it changes
+    something. NotActiveMaster as for RegisterNode."""
 
     node_id: str
     is_closed: bool
