@@ -107,7 +107,14 @@ def build_jobs(
     config: MasterConfig, registry: Registry, metadata: Metadata, nodes: NodePool, clock: Clock
 ) -> list[BackgroundLoop]:
     """Everything that the master does by itself; status shows them in this order."""
-    sweeper = Sweeper(metadata, nodes, lambda: registry.cluster_map, clock, make_sweep_settings(config.maintenance))
+    sweeper = Sweeper(
+        metadata,
+        nodes,
+        lambda: registry.cluster_map,
+        clock,
+        make_sweep_settings(config.maintenance),
+        current_term=lambda: registry.term,
+    )
     lifecycle = LifecycleWorker(metadata, clock, config.maintenance.lifecycle_day_s)
     return [
         BackgroundLoop("registry tick", config.timing.tick_interval_s, registry.tick),

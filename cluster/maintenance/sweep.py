@@ -1,9 +1,10 @@
 """PURE. What the sweeper may delete, decided from facts that others fetched.
 
-*Released* blobs (their last version was deleted in a known transaction) go as soon as no running read can still hold
-them. *Orphans* (chunks found in an inventory that no row knows) are left by writes that died: they go only when their
-write session can never commit again, were seen in two passes some time apart, and are old enough; and then into a
-quarantine first. A chunk of an open session is never an orphan, whatever its age: its commit may be under way.
+*Released* blobs (their last version was deleted in a known transaction), and layouts that a blob had before, go as soon
+as no running read can still hold them. *Orphans* (chunks found in an inventory that no row knows) are left by writes
+that died: they go only when their write session can never commit again, were seen in two passes some time apart, and
+are old enough; and then into a quarantine first. A chunk of an open session is never an orphan, whatever its age: its
+commit may be under way.
 """
 
 from __future__ import annotations
@@ -12,7 +13,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from storage.base.ids import BLOB_ID_BYTES, CHUNK_INDEX_MAX, SESSION_ID_BYTES, ChunkId, chunk_id_from_bytes
+from storage.base.ids import (
+    BLOB_ID_BYTES,
+    CHUNK_INDEX_MAX,
+    SESSION_ID_BYTES,
+    ChunkId,
+    chunk_id_from_bytes,
+    stored_chunk_id,
+)
 from storage.chunks.store import InventoryEntry
 from storage.model import Blob, ClusterMap, NodeState, SessionState, WriteSession
 
@@ -35,12 +43,12 @@ class SweepSettings(NamedTuple):
 
 
 class ReleasedPlan(NamedTuple):
-    """What to delete where, and which blobs can be forgotten once all of their deletes went through."""
+    """What to delete where, and which layouts can be forgotten once all of their deletes went through."""
 
     deletes: dict[int, list[ChunkId]]
     """by node number"""
-    blob_ids: dict[bytes, frozenset[int]]
-    """the nodes that must have answered before the blob is forgotten"""
+    layouts: dict[tuple[bytes, int], frozenset[int]]
+    """(blob id, generation) → the nodes that must have answered before it is forgotten"""
 
 
 class OrphanPlan(NamedTuple):
@@ -51,26 +59,26 @@ class OrphanPlan(NamedTuple):
 
 
 def plan_released(blobs: Iterable[Blob], cluster_map: ClusterMap) -> ReleasedPlan:
-    """Deletes for released blobs. Nodes that are dead or gone are not waited for: what they still hold is an orphan
-    when they come back."""
+    """Deletes for released blobs and old layouts. Nodes that are dead or gone are not waited for: what they still hold
+    when they come back is an orphan, or the surplus of a blob that lives on in another layout."""
     reachable = {node.number for node in cluster_map.nodes if node.state not in (NodeState.DEAD, NodeState.GONE)}
     deletes: defaultdict[int, list[ChunkId]] = defaultdict(list)
-    blob_ids: dict[bytes, frozenset[int]] = {}
+    layouts: dict[tuple[bytes, int], frozenset[int]] = {}
     for blob in blobs:
         needed: set[int] = set()
         for chunk in blob.chunks:
             holders = reachable.intersection(chunk.nodes)
             needed |= holders
             for number in holders:
-                deletes[number].append(ChunkId(blob.blob_id, chunk.index))
-        blob_ids[blob.blob_id] = frozenset(needed)
-    return ReleasedPlan(dict(deletes), blob_ids)
+                deletes[number].append(stored_chunk_id(blob.blob_id, chunk.index, blob.generation))
+        layouts[blob.blob_id, blob.generation] = frozenset(needed)
+    return ReleasedPlan(dict(deletes), layouts)
 
 
-def choose_forgettable(plan: ReleasedPlan, failed_nodes: Iterable[int]) -> tuple[bytes, ...]:
-    """The blobs of which every delete went through."""
+def choose_forgettable(plan: ReleasedPlan, failed_nodes: Iterable[int]) -> list[tuple[bytes, int]]:
+    """(blob id, generation) of which every delete went through."""
     failed = set(failed_nodes)
-    return tuple(blob_id for blob_id, needed in plan.blob_ids.items() if not needed & failed)
+    return [layout for layout, needed in plan.layouts.items() if not needed & failed]
 
 
 def choose_orphan_suspects(

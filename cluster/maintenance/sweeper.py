@@ -1,9 +1,10 @@
 """Executes what sweep.py plans, in small bounded steps, so that nothing but time is lost when it stops anywhere.
 
-One run: 1. fence sessions that were silent for a lease; 2. delete released chunks, then forget their blobs; 3. look
-through inventories for orphans and set aside those that were seen before; 4. purge what was set aside long ago;
+One run: 1. fence sessions that were silent for a lease; 2. delete released chunks and old layouts, then forget them;
+3. look through inventories for orphans and set aside those that were seen before; 4. purge what was set aside long ago;
 5. after a pass over every node, forget sessions of which nothing is left. A crash after any step leaves work for the
-next run: a chunk that was deleted and not forgotten is deleted again, which is no error.
+next run: a chunk that was deleted and not forgotten is deleted again, which is no error. What is written carries the
+term of this master's lease, and is refused after another one took over.
 
 A lease is in the wall time of the metadata's owner. So that a clock that is set forward fences nobody who lives, none
 is fenced before this process has seen a session unchanged for a lease, by its own steady clock.
@@ -69,13 +70,16 @@ class Sweeper:
         clock: Clock,
         settings: SweepSettings = SweepSettings(),  # noqa: B008 - immutable
         pause_s: float = PAUSE_S,
+        current_term: Callable[[], int] = lambda: 0,
     ) -> None:
+        """current_term: of this master's lease, for what it writes."""
         self._metadata = metadata
         self._nodes = nodes
         self._current_map = current_map
         self._clock = clock
         self._settings = settings
         self._pause_s = pause_s
+        self._current_term = current_term
         self._orphans = OrphanPasses(metadata, clock, settings, pause_s)
         self._horizon = ReadHorizon(settings.read_margin_ms / 1000)
         self._running = asyncio.Lock()
@@ -108,11 +112,13 @@ class Sweeper:
     async def _fence(self) -> list[bytes]:
         if self._horizon.silent_s * 1000 < self._settings.lease_ttl_ms:
             return []
-        fenced: list[bytes] = await self._metadata.apply(FenceSessions(self._settings.lease_ttl_ms))
+        fenced: list[bytes] = await self._metadata.apply(
+            FenceSessions(self._settings.lease_ttl_ms, self._current_term())
+        )
         return fenced
 
     async def _sweep_released(self, cutoff_ms: int, cluster_map: ClusterMap, calls: NodeCalls) -> tuple[int, int]:
-        """(chunks deleted, blobs forgotten)"""
+        """(pieces deleted, blobs and old layouts forgotten)"""
         deleted = forgotten = 0
         for _ in range(RELEASED_BATCHES_MAX):
             blobs = await self._metadata.list_released_blobs(cutoff_ms, RELEASED_BATCH_BLOBS)
@@ -122,7 +128,8 @@ class Sweeper:
             )
             gone = choose_forgettable(plan, calls.unreachable)
             if gone:
-                await self._metadata.apply(ForgetBlobs(gone))
+                blob_ids, generations = zip(*gone, strict=True)
+                await self._metadata.apply(ForgetBlobs(blob_ids, generations, self._current_term()))
                 forgotten += len(gone)
             if len(blobs) < RELEASED_BATCH_BLOBS or not gone:
                 break
@@ -139,7 +146,7 @@ class Sweeper:
         over = choose_forgettable_sessions(sessions, seen, self._clock.now_ms(), self._settings)
         over = over[:FORGOTTEN_SESSIONS_MAX]
         if over:
-            await self._metadata.apply(ForgetSessions(over))
+            await self._metadata.apply(ForgetSessions(over, self._current_term()))
         return len(over)
 
 

@@ -57,16 +57,21 @@ def node(number: int, state: NodeState = NodeState.UP) -> Node:
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 5), st.lists(st.sets(st.integers(1, 5), max_size=3), min_size=1, max_size=3)),
-        unique_by=lambda it: it[0],
+        st.tuples(
+            st.integers(0, 5),
+            st.integers(0, 3),
+            st.lists(st.sets(st.integers(0, 5), max_size=3), min_size=1, max_size=3),
+        ),
+        unique_by=lambda it: it[:2],
     ),
     st.dictionaries(st.integers(1, 5), st.sampled_from(NodeState), max_size=5),
     st.sets(st.integers(1, 5)),
 )
 def test_a_released_blob_is_forgotten_only_when_every_living_node_deleted_it(
-    blobs_of: list[tuple[int, list[set[int]]]], states: dict[int, NodeState], failed: set[int]
+    blobs_of: list[tuple[int, int, list[set[int]]]], states: dict[int, NodeState], failed: set[int]
 ) -> None:
-    """Every chunk on every living node is deleted; a failed node keeps its blobs on record."""
+    """Every chunk on every living node is deleted, under the generation of its layout (0 is no node); a failed node
+    keeps its blobs and old layouts on record."""
     blobs = [
         Blob(
             make_blob_id(SESSION_IDS[0], counter),
@@ -75,14 +80,15 @@ def test_a_released_blob_is_forgotten_only_when_every_living_node_deleted_it(
             1,
             "replica:2",
             tuple(Chunk(index, 0, 1, b"", b"", tuple(sorted(nodes))) for index, nodes in enumerate(chunks)),
+            generation=generation,
         )
-        for counter, chunks in blobs_of
+        for counter, generation, chunks in blobs_of
     ]
     cluster_map = ClusterMap(1, tuple(node(number, state) for number, state in states.items()))
     living = {number for number, state in states.items() if state not in (NodeState.DEAD, NodeState.GONE)}
     plan = plan_released(blobs, cluster_map)
     expected = {
-        (number, ChunkId(blob.blob_id, chunk.index))
+        (number, ChunkId(blob.blob_id, blob.generation * 2**24 + chunk.index))
         for blob in blobs
         for chunk in blob.chunks
         for number in chunk.nodes
@@ -93,7 +99,7 @@ def test_a_released_blob_is_forgotten_only_when_every_living_node_deleted_it(
     gone = choose_forgettable(plan, failed)
     for blob in blobs:
         holders = {number for chunk in blob.chunks for number in chunk.nodes} & living
-        assert (blob.blob_id in gone) == (not holders & failed)
+        assert ((blob.blob_id, blob.generation) in gone) == (not holders & failed)
 
 
 @given(entries_strategy, sessions_strategy, st.integers(0, 2 * 10**9))
