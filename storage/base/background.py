@@ -38,7 +38,10 @@ class LoopStatus(NamedTuple):
     last_error: str
     """of the last run; empty when it succeeded"""
     counts: Mapping[str, int] = {}
-    """what the runs of this process did together, by name, where the work counts it"""
+    """what the runs of this process did together, by name, where the work counts it; `done` and `total` of them say
+    how far the work under way is, or how far the last one came"""
+    started_ms: int = 0
+    """when the run under way began; 0 between runs"""
 
 
 class BackgroundLoop:
@@ -53,26 +56,31 @@ class BackgroundLoop:
         backoff_max_s: float = BACKOFF_MAX_S,
         clock: Clock | None = None,
         counts: Callable[[], Mapping[str, int]] = dict,
+        on_order: Callable[[], None] | None = None,
     ) -> None:
-        """counts: asked what the runs did so far."""
+        """counts: asked what the runs did so far. on_order: told before a run that was ordered, where such a run does
+        more than others."""
         self.name = name
         self.interval_s = interval_s
         self._work = work
         self._backoff_max_s = backoff_max_s
         self._clock = clock or SystemClock()
         self._counts = counts
+        self._on_order = on_order
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._runs = 0
         self._failures = 0
         self._last_run_ms = 0
         self._last_error = ""
+        self._started_ms: int | None = None
 
     @property
     def status(self) -> LoopStatus:
-        """As of the last finished run."""
+        """As of the last finished run, and whether one is under way."""
         counts = dict(self._counts())
-        return LoopStatus(self.name, self._runs, self._failures, self._last_run_ms, self._last_error, counts)
+        last = (self._runs, self._failures, self._last_run_ms, self._last_error)
+        return LoopStatus(self.name, *last, counts, self._started_ms or 0)
 
     def start(self) -> None:
         """Begin on the running event loop; a second call changes nothing."""
@@ -80,8 +88,16 @@ class BackgroundLoop:
             self._task = asyncio.get_running_loop().create_task(self._run(), name=self.name)
 
     def wake(self) -> None:
-        """Run again now instead of at the end of the pause."""
+        """Run again now instead of at the end of the pause; right after the run under way, if there is one."""
         self._wake.set()
+
+    def order(self) -> int:
+        """Wake it for somebody who waits. → how many runs there will have been when a whole one has ended that began
+        after this. At any time; before `start` it is the first run."""
+        if self._on_order is not None:
+            self._on_order()
+        self.wake()
+        return self._runs + (1 if self._started_ms is None else 2)
 
     async def stop(self) -> None:
         """Cancel the run under way, if any, and wait until it is gone."""
@@ -101,6 +117,7 @@ class BackgroundLoop:
                 pass
 
     async def _run_once(self) -> None:
+        self._started_ms = self._clock.now_ms()
         try:
             await self._work()
         except Exception as error:  # noqa: BLE001 - the edge of a background job: whatever fails is told and tried again
@@ -115,6 +132,8 @@ class BackgroundLoop:
                 _log.info("%s works again after %d failures", self.name, self._failures)
             self._failures = 0
             self._last_error = ""
+        finally:
+            self._started_ms = None
         self._runs += 1
         self._last_run_ms = self._clock.now_ms()
 

@@ -68,6 +68,71 @@ async def test_a_wake_cuts_the_pause_short() -> None:
     await loop.stop()
 
 
+class Gate(Work):
+    """A work whose runs end when they are let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_once = 0
+        self._open = asyncio.Semaphore(0)
+
+    async def __call__(self) -> None:
+        self.at_once += 1
+        assert self.at_once == 1, "runs overlap"
+        await super().__call__()
+        try:
+            await self._open.acquire()
+        finally:
+            self.at_once -= 1
+
+    def let(self) -> None:
+        """One more run ends."""
+        self._open.release()
+
+
+async def test_an_order_is_fulfilled_by_a_run_that_began_after_it() -> None:
+    """Given between runs, during one, and several times: each is told which run it has to wait for."""
+    work, ordered = Gate(), []
+    loop = BackgroundLoop("ordered", 3600, work, clock=ManualClock(7000), on_order=lambda: ordered.append(work.runs))
+    assert loop.order() == 1
+    loop.start()
+    await work.wait_for(1)
+    assert (loop.status.runs, loop.status.started_ms) == (0, 7000)
+    assert [loop.order() for _ in range(3)] == [2, 2, 2]
+    work.let()
+    await work.wait_for(2)
+    assert (loop.status.runs, loop.order()) == (1, 3)
+    work.let()
+    await work.wait_for(3)
+    work.let()
+    while loop.status.runs < 3:
+        await asyncio.sleep(0)
+    assert (loop.status.started_ms, work.runs) == (0, 3), "three orders were one run"
+    assert loop.order() == 4
+    work.let()
+    await work.wait_for(4)
+    await loop.stop()
+    assert ordered == [0, 1, 1, 1, 2, 3]
+
+
+async def test_an_order_to_a_loop_that_is_stopped_and_started_again() -> None:
+    """A run that was cancelled does not count, and nothing is under way any more."""
+    work = Gate()
+    loop = BackgroundLoop("stopped", 3600, work)
+    loop.start()
+    await work.wait_for(1)
+    assert loop.order() == 2
+    await loop.stop()
+    assert (loop.status.runs, loop.status.started_ms) == (0, 0)
+    assert loop.order() == 1
+    loop.start()
+    await work.wait_for(2)
+    work.let()
+    while loop.status.runs < 1:
+        await asyncio.sleep(0)
+    await loop.stop()
+
+
 async def test_failures_are_told_and_do_not_end_it(caplog: pytest.LogCaptureFixture) -> None:
     """The last error is kept until a run succeeds."""
     caplog.set_level(logging.INFO)
