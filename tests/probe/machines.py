@@ -51,6 +51,8 @@ class Machines:
         self.main = root / "main"
         self.hosts = hosts
         self.tls: InternalTls = make_internal_tls(root, [host.address for host in hosts])
+        self.datanodes: dict[int, Any] = {}
+        """the process that was started last on each machine"""
         self._running = running
         self.internal = f"https://{self.address(0)}:{free_port()}"
         settings = {
@@ -84,6 +86,10 @@ class Machines:
         self.start("metadata", "ready", "metadata", "--data", records["path"], "--socket", records["socket"])
         self.start("master", f"ready on {self.internal}", "master", "--config", self.master_file)
 
+    def change_master(self, change: dict[str, Any]) -> None:
+        """Further settings of its file, before it is started."""
+        self.master_file.write_text(json.dumps({**json.loads(self.master_file.read_text()), **change}))
+
     def start_datanode(self, number: int) -> Any:
         """A new machine: what `node add` printed, its own key file and its own disk."""
         machine = self.root / f"machine-{number}"
@@ -100,7 +106,10 @@ class Machines:
             config.write_text(json.dumps({**document, "reserve_bytes": 0}))
         data = machine / "data"
         arguments = ("datanode", "--data", data, "--config", config)
-        return self.start(f"machine-{number}", "registered with", *arguments, machine=number)
+        process = self.datanodes[number] = self.start(
+            f"machine-{number}", "registered with", *arguments, machine=number
+        )
+        return process
 
     def start_gateway(self) -> Any:
         """Two workers; a client of them."""
