@@ -191,10 +191,10 @@ def render(
         "",
         describe_machine(),
         "",
-        f"Five datanodes, each a process that speaks TLS and syncs, hold {stored_bytes / GIB:g} GiB together on one disk;"
-        f" one is killed and stays away. It held {format_number(held / GIB)} GiB. Counted as dead after {noticed_s:.1f} s;"
-        f" everything at full redundancy {whole_s:.1f} s after the kill: {format_number(pace)} MiB/s rebuilt. {LOADERS}"
-        " clients put and get 64 KiB meanwhile, one request after the other; their requests took:",
+        f"Five datanodes, each a process that speaks TLS and syncs, hold {stored_bytes / GIB:g} GiB together on one"
+        f" disk; one is killed and stays away. It held {format_number(held / GIB)} GiB. Counted as dead after"
+        f" {noticed_s:.1f} s; everything at full redundancy {whole_s:.1f} s after the kill: {format_number(pace)} MiB/s"
+        f" rebuilt. {LOADERS} clients put and get 64 KiB meanwhile, one request after the other; their requests took:",
         "",
         "| | requests | without success | p50, ms | p99, ms | longest, ms |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
