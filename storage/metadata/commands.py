@@ -421,12 +421,13 @@ class ChunkLayout(Record, frozen=True):
 
 
 class Relayout(Command, frozen=True):
-    """The chunks of a blob were made durable a second time, in another redundancy, as generation + 1: make that the
-    layout. → bool: False when the blob is gone or released, has another generation, or these are not exactly its
-    chunks (then what was written is not referenced). StalePlacement; NotActiveMaster for a term that is over (0: not
-    checked); LimitExceeded for a generation after GENERATION_MAX.
+    """The chunks of a blob were made durable a second time, in another redundancy, as new_generation (0: generation +
+    1): make that the layout. → bool: False when the blob is gone or released, has another generation, or these are not
+    exactly its chunks (then what was written is not referenced). StalePlacement; NotActiveMaster for a term that is
+    over (0: not checked); LimitExceeded for a new generation that is not above the old one, or above GENERATION_MAX.
 
-    The old layout is kept as a released blob of its old generation (list_released_blobs) until ForgetBlobs names both.
+    Each attempt writes under a generation of its own, so that the clean-up of one that failed, however late it arrives,
+    never meets chunks of another. The old layout is kept as a released blob of its old generation (list_released_blobs) until ForgetBlobs names both.
     """
 
     blob_id: bytes
@@ -434,6 +435,7 @@ class Relayout(Command, frozen=True):
     redundancy: str
     chunks: tuple[ChunkLayout, ...]
     term: int = 0
+    new_generation: int = 0
 
 
 class ForgetBlobs(Command, frozen=True):

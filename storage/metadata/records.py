@@ -20,7 +20,7 @@ from storage.model import (
     Upload,
 )
 
-_NODE_NUMBER_BYTES = 4
+NODE_NUMBER_BYTES = 4
 _UNLOCKED = Attributes().lock
 _UNLOCKED_COLUMNS = ("", 0, False)
 
@@ -34,14 +34,14 @@ _decode_acl = msgspec.msgpack.Decoder(tuple[Grant, ...]).decode
 
 def encode_nodes(nodes: Sequence[int]) -> bytes:
     """Node numbers in order, 4 bytes each, big-endian."""
-    return b"".join(number.to_bytes(_NODE_NUMBER_BYTES, "big") for number in nodes)
+    return b"".join(number.to_bytes(NODE_NUMBER_BYTES, "big") for number in nodes)
 
 
 @lru_cache(maxsize=4096)  # a cluster has few distinct placements
 def decode_nodes(raw: bytes) -> tuple[int, ...]:
     """The inverse of encode_nodes."""
     return tuple(
-        int.from_bytes(raw[at : at + _NODE_NUMBER_BYTES], "big") for at in range(0, len(raw), _NODE_NUMBER_BYTES)
+        int.from_bytes(raw[at : at + NODE_NUMBER_BYTES], "big") for at in range(0, len(raw), NODE_NUMBER_BYTES)
     )
 
 

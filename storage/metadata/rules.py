@@ -100,10 +100,12 @@ def require_first_layout(blob: Blob) -> None:
         raise LimitExceeded("a new blob is of generation 0")
 
 
-def require_next_generation(command: Relayout) -> None:
-    """LimitExceeded when no chunk id could tell the new layout from others."""
-    if not 0 <= command.generation < GENERATION_MAX:
-        raise LimitExceeded(f"the chunks of a blob are laid out anew at most {GENERATION_MAX} times")
+def require_next_generation(command: Relayout) -> int:
+    """The generation of the new layout. LimitExceeded when no chunk id could tell it from others."""
+    generation = command.new_generation or command.generation + 1
+    if not 0 <= command.generation < generation <= GENERATION_MAX:
+        raise LimitExceeded(f"a new layout is of a generation above the old one, and at most {GENERATION_MAX}")
+    return generation
 
 
 def layouts_to_forget(command: ForgetBlobs) -> list[tuple[bytes, int]]:

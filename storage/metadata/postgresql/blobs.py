@@ -1,6 +1,6 @@
 """Blobs, their chunk rows or inline bodies: inserted with what references them, released when nothing does any more.
 
-A released chunked blob keeps its rows until its chunks were deleted from the nodes (ForgetBlobs); the body of an inline
+A released chunked blob keeps its rows until its chunks were deleted from the nodes (see layouts); the body of an inline
 blob is the row, so it goes at once. Whoever shares a blob locks its row shared, whoever takes a reference away locks it
 for update and only then looks for others: of a copy and a delete that race, the second sees what the first did.
 """
@@ -12,29 +12,13 @@ from typing import Any
 
 from storage.base.errors import SessionFenced
 from storage.base.ids import SESSION_ID_BYTES
-from storage.metadata.commands import ForgetBlobs, ReleaseBlobs, SetReplicas
+from storage.metadata.commands import ReleaseBlobs
 from storage.metadata.postgresql.database import Database
 from storage.metadata.records import decode_nodes, encode_nodes
+from storage.metadata.rules import require_first_layout
 from storage.model import Blob, Chunk
 
 FUNCTIONS_1 = (
-    """CREATE FUNCTION insert_blobs(p_blobs new_blob[], p_chunks chunk_row[]) RETURNS void LANGUAGE plpgsql AS $$
-    DECLARE
-        v_count bigint;
-    BEGIN
-        INSERT INTO blobs SELECT b.blob_id, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy, NULL
-        FROM unnest(p_blobs) b ON CONFLICT DO NOTHING;
-        GET DIAGNOSTICS v_count = ROW_COUNT;
-        IF v_count <> cardinality(p_blobs) THEN
-            -- a blob that was given up while its commit was still under way must not come back
-            PERFORM refuse('SessionFenced', 'the blob was recorded before');
-        END IF;
-        INSERT INTO inline_bodies SELECT b.blob_id, b.wrapped_key, b.digest, b.sealed
-        FROM unnest(p_blobs) b WHERE b.sealed IS NOT NULL;
-        IF cardinality(p_chunks) > 0 THEN
-            INSERT INTO chunks SELECT c.* FROM unnest(p_chunks) c;
-        END IF;
-    END $$""",
     # SourceChanged unless a version references every blob now, and each shared extent is the whole of its blob
     """CREATE FUNCTION require_shareable(p_shared bytea[], p_extents new_extent[]) RETURNS void LANGUAGE plpgsql AS $$
     BEGIN
@@ -77,23 +61,37 @@ FUNCTIONS_2 = (
         INSERT INTO chunks SELECT c.* FROM unnest(p_chunks) c JOIN recorded r ON r.blob_id = c.blob_id $$""",
 )
 
-_RELEASE = "SELECT release_blobs($1, $2, $3)"
-_FORGET = (
-    "WITH gone AS (DELETE FROM blobs WHERE blob_id = ANY($1::bytea[]) AND released_ms IS NOT NULL RETURNING blob_id)"
-    " DELETE FROM chunks c USING gone g WHERE c.blob_id = g.blob_id"
+FUNCTIONS_3 = (
+    # as before, and the look at closed nodes: here, so that commits of the release before are refused as well
+    """CREATE OR REPLACE FUNCTION insert_blobs(p_blobs new_blob[], p_chunks chunk_row[]) RETURNS void
+    LANGUAGE plpgsql AS $$
+    DECLARE
+        v_count bigint;
+    BEGIN
+        IF cardinality(p_chunks) > 0 THEN
+            PERFORM require_open_nodes(ARRAY(SELECT DISTINCT c.nodes FROM unnest(p_chunks) c));
+        END IF;
+        INSERT INTO blobs SELECT b.blob_id, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy, NULL
+        FROM unnest(p_blobs) b ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        IF v_count <> cardinality(p_blobs) THEN
+            -- a blob that was given up while its commit was still under way must not come back
+            PERFORM refuse('SessionFenced', 'the blob was recorded before');
+        END IF;
+        INSERT INTO inline_bodies SELECT b.blob_id, b.wrapped_key, b.digest, b.sealed
+        FROM unnest(p_blobs) b WHERE b.sealed IS NOT NULL;
+        IF cardinality(p_chunks) > 0 THEN
+            INSERT INTO chunks SELECT c.* FROM unnest(p_chunks) c;
+        END IF;
+    END $$""",
 )
-_SET_NODES = "UPDATE chunks SET nodes = $4 WHERE blob_id = $1 AND chunk_index = $2 AND nodes = $3 RETURNING 1"
+
+_RELEASE = "SELECT release_blobs($1, $2, $3)"
 _SELECT_CHUNKS = (
     'SELECT chunk_index, "offset", length, wrapped_key, digest, nodes FROM chunks'
     " WHERE blob_id = $1 AND chunk_index >= $2 UNION ALL"
     " SELECT 0, 0, b.size, i.wrapped_key, i.digest, ''::bytea FROM inline_bodies i JOIN blobs b USING (blob_id)"
     " WHERE i.blob_id = $1 AND $2 = 0 ORDER BY 1 LIMIT $3"
-)
-_SELECT_RELEASED = (
-    "SELECT b.blob_id, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy, c.chunk_index, c.offset, c.length,"
-    " c.wrapped_key, c.digest, c.nodes FROM"
-    " (SELECT * FROM blobs WHERE released_ms IS NOT NULL AND released_ms < $1 ORDER BY released_ms, blob_id LIMIT $2) b"
-    " LEFT JOIN chunks c ON c.blob_id = b.blob_id ORDER BY b.released_ms, b.blob_id, c.chunk_index"
 )
 _SELECT_RECORDED = "SELECT blob_id FROM blobs WHERE blob_id = ANY($1::bytea[])"
 
@@ -107,6 +105,7 @@ def blob_rows(session_id: bytes, blobs: Iterable[Blob]) -> tuple[list[tuple[Any,
     for blob in blobs:
         if blob.blob_id[:SESSION_ID_BYTES] != session_id:
             raise SessionFenced("the blob is of another session")
+        require_first_layout(blob)
         described = (blob.blob_id, blob.size, blob.bucket_key_id, blob.bucket_key_version, blob.redundancy)
         if blob.inline is not None:
             chunk = blob.chunks[0]
@@ -122,38 +121,20 @@ def blob_rows(session_id: bytes, blobs: Iterable[Blob]) -> tuple[list[tuple[Any,
 
 async def release_blobs(database: Database, command: ReleaseBlobs) -> None:
     """Only chunked blobs of the session; the others have nothing to release."""
+    session_id = command.session_id
     own = (
-        blob for blob in command.blobs if blob.blob_id[:SESSION_ID_BYTES] == command.session_id and blob.inline is None
+        blob
+        for blob in command.blobs
+        if blob.blob_id[:SESSION_ID_BYTES] == session_id and blob.inline is None and not blob.generation
     )
-    rows, chunks = blob_rows(command.session_id, own)
+    rows, chunks = blob_rows(session_id, own)
     if rows:
         await database.write(_RELEASE, rows, chunks, database.now_ms())
-
-
-async def forget_blobs(database: Database, command: ForgetBlobs) -> None:
-    """Referenced blobs are left alone, whatever the caller believes."""
-    await database.write(_FORGET, list(command.blob_ids))
-
-
-async def set_replicas(database: Database, command: SetReplicas) -> bool:
-    """One row, compared and set."""
-    expected, nodes = encode_nodes(command.expected), encode_nodes(command.nodes)
-    return bool(await database.write(_SET_NODES, command.blob_id, command.chunk_index, expected, nodes))
 
 
 async def read_chunks(database: Database, blob_id: bytes, from_index: int, limit: int) -> list[Chunk]:
     """See the interface."""
     return [chunk_of(row) for row in await database.read(_SELECT_CHUNKS, blob_id, from_index, limit)]
-
-
-async def list_released(database: Database, before_ms: int, limit: int) -> list[Blob]:
-    """See the interface."""
-    found: dict[bytes, tuple[tuple[Any, ...], list[Chunk]]] = {}
-    for row in map(tuple, await database.read(_SELECT_RELEASED, before_ms, limit)):
-        chunks = found.setdefault(row[0], (row[:5], []))[1]
-        if row[5] is not None:
-            chunks.append(chunk_of(row[5:]))
-    return [Blob(blob[0], blob[1], blob[2], blob[3], blob[4], tuple(chunks)) for blob, chunks in found.values()]
 
 
 async def find_recorded(database: Database, blob_ids: Sequence[bytes]) -> set[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from storage.base.ids import GENERATION_MAX
 from storage.metadata.commands import OBJECT_LOCK_SETTING
 from storage.metadata.postgresql.pool import Connection
 from storage.model import Versioning
@@ -105,6 +106,23 @@ _RULES: tuple[tuple[str, str], ...] = (
         """SELECT b.blob_id FROM blobs b LEFT JOIN inline_bodies i ON i.blob_id = b.blob_id
         WHERE b.redundancy = 'inline' AND (i.blob_id IS NULL OR b.released_ms IS NOT NULL
         OR EXISTS (SELECT FROM chunks c WHERE c.blob_id = b.blob_id))""",
+    ),
+    (
+        "an old layout that is not older than its blob's, or without all its chunks",
+        """SELECT l.blob_id, l.generation FROM retired_layouts l LEFT JOIN blobs b ON b.blob_id = l.blob_id
+        LEFT JOIN (SELECT blob_id, generation, sum(length) AS total FROM retired_chunks
+          GROUP BY blob_id, generation) c ON c.blob_id = l.blob_id AND c.generation = l.generation
+        WHERE l.generation >= b.generation OR coalesce(c.total, 0) <> l.size""",
+    ),
+    (
+        "a chunk of an old layout that does not exist",
+        """SELECT c.blob_id, c.generation FROM retired_chunks c LEFT JOIN retired_layouts l
+        ON l.blob_id = c.blob_id AND l.generation = c.generation WHERE l.blob_id IS NULL""",
+    ),
+    (
+        "a generation that no chunk id can hold",
+        f"""SELECT blob_id, generation FROM blobs WHERE generation NOT BETWEEN 0 AND {GENERATION_MAX}
+        OR (generation <> 0 AND redundancy = 'inline')""",
     ),
     (
         "a chunk without a blob",

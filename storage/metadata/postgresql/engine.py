@@ -10,6 +10,9 @@ from typing import Any
 from storage.metadata import commands as c
 from storage.metadata.interface import (
     CHUNK_PAGE_ROWS,
+    BlobPage,
+    BlobUser,
+    ChunkPlace,
     CompletedUpload,
     HeadPage,
     Metadata,
@@ -24,10 +27,12 @@ from storage.metadata.postgresql import (
     changes,
     commits,
     deletes,
+    layouts,
     listing,
     masters,
     nodes,
     objects,
+    places,
     sessions,
     uploads,
     users,
@@ -67,8 +72,10 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.ReleaseMasterLease: masters.release_master_lease,
     c.RegisterNode: nodes.register_node,
     c.SetNodeState: nodes.set_node_state,
-    c.SetReplicas: blobs.set_replicas,
-    c.ForgetBlobs: blobs.forget_blobs,
+    c.SetNodeClosed: nodes.set_node_closed,
+    c.SetReplicas: layouts.set_replicas,
+    c.Relayout: layouts.relayout,
+    c.ForgetBlobs: layouts.forget_blobs,
 }
 
 
@@ -184,7 +191,19 @@ class PostgresMetadata(Metadata):
         return await sessions.list_sessions(self._database)
 
     async def list_released_blobs(self, before_ms: int, limit: int) -> list[Blob]:
-        return await blobs.list_released(self._database, before_ms, limit)
+        return await layouts.list_released(self._database, before_ms, limit)
+
+    async def list_chunk_places(self, after: tuple[bytes, int] | None, limit: int) -> list[ChunkPlace]:
+        return await places.list_chunk_places(self._database, after, limit)
+
+    async def find_chunk_places(self, chunks: Sequence[tuple[bytes, int]]) -> list[ChunkPlace]:
+        return await places.find_chunk_places(self._database, chunks)
+
+    async def find_blob_users(self, blob_ids: Sequence[bytes], limit: int) -> list[BlobUser]:
+        return await places.find_blob_users(self._database, blob_ids, limit)
+
+    async def list_bucket_blobs(self, bucket_id: int, after: int, limit: int) -> BlobPage:
+        return await places.list_bucket_blobs(self._database, bucket_id, after, limit)
 
     async def find_referenced_blobs(self, blob_ids: Sequence[bytes]) -> set[bytes]:
         return await blobs.find_recorded(self._database, blob_ids)

@@ -50,6 +50,17 @@ FUNCTIONS = (
     END $$""",
 )
 
+FUNCTIONS_3 = (
+    # Of what is right whoever asks for it, and only needless from a master whose term is over: so the lease is not
+    # locked, which would let whatever such a command waits for keep the next master waiting. 0 is not checked.
+    """CREATE FUNCTION require_term(p_term bigint) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        IF p_term <> 0 AND p_term IS DISTINCT FROM (SELECT l.term FROM master_lease l) THEN
+            PERFORM refuse('NotActiveMaster', 'another master took over');
+        END IF;
+    END $$""",
+)
+
 _ACQUIRE = "SELECT * FROM acquire_master_lease($1, $2, $3, $4, $5)"
 _RELEASE = "UPDATE master_lease SET ttl_ms = 0 WHERE master_id = $1"
 _LOCK_EPOCH = (

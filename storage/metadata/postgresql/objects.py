@@ -36,19 +36,22 @@ FUNCTIONS_1 = (
             WHERE c.blob_id = p_blob_id AND c.chunk_index >= v_first AND c.offset < p_end
             ORDER BY c.chunk_index LIMIT p_left);
     END $$""",
+)
+
+FUNCTIONS_3 = (
     # p_which: current, null or version. r_row is NULL when there is no such version. p_first, p_last and p_suffix are
     # as in ByteRange; without p_chunks_max there is no body.
-    """CREATE FUNCTION read_version(
+    """CREATE FUNCTION read_version_3(
         p_bucket_id bigint, p_object_key bytea, p_which text, p_sequence bigint, p_uid bytea,
         p_is_range boolean, p_first bigint, p_last bigint, p_suffix bigint, p_part_number integer,
         p_chunks_max integer,
         OUT r_configuration_sequence bigint, OUT r_head_row bigint, OUT r_version versions,
-        OUT r_extents read_extent[], OUT r_chunks chunk_row[]) LANGUAGE plpgsql STABLE AS $$
+        OUT r_extents located_extent[], OUT r_chunks chunk_row[]) LANGUAGE plpgsql STABLE AS $$
     DECLARE
         v_start bigint := 0;
         v_end bigint;
         v_until bigint := 9223372036854775807;
-        v_extent read_extent;
+        v_extent located_extent;
     BEGIN
         SELECT m.value, h.version_row,
             CASE p_which WHEN 'current' THEN h.version_row WHEN 'null' THEN h.null_row
@@ -74,7 +77,8 @@ FUNCTIONS_1 = (
         END IF;
         r_extents := ARRAY(
             SELECT ROW(e.blob_id, e.offset, e.length, e.part_number, b.size, b.bucket_key_id, b.bucket_key_version,
-                b.redundancy, i.wrapped_key, i.digest, CASE WHEN p_chunks_max > 0 THEN i.sealed END)::read_extent
+                b.redundancy, b.generation, i.wrapped_key, i.digest,
+                CASE WHEN p_chunks_max > 0 THEN i.sealed END)::located_extent
             FROM extents e LEFT JOIN blobs b ON b.blob_id = e.blob_id
                 LEFT JOIN inline_bodies i ON i.blob_id = e.blob_id
             WHERE e.version_row = r_version.row_id AND e.offset < v_until
@@ -104,7 +108,7 @@ _VERSION = (
 ).replace("(v)", "(r.r_version)")
 _READ = (
     f"SELECT r.r_configuration_sequence, r.r_head_row, r.r_extents, r.r_chunks, {_VERSION}"
-    " FROM read_version($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) r"
+    " FROM read_version_3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) r"
 )
 _NO_RANGE = (False, None, None, None)
 
@@ -175,11 +179,13 @@ def _with_body(read: VersionRead, rows: list[asyncpg.Record], chunk_rows: list[a
     extents: list[Extent] = []
     blobs: list[Blob] = []
     at = 0
-    for blob_id, offset, length, part, size, key_id, key_version, redundancy, wrapped_key, digest, sealed in rows:
+    for row in rows:
+        blob_id, offset, length, part, size, key_id, key_version, redundancy, generation, *body = row
         if blob_id is None:
             continue
         extents.append(Extent(blob_id, offset, length, part))
         chunks: tuple[Chunk, ...] = ()
+        wrapped_key, digest, sealed = body
         if sealed is not None:
             chunks = (Chunk(0, 0, size, wrapped_key, digest),)
         elif at < len(chunk_rows):
@@ -187,5 +193,5 @@ def _with_body(read: VersionRead, rows: list[asyncpg.Record], chunk_rows: list[a
             while at < len(chunk_rows) and chunk_rows[at][0] == blob_id:
                 at += 1
             chunks = tuple([chunk_of(tuple(row)[1:]) for row in chunk_rows[first:at]])
-        blobs.append(Blob(blob_id, size, key_id, key_version, redundancy, chunks, sealed))
+        blobs.append(Blob(blob_id, size, key_id, key_version, redundancy, chunks, sealed, generation))
     return read._replace(extents=tuple(extents), blobs=tuple(blobs))

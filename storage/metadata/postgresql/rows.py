@@ -55,7 +55,8 @@ class PostgresRows:
         for counter, sequence in _SEQUENCES.items():
             value, is_used = await self._connection.fetchrow(f"SELECT last_value, is_called FROM {sequence}") or (0, 0)
             used[counter] = value if is_used else 0
-        return Counters(meta["configuration_sequence"], meta["epoch"], **used)
+        numbers = {name: meta[name] for name in ("configuration_sequence", "epoch", "journal_sequence")}
+        return Counters(**numbers, **used)
 
     async def close(self) -> None:
         self._connection.terminate()
@@ -103,7 +104,7 @@ class PostgresTarget(PostgresRows):
     async def finish(self, counters: Counters) -> None:
         """Numbers, statistics for the planner, and away with the mark."""
         async with self._connection.transaction():
-            for name in ("configuration_sequence", "epoch"):
+            for name in ("configuration_sequence", "epoch", "journal_sequence"):
                 await self._connection.execute(
                     "UPDATE meta SET value = $2 WHERE name = $1", name, getattr(counters, name)
                 )

@@ -15,8 +15,10 @@ from storage.metadata.postgresql import (
     changes,
     commits,
     deletes,
+    layouts,
     listing,
     masters,
+    nodes,
     objects,
     sessions,
     uploads,
@@ -25,7 +27,16 @@ from storage.metadata.postgresql import (
     versions,
 )
 from storage.metadata.postgresql.pool import Connection
-from storage.metadata.postgresql.tables import FUNCTIONS_1, FUNCTIONS_2, TABLES_1, TABLES_2, TYPES_1, TYPES_2
+from storage.metadata.postgresql.tables import (
+    FUNCTIONS_1,
+    FUNCTIONS_2,
+    TABLES_1,
+    TABLES_2,
+    TABLES_3,
+    TYPES_1,
+    TYPES_2,
+    TYPES_3,
+)
 
 SCHEMA = "frostbyte"
 
@@ -46,9 +57,9 @@ _VERSION_1 = (
     *TYPES_1,
     *FUNCTIONS_1,
     *sessions.FUNCTIONS_1,
-    *blobs.FUNCTIONS_1[:1],
+    *version_1.INSERT_BLOBS,
     *version_1.RELEASE_UNREFERENCED,
-    *blobs.FUNCTIONS_1[1:],
+    *blobs.FUNCTIONS_1,
     *version_1.RELEASE_BLOBS,
     *versions.FUNCTIONS_1,
     *version_1.PUT_ON_TOP,
@@ -60,6 +71,7 @@ _VERSION_1 = (
     *version_1.COMPLETE_UPLOAD,
     *uploads.FUNCTIONS_1[4:],
     *objects.FUNCTIONS_1,
+    *version_1.READ_VERSION,
     *listing.FUNCTIONS_1,
 )
 
@@ -78,9 +90,20 @@ _VERSION_2 = (
     *masters.FUNCTIONS,
 )
 
+_VERSION_3 = (
+    *TABLES_3,
+    *TYPES_3,
+    *nodes.FUNCTIONS_3,
+    *masters.FUNCTIONS_3,
+    *sessions.FUNCTIONS_3,
+    *blobs.FUNCTIONS_3,
+    *layouts.FUNCTIONS_3,
+    *objects.FUNCTIONS_3,
+)
+
 Migrations = Sequence[Sequence[str]]
 
-MIGRATIONS: Migrations = (_VERSION_1, _VERSION_2)
+MIGRATIONS: Migrations = (_VERSION_1, _VERSION_2, _VERSION_3)
 """statements that lead from version n to n + 1, at index n; a released one is never edited"""
 
 

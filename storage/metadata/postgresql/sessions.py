@@ -56,6 +56,20 @@ FUNCTIONS_1 = (
     END $$""",
 )
 
+FUNCTIONS_3 = (
+    """CREATE FUNCTION fence_sessions_3(p_ttl_ms bigint, p_term bigint, p_now_ms bigint) RETURNS SETOF bytea
+    LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM require_term(p_term);
+        RETURN QUERY SELECT * FROM fence_sessions(p_ttl_ms, p_now_ms);
+    END $$""",
+    """CREATE FUNCTION forget_sessions_3(p_session_ids bytea[], p_term bigint) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM require_term(p_term);
+        PERFORM forget_sessions(p_session_ids);
+    END $$""",
+)
+
 _OPEN = (
     "INSERT INTO write_sessions SELECT $1, $2, 'open', t.now, t.now, t.now"
     " FROM (SELECT coalesce($3::bigint, now_ms()) AS now) t ON CONFLICT DO NOTHING RETURNING 1"
@@ -66,8 +80,8 @@ _RENEW = (
     " FROM (SELECT coalesce($3::bigint, now_ms()) AS now) t WHERE session_id = $1 AND state = 'open' RETURNING 1"
 )
 _CLOSE = "SELECT close_session($1)"
-_FENCE = "SELECT fence_sessions($1, $2)"
-_FORGET = "SELECT forget_sessions($1)"
+_FENCE = "SELECT fence_sessions_3($1, $2, $3)"
+_FORGET = "SELECT forget_sessions_3($1, $2)"
 _SELECT_ALL = (
     "SELECT session_id, owner, state, opened_ms, renewed_ms, oldest_read_ms FROM write_sessions ORDER BY session_id"
 )
@@ -92,12 +106,13 @@ async def close_session(database: Database, command: CloseSession) -> None:
 
 async def fence_sessions(database: Database, command: FenceSessions) -> list[bytes]:
     """From this commit on, nothing of the returned sessions can commit."""
-    return [row[0] for row in await database.write(_FENCE, command.ttl_ms, database.now_ms())]
+    rows = await database.write(_FENCE, command.ttl_ms, command.term, database.now_ms())
+    return [row[0] for row in rows]
 
 
 async def forget_sessions(database: Database, command: ForgetSessions) -> None:
     """Open sessions stay: they may commit at any time."""
-    await database.write(_FORGET, list(command.session_ids))
+    await database.write(_FORGET, list(command.session_ids), command.term)
 
 
 async def list_sessions(database: Database) -> list[WriteSession]:

@@ -12,9 +12,12 @@ Choices that the rest relies on:
 - `blobs.released_ms` NULL means referenced. Sealed bodies are not compressed: they do not get smaller.
 - A table that is updated in place leaves room on its pages, so that an update touches no index.
 - Numbers of buckets and nodes are never used twice: they are kept outside the transaction that read them.
+- A layout that a blob had before (Relayout) is in tables of its own until its chunks are deleted, without keys, which
+  are the same in every layout: reads and the commits of versions never see these tables.
 
 Locks are taken in this order, which keeps deadlocks to blobs that copies share: configuration row, write session,
-bucket, upload, head (in key order), blob (in id order).
+bucket, upload, head (in key order), placements, blob (in id order). Whoever closes a node for commits takes that of
+placements first of all, and then the row of the epoch.
 """
 
 from __future__ import annotations
@@ -113,6 +116,9 @@ REFUSAL_STATE = "FB001"
 BUCKET_LOCKS = 0x46425331
 """the first number of advisory locks on buckets; the second is the bucket's id"""
 
+PLACEMENT_LOCK = 0x46425332
+"""the first number of the advisory lock on the placement of chunks; the second is 0"""
+
 FUNCTIONS_1 = (
     """CREATE FUNCTION now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS
     'SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint'""",
@@ -166,4 +172,29 @@ FUNCTIONS_2 = (
     RETURNS boolean LANGUAGE sql VOLATILE AS $$
         SELECT p_legal_hold OR (p_lock_mode <> '' AND (p_lock_mode = 'COMPLIANCE' OR NOT p_bypass_governance)
             AND p_retain_until_ms > coalesce(p_now_ms, now_ms())) $$""",
+)
+
+TABLES_3 = (
+    "ALTER TABLE blobs ADD COLUMN generation integer NOT NULL DEFAULT 0",
+    "ALTER TABLE nodes ADD COLUMN is_closed boolean NOT NULL DEFAULT false",
+    # empty but while a drain ends: what every commit with chunks looks at
+    "CREATE INDEX nodes_closed ON nodes (number) WHERE is_closed",
+    """CREATE TABLE retired_layouts (
+        blob_id bytea NOT NULL, generation integer NOT NULL, size bigint NOT NULL, redundancy text NOT NULL,
+        released_ms bigint NOT NULL, PRIMARY KEY (blob_id, generation))""",
+    "CREATE INDEX retired_layouts_by_age ON retired_layouts (released_ms, blob_id, generation)",
+    """CREATE TABLE retired_chunks (
+        blob_id bytea NOT NULL, generation integer NOT NULL, chunk_index bigint NOT NULL, "offset" bigint NOT NULL,
+        length bigint NOT NULL, digest bytea NOT NULL, nodes bytea NOT NULL,
+        PRIMARY KEY (blob_id, generation, chunk_index))""",
+    "CREATE INDEX parts_by_blob ON parts (blob_id) WHERE blob_id IS NOT NULL",
+    "INSERT INTO meta VALUES ('journal_sequence', 0)",
+)
+
+TYPES_3 = (
+    """CREATE TYPE located_extent AS (
+        blob_id bytea, "offset" bigint, length bigint, part_number integer, size bigint, bucket_key_id text,
+        bucket_key_version integer, redundancy text, generation integer, wrapped_key bytea, digest bytea,
+        sealed bytea)""",
+    "CREATE TYPE chunk_layout AS (chunk_index bigint, digest bytea, nodes bytea)",
 )

@@ -1,4 +1,4 @@
-"""What version 1 of the schema had and version 2 replaces: text of a released migration, which is never edited.
+"""What version 1 of the schema had and later ones replace: text of a released migration, which is never edited.
 
 Gateways of the first release call these functions until the last of them is gone, so they stay in the database as well.
 """
@@ -11,6 +11,25 @@ from storage.model import Versioning
 
 _ATTEMPTS_MAX = 100
 
+INSERT_BLOBS = (
+    """CREATE FUNCTION insert_blobs(p_blobs new_blob[], p_chunks chunk_row[]) RETURNS void LANGUAGE plpgsql AS $$
+    DECLARE
+        v_count bigint;
+    BEGIN
+        INSERT INTO blobs SELECT b.blob_id, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy, NULL
+        FROM unnest(p_blobs) b ON CONFLICT DO NOTHING;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        IF v_count <> cardinality(p_blobs) THEN
+            -- a blob that was given up while its commit was still under way must not come back
+            PERFORM refuse('SessionFenced', 'the blob was recorded before');
+        END IF;
+        INSERT INTO inline_bodies SELECT b.blob_id, b.wrapped_key, b.digest, b.sealed
+        FROM unnest(p_blobs) b WHERE b.sealed IS NOT NULL;
+        IF cardinality(p_chunks) > 0 THEN
+            INSERT INTO chunks SELECT c.* FROM unnest(p_chunks) c;
+        END IF;
+    END $$""",
+)
 RELEASE_UNREFERENCED = (
     """CREATE FUNCTION release_unreferenced(p_blob_ids bytea[], p_now_ms bigint) RETURNS void LANGUAGE plpgsql AS $$
     DECLARE
@@ -268,5 +287,66 @@ COMPLETE_UPLOAD = (
         DELETE FROM completed_uploads WHERE ctid = ANY (ARRAY(
             SELECT c.ctid FROM completed_uploads c WHERE c.completed_ms < v_now_ms - {COMPLETED_UPLOAD_TTL_MS}
             ORDER BY c.completed_ms LIMIT {COMPLETED_FORGOTTEN_PER_COMMAND} FOR UPDATE SKIP LOCKED));
+    END $$""",
+)
+READ_VERSION = (
+    # p_which: current, null or version. r_row is NULL when there is no such version. p_first, p_last and p_suffix are
+    # as in ByteRange; without p_chunks_max there is no body.
+    """CREATE FUNCTION read_version(
+        p_bucket_id bigint, p_object_key bytea, p_which text, p_sequence bigint, p_uid bytea,
+        p_is_range boolean, p_first bigint, p_last bigint, p_suffix bigint, p_part_number integer,
+        p_chunks_max integer,
+        OUT r_configuration_sequence bigint, OUT r_head_row bigint, OUT r_version versions,
+        OUT r_extents read_extent[], OUT r_chunks chunk_row[]) LANGUAGE plpgsql STABLE AS $$
+    DECLARE
+        v_start bigint := 0;
+        v_end bigint;
+        v_until bigint := 9223372036854775807;
+        v_extent read_extent;
+    BEGIN
+        SELECT m.value, h.version_row,
+            CASE p_which WHEN 'current' THEN h.version_row WHEN 'null' THEN h.null_row
+            ELSE (SELECT v.row_id FROM versions v WHERE v.bucket_id = p_bucket_id AND v.object_key = p_object_key
+                AND v.sequence = p_sequence AND v.uid = p_uid AND NOT v.is_null) END
+        INTO r_configuration_sequence, r_head_row, v_end
+        FROM meta m, heads h
+        WHERE m.name = 'configuration_sequence' AND h.bucket_id = p_bucket_id AND h.object_key = p_object_key;
+        SELECT v.* INTO r_version FROM versions v WHERE v.row_id = v_end;
+        IF NOT FOUND OR (p_which = 'current' AND r_version.is_marker) THEN
+            RETURN;
+        END IF;
+        v_end := r_version.size;
+        IF p_is_range THEN
+            v_start := CASE WHEN p_suffix IS NULL THEN coalesce(p_first, 0) ELSE greatest(0, v_end - p_suffix) END;
+            v_end := CASE WHEN p_suffix IS NULL THEN least(v_end, coalesce(p_last, v_end) + 1) ELSE v_end END;
+        END IF;
+        IF p_part_number IS NULL AND (p_chunks_max IS NULL OR v_start >= r_version.size) THEN
+            RETURN;
+        END IF;
+        IF p_part_number IS NULL THEN
+            v_until := v_end;
+        END IF;
+        r_extents := ARRAY(
+            SELECT ROW(e.blob_id, e.offset, e.length, e.part_number, b.size, b.bucket_key_id, b.bucket_key_version,
+                b.redundancy, i.wrapped_key, i.digest, CASE WHEN p_chunks_max > 0 THEN i.sealed END)::read_extent
+            FROM extents e LEFT JOIN blobs b ON b.blob_id = e.blob_id
+                LEFT JOIN inline_bodies i ON i.blob_id = e.blob_id
+            WHERE e.version_row = r_version.row_id AND e.offset < v_until
+                AND e.offset >= coalesce((SELECT s.offset FROM extents s WHERE s.version_row = r_version.row_id
+                    AND s.offset <= v_start ORDER BY s.offset DESC LIMIT 1), 0)
+                AND (p_part_number IS NULL OR r_version.part_count = 0 OR e.part_number = p_part_number)
+            ORDER BY e.offset);
+        IF p_chunks_max IS NULL THEN
+            RETURN;
+        END IF;
+        r_chunks := '{}';
+        FOREACH v_extent IN ARRAY r_extents LOOP
+            EXIT WHEN cardinality(r_chunks) >= p_chunks_max;
+            IF v_extent.blob_id IS NOT NULL AND v_extent.redundancy <> 'inline' THEN
+                r_chunks := r_chunks || span_chunks(
+                    v_extent.blob_id, greatest(0, v_start - v_extent.offset), v_end - v_extent.offset,
+                    p_chunks_max - cardinality(r_chunks));
+            END IF;
+        END LOOP;
     END $$""",
 )

@@ -69,7 +69,7 @@ def set_replicas(tx: Transaction, command: SetReplicas) -> bool:
 def relayout(tx: Transaction, command: Relayout) -> bool:
     """The rows of the old layout are set aside before they are changed; the keys of the chunks stay."""
     require_term_if_any(tx, command.term)
-    require_next_generation(command)
+    generation = require_next_generation(command)
     require_open_nodes(tx, [chunk.nodes for chunk in command.chunks])
     blob_id = command.blob_id
     live = tx.execute(_SELECT_LIVE, (blob_id,)).fetchone()
@@ -80,7 +80,7 @@ def relayout(tx: Transaction, command: Relayout) -> bool:
         return False
     tx.execute(_RETIRE_LAYOUT, (tx.now_ms, blob_id))
     tx.execute(_RETIRE_CHUNKS, (command.generation, blob_id))
-    tx.execute(_SET_LAYOUT, (command.generation + 1, command.redundancy, blob_id))
+    tx.execute(_SET_LAYOUT, (generation, command.redundancy, blob_id))
     tx.executemany(
         _SET_CHUNK, [(chunk.digest, encode_nodes(chunk.nodes), blob_id, chunk.index) for chunk in command.chunks]
     )
