@@ -35,11 +35,14 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 class FileStat(NamedTuple):
-    """What a name leads to. modified_ms: milliseconds since the epoch."""
+    """What a name leads to. Times: nanoseconds since the epoch, as exact as the file system keeps them."""
 
     size: int
-    modified_ms: int
+    modified_ns: int
     is_directory: bool
+    accessed_ns: int = 0
+    inode: int = 0
+    """the file's own number: no other file of the file system has it while this one is open or has a name"""
 
 
 class DiskSpace(NamedTuple):
@@ -74,11 +77,20 @@ class OpenFile(AbstractContextManager["OpenFile"], Protocol):
 
     def truncate(self, length: int) -> None: ...
 
-    def set_modified(self, modified_ms: int) -> None:
-        """Set the time that `stat` gives."""
+    def set_times(self, accessed_ns: int, modified_ns: int) -> None:
+        """Set the times that `stat` gives. The file need not be writable, but must be the process's own."""
+        ...
+
+    def stat(self) -> FileStat:
+        """Of the file itself, whatever its name leads to by now."""
         ...
 
     def size(self) -> int: ...
+
+    def drop_cached(self) -> None:
+        """Let what is read next come from the medium. As far as the system allows: what was not synced yet, or is just
+        being used by another reader, may stay in memory."""
+        ...
 
     def fdatasync(self) -> None:
         """The bytes and the size are durable when it returns. After an error the file must be thrown away."""
@@ -101,7 +113,7 @@ class FileSystem(Protocol):
         ...
 
     def open(self, path: AnyPath, *, writable: bool = False) -> OpenFile:
-        """An existing file."""
+        """An existing file. Reading it leaves its access time alone where the system allows that (to its owner)."""
         ...
 
     def replace(self, source: AnyPath, target: AnyPath) -> None:
@@ -203,11 +215,17 @@ class DiskFile:
     def truncate(self, length: int) -> None:
         os.ftruncate(self._fd, length)
 
-    def set_modified(self, modified_ms: int) -> None:
-        os.utime(self._fd, ns=(modified_ms * 1_000_000, modified_ms * 1_000_000))
+    def set_times(self, accessed_ns: int, modified_ns: int) -> None:
+        os.utime(self._fd, ns=(accessed_ns, modified_ns))
+
+    def stat(self) -> FileStat:
+        return _as_file_stat(os.fstat(self._fd))
 
     def size(self) -> int:
         return os.fstat(self._fd).st_size
+
+    def drop_cached(self) -> None:
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def fdatasync(self) -> None:
         os.fdatasync(self._fd)
@@ -228,7 +246,11 @@ class DiskFiles:
         return DiskFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
 
     def open(self, path: AnyPath, *, writable: bool = False) -> OpenFile:
-        return DiskFile(os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC))
+        flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
+        try:
+            return DiskFile(os.open(path, flags | os.O_NOATIME))
+        except PermissionError:  # of somebody else's file
+            return DiskFile(os.open(path, flags))
 
     def replace(self, source: AnyPath, target: AnyPath) -> None:
         os.replace(source, target)
@@ -258,8 +280,7 @@ class DiskFiles:
                 yield entry.name
 
     def stat(self, path: AnyPath) -> FileStat:
-        found = os.stat(path)
-        return FileStat(found.st_size, found.st_mtime_ns // 1_000_000, stat.S_ISDIR(found.st_mode))
+        return _as_file_stat(os.stat(path))
 
     def space(self, path: AnyPath) -> DiskSpace:
         found = os.statvfs(path)
@@ -273,6 +294,11 @@ class DiskFiles:
             os.close(fd)
             raise
         return DiskFile(fd)
+
+
+def _as_file_stat(found: os.stat_result) -> FileStat:
+    is_directory = stat.S_ISDIR(found.st_mode)
+    return FileStat(found.st_size, found.st_mtime_ns, is_directory, found.st_atime_ns, found.st_ino)
 
 
 def store_file(

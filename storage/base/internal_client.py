@@ -12,6 +12,7 @@ import functools
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -166,7 +167,7 @@ class InternalClient:
         self.deadlines = deadlines
         self._base = address.base_url
         self._headers = CIMultiDict({"Authorization": bearer(token), **(headers or {})})
-        self._tls = _load_client_tls(tls_ca) if address.is_tls else None
+        self._tls = _client_tls(tls_ca) if address.is_tls else None
         self._unreachable = unreachable
         self._connections_max = connections_max
         self._session: aiohttp.ClientSession | None = None
@@ -278,9 +279,15 @@ class InternalClient:
         return self._unreachable(f"{method} {self.address}{target.partition('?')[0]}: {kind}")
 
 
+def _client_tls(tls_ca: str | None) -> ssl.SSLContext:
+    """One context for all peers under the same authorities: loading them takes milliseconds. A file that was replaced
+    is another one."""
+    found = Path(tls_ca).stat() if tls_ca else None
+    return _load_client_tls(tls_ca, (found.st_ino, found.st_mtime_ns) if found else None)
+
+
 @functools.lru_cache(maxsize=8)
-def _load_client_tls(tls_ca: str | None) -> ssl.SSLContext:
-    """One context for all peers under the same authorities: loading them takes milliseconds."""
+def _load_client_tls(tls_ca: str | None, _file: tuple[int, int] | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=tls_ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context

@@ -43,7 +43,7 @@ from storage.chunks.layout import (
     quarantine_name,
 )
 from storage.chunks.open_chunk import OpenChunk
-from storage.chunks.store import Buffer, ChunkReceipt
+from storage.chunks.store import Buffer, ChunkReceipt, ChunkState
 
 PLACE_ATTEMPTS_MAX = 8
 """a name can be taken and freed again by others only so often before the write is given up"""
@@ -209,10 +209,24 @@ class ChunkDirectory:
         with self.open(chunk_id) as chunk:
             return chunk.footer.receipt
 
+    def inspect(self, chunk_ids: Sequence[ChunkId]) -> list[ChunkState | None]:
+        """What footer and file say of each; None for one that is not there or cannot be read."""
+        found: list[ChunkState | None] = []
+        for chunk_id in chunk_ids:
+            try:
+                with self.open(chunk_id) as chunk:
+                    found.append(chunk.state)
+            except (ChunkNotFound, Corrupt):
+                found.append(None)
+        return found
+
     def verify(self, chunk_id: ChunkId) -> ChunkReceipt:
-        """The receipt, after reading every byte from the medium. ChunkNotFound, Corrupt."""
+        """The receipt, after reading every byte from the medium; the time is remembered. ChunkNotFound, Corrupt."""
+        now_ms = self._clock.now_ms()
         with self.open(chunk_id) as chunk:
-            return chunk.verify()
+            receipt = chunk.verify()
+            chunk.note_verified(now_ms)
+            return receipt
 
     def read_spans(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError | Corrupt]:
         """One outcome per span (chunk, offset, length)."""

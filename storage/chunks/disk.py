@@ -20,7 +20,7 @@ from storage.chunks.chunk_directory import ChunkDirectory
 from storage.chunks.chunk_reading import ChunkReading
 from storage.chunks.footer import CHUNK_LENGTH_MAX
 from storage.chunks.inventory import prune_empty_groups, read_inventory
-from storage.chunks.store import BATCH_BYTES_MAX, Buffer, ChunkReceipt, InventoryEntry, Space
+from storage.chunks.store import BATCH_BYTES_MAX, Buffer, ChunkReceipt, ChunkState, InventoryEntry, Space
 from storage.chunks.worker_pool import WorkerPool
 
 HOP_BYTES = 1 << 20
@@ -153,6 +153,12 @@ class DiskChunkStore:
 
     async def verify(self, chunk_id: ChunkId) -> ChunkReceipt:
         return await self._pool.run(self._directory.verify, chunk_id)
+
+    async def inspect_many(self, chunk_ids: Sequence[ChunkId]) -> list[ChunkState | None]:
+        found: list[ChunkState | None] = []
+        for batch in _batches(chunk_ids, lambda _: 0):
+            found += await self._pool.run(self._directory.inspect, batch)
+        return found
 
     # --- the rest
 

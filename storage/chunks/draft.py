@@ -12,6 +12,7 @@ from storage.base.files import FileSystem, OpenFile
 from storage.base.ids import ChunkId
 from storage.chunks.footer import FOOTER_BYTES, Footer, RunningDigest, format_footer
 from storage.chunks.store import Buffer, ChunkReceipt
+from storage.chunks.times import stored_times
 
 PREALLOCATE_FROM_BYTES = 1 << 20
 """below, taking the room first costs more than it saves; above, it makes a write a tenth faster"""
@@ -52,7 +53,7 @@ class Draft:
             stored_ms = self._clock.now_ms()
             file = self._opened()
             file.write([*buffers, format_footer(Footer(length, digest, stored_ms))])
-            file.set_modified(stored_ms)
+            file.set_times(*stored_times(stored_ms))
 
     def sync(self) -> None:
         """Make the bytes durable. What failed here is never tried again: the system may have dropped the bytes."""

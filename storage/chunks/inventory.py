@@ -12,6 +12,7 @@ from storage.chunks import medium_errors
 from storage.chunks.footer import FOOTER_BYTES
 from storage.chunks.layout import CHUNK_NAME, GROUP_NAME, group_name
 from storage.chunks.store import INVENTORY_ENTRIES_MAX, InventoryEntry
+from storage.chunks.times import read_times
 
 NAMES_AT_ONCE = 1024
 
@@ -19,7 +20,7 @@ NAMES_AT_ONCE = 1024
 def read_inventory(files: FileSystem, chunks: str, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
     """Up to `limit` (at most INVENTORY_ENTRIES_MAX) chunks after the given one. `chunks`: the directory of that name.
 
-    Length and time come from the file's own size and time, not from its footer: one look at the inode instead of a
+    Length and times come from the file's own size and times, not from its footer: one look at the inode instead of a
     read from the medium for each chunk, and a damaged chunk is listed like any other, for a scrub to find.
     """
     limit = min(limit, INVENTORY_ENTRIES_MAX)
@@ -32,7 +33,7 @@ def read_inventory(files: FileSystem, chunks: str, after: ChunkId | None, limit:
             except FileNotFoundError:  # deleted since it was listed
                 continue
             length = max(0, found.size - FOOTER_BYTES)
-            entries.append(InventoryEntry(parse_chunk_id(name).to_bytes(), length, found.modified_ms))
+            entries.append(InventoryEntry(parse_chunk_id(name).to_bytes(), length, *read_times(found)))
     return entries
 
 

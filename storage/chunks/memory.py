@@ -13,6 +13,7 @@ from storage.chunks.store import (
     INVENTORY_ENTRIES_MAX,
     Buffer,
     ChunkReceipt,
+    ChunkState,
     InventoryEntry,
     Space,
 )
@@ -31,6 +32,7 @@ class MemoryChunkStore:
         self._reserve_bytes = reserve_bytes
         self._clock = clock or SystemClock()
         self._footers: dict[ChunkId, Footer] = {}
+        self._verified_ms: dict[ChunkId, int] = {}
         self._quarantine: list[tuple[int, ChunkId, bytes]] = []
 
     # --- put
@@ -118,10 +120,21 @@ class MemoryChunkStore:
         self._check()
         return self._verify(chunk_id)
 
+    async def inspect_many(self, chunk_ids: Sequence[ChunkId]) -> list[ChunkState | None]:
+        self._check()
+        return [self._state(chunk_id) for chunk_id in chunk_ids]
+
+    def _state(self, chunk_id: ChunkId) -> ChunkState | None:
+        footer = self._footers.get(chunk_id)
+        if footer is None or len(self.chunks[chunk_id]) != footer.length:
+            return None
+        return ChunkState(footer.length, footer.digest, footer.stored_ms, self._verified_ms.get(chunk_id, 0))
+
     def _verify(self, chunk_id: ChunkId) -> ChunkReceipt:
         receipt = self._footer(chunk_id).receipt
         if digest_of(self.chunks[chunk_id]) != receipt:
             raise Corrupt("the bytes are not those that were stored")
+        self._verified_ms[chunk_id] = self._clock.now_ms()
         return receipt
 
     def _footer(self, chunk_id: ChunkId) -> Footer:
@@ -157,15 +170,17 @@ class MemoryChunkStore:
 
     def _remove(self, chunk_id: ChunkId) -> bytes | None:
         self._footers.pop(chunk_id, None)
+        self._verified_ms.pop(chunk_id, None)
         return self.chunks.pop(chunk_id, None)
 
     async def inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
         self._check()
         ids = sorted(chunk_id for chunk_id in self.chunks if after is None or chunk_id > after)
-        return [
-            InventoryEntry(chunk_id.to_bytes(), len(self.chunks[chunk_id]), self._footers[chunk_id].stored_ms)
-            for chunk_id in ids[: min(limit, INVENTORY_ENTRIES_MAX)]
-        ]
+        return [self._entry(chunk_id) for chunk_id in ids[: min(limit, INVENTORY_ENTRIES_MAX)]]
+
+    def _entry(self, chunk_id: ChunkId) -> InventoryEntry:
+        stored_ms, verified_ms = self._footers[chunk_id].stored_ms, self._verified_ms.get(chunk_id, 0)
+        return InventoryEntry(chunk_id.to_bytes(), len(self.chunks[chunk_id]), stored_ms, verified_ms)
 
     async def space(self) -> Space:
         self._check()

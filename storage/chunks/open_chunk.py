@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Self
 
 from storage.base.errors import Corrupt
 from storage.base.files import OpenFile
 from storage.chunks import medium_errors
 from storage.chunks.footer import FOOTER_BYTES, RunningDigest, parse_footer
-from storage.chunks.store import ChunkReceipt
+from storage.chunks.store import ChunkReceipt, ChunkState
+from storage.chunks.times import read_times, verified_times
 
 SCAN_BYTES = 1 << 20
 """read at once while verifying"""
@@ -61,20 +63,39 @@ class OpenChunk:
             raise Corrupt("the file became shorter")
         return data
 
+    @property
+    def state(self) -> ChunkState:
+        """What is known without reading the chunk. The footer knows best when it was stored."""
+        with medium_errors.reading():
+            verified_ms = read_times(self._file.stat()).verified_ms
+        return ChunkState(self.footer.length, self.footer.digest, self.footer.stored_ms, verified_ms)
+
     def verify(self) -> ChunkReceipt:
-        """Read every byte and compare with the footer. Corrupt."""
+        """Read every byte from the medium and compare with the footer. Corrupt.
+
+        The page cache is told to let go of the file, before so that the medium is read, and after so that a scrub does
+        not push out what others read. (O_DIRECT, measured on ext4: a quarter quicker for small chunks, and slower by
+        more than half for those of 8 MiB, as nothing is read ahead.) What a disk keeps in a cache of its own is out of
+        reach."""
         found = RunningDigest()
         with medium_errors.reading():
+            self._file.drop_cached()
             while found.length < self.footer.length:
                 target = _scan.memory[: self.footer.length - found.length]
                 read = self._file.pread_into(target, found.length)
                 if not read:
                     raise Corrupt("the file became shorter")
                 found.update(target[:read])
+            self._file.drop_cached()
         receipt = found.receipt()
         if receipt != self.footer.receipt:
             raise Corrupt("the bytes are not those that were stored")
         return receipt
+
+    def note_verified(self, verified_ms: int) -> None:
+        """Remember when the chunk was verified. Where the medium takes no times it is verified again some day."""
+        with suppress(OSError):
+            self._file.set_times(*verified_times(self.footer.stored_ms, verified_ms))
 
     def close(self) -> None:
         """Twice is no error."""

@@ -43,7 +43,7 @@ from storage.datanode.identity import (
     find_identity,
     store_identity,
 )
-from storage.datanode.pull import ChunkPuller
+from storage.datanode.peers import Peers
 from storage.datanode.unsynced import UnsyncedFiles
 from storage.model import NodeReport
 
@@ -57,7 +57,7 @@ async def run(config: DatanodeConfig, directory: Path, store: ChunkStore, identi
     node_key = load_node_key(config, identity.node_id)
     domain = find_failure_domain(directory, config.zone, config.host)
     tls_ca = config.tls_ca or None
-    puller = ChunkPuller(store, tls_ca=tls_ca)
+    peers = Peers(tls_ca=tls_ca)
     advertised = config.advertise
 
     async def make_report() -> NodeReport:
@@ -83,11 +83,11 @@ async def run(config: DatanodeConfig, directory: Path, store: ChunkStore, identi
         heartbeats.start()
 
     try:
-        app = DatanodeApp(store, node_key, SystemClock(), puller)
+        app = DatanodeApp(store, node_key, SystemClock(), peers)
         await serve(app, config.listen_address, config.tls, on_started=announce)
     finally:
         await heartbeats.close()
-        await puller.close()
+        await peers.close()
     _log.info("node %s stopped", identity.node_id)
 
 

@@ -20,11 +20,16 @@ from storage.base.internal_auth import access_token, bearer, verify_pull_ticket
 from storage.chunks.store import ChunkStore
 from storage.datanode import wire
 from storage.datanode.exchange import BadRequest, Exchange, Receive, Send
+from storage.datanode.peers import Peers
+from storage.datanode.pull import ChunkPuller
+from storage.datanode.rebuild import FragmentRebuilder
 
 SPAN_BYTES_MAX = 1 << 20
 """a range up to this size is answered from memory, which spares the store one look at the chunk's footer"""
 BATCHES_AT_ONCE_MAX = 8
 PULLS_AT_ONCE_MAX = 8
+REBUILDS_AT_ONCE_MAX = 4
+"""each holds about a MiB for every fragment that it needs"""
 
 UNAUTHORIZED = "Unauthorized"
 BAD_REQUEST = "BadRequest"
@@ -34,31 +39,34 @@ _TICKET = b"Ticket "
 
 _log = logging.getLogger(__name__)
 
-Puller = Callable[[ChunkId, wire.PullRequest], Awaitable[Any]]
 Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class DatanodeApp:
-    """ASGI application. node_key: of this datanode; `pull`: copies one chunk from another (storage.datanode.pull)."""
+    """ASGI application. node_key: of this datanode; peers: the way to others, for pulls and rebuilds."""
 
-    def __init__(self, store: ChunkStore, node_key: bytes, clock: Clock, pull: Puller) -> None:
+    def __init__(self, store: ChunkStore, node_key: bytes, clock: Clock, peers: Peers) -> None:
         self._store = store
         self._node_key = node_key
         self._clock = clock
-        self._pull = pull
+        self._puller = ChunkPuller(store, peers)
+        self._rebuilder = FragmentRebuilder(store, peers)
         self._authorization = bearer(access_token(node_key)).encode()
         self._batches = asyncio.Semaphore(BATCHES_AT_ONCE_MAX)
         self._pulls = asyncio.Semaphore(PULLS_AT_ONCE_MAX)
+        self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE_MAX)
         self._chunk_handlers: dict[tuple[str, str], Callable[[Exchange, ChunkId], Awaitable[None]]] = {
             ("PUT", ""): self._put_chunk,
             ("GET", ""): self._get_chunk,
             ("HEAD", ""): self._stat_chunk,
             ("POST", wire.VERIFY): self._verify_chunk,
             ("POST", wire.PULL): self._pull_chunk,
+            ("POST", wire.REBUILD): self._rebuild_chunk,
         }
         self._handlers: dict[tuple[str, str], Handler] = {
             ("POST", wire.BATCH_PUT): self._put_batch,
             ("POST", wire.BATCH_GET): self._get_batch,
+            ("POST", wire.BATCH_INSPECT): self._inspect_batch,
             ("POST", wire.BATCH_DELETE): self._delete_batch,
             ("POST", wire.BATCH_QUARANTINE): self._quarantine_batch,
             ("POST", wire.PURGE): self._purge,
@@ -188,7 +196,13 @@ class DatanodeApp:
     async def _pull_chunk(self, exchange: Exchange, chunk_id: ChunkId) -> None:
         request = _parsed(wire.parse_pull_request, await exchange.read_body(wire.SMALL_BODY_BYTES_MAX))
         async with self._pulls:
-            receipt = await self._pull(chunk_id, request)
+            receipt = await self._puller.pull(chunk_id, request)
+        await exchange.answer(201, wire.encode(receipt))
+
+    async def _rebuild_chunk(self, exchange: Exchange, chunk_id: ChunkId) -> None:
+        request = _parsed(wire.parse_rebuild_request, await exchange.read_body(wire.SMALL_BODY_BYTES_MAX))
+        async with self._rebuilds:
+            receipt = await self._rebuilder.rebuild(chunk_id, request)
         await exchange.answer(201, wire.encode(receipt))
 
     # --- many chunks
@@ -202,6 +216,10 @@ class DatanodeApp:
         async with self._batches:
             spans = _parsed(wire.parse_spans, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))
             await exchange.answer(200, wire.encode_outcomes(await self._store.get_many(spans)))
+
+    async def _inspect_batch(self, exchange: Exchange) -> None:
+        chunk_ids = _parsed(wire.parse_chunk_ids, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))
+        await exchange.answer(200, wire.encode(await self._store.inspect_many(chunk_ids)))
 
     async def _delete_batch(self, exchange: Exchange) -> None:
         chunk_ids = _parsed(wire.parse_chunk_ids, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))

@@ -14,7 +14,15 @@ from storage.base.errors import ChunkError, ChunkTruncated, Corrupt, NodeUnreach
 from storage.base.ids import ChunkId
 from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_key
 from storage.base.internal_client import Answer, Deadlines, InternalClient
-from storage.chunks.store import BATCH_BYTES_MAX, DIGEST_BYTES, Buffer, ChunkReceipt, InventoryEntry, Space
+from storage.chunks.store import (
+    BATCH_BYTES_MAX,
+    DIGEST_BYTES,
+    Buffer,
+    ChunkReceipt,
+    ChunkState,
+    InventoryEntry,
+    Space,
+)
 from storage.datanode import wire
 from storage.model import Node
 
@@ -125,6 +133,9 @@ class DatanodeClient:
         answer = await self._http.call("POST", target, timeout_s=VERIFY_TIMEOUT_S)
         return self._parsed(answer, 200, wire.parse_receipt)
 
+    async def inspect_many(self, chunk_ids: Sequence[ChunkId]) -> list[ChunkState | None]:
+        return await self._post_ids(wire.BATCH_INSPECT, chunk_ids, wire.parse_states)
+
     async def pull(self, chunk_id: ChunkId, request: wire.PullRequest) -> ChunkReceipt:
         """Have this datanode copy a chunk from another. ChunkNotFound when the source does not hold it, Corrupt when
         the bytes differ from what the request says, NodeUnreachable for the way to either, NodeFull, ChunkConflict."""
@@ -132,18 +143,26 @@ class DatanodeClient:
         answer = await self._http.call("POST", target, wire.encode(request), timeout_s=PULL_TIMEOUT_S)
         return self._parsed(answer, 201, wire.parse_receipt)
 
+    async def rebuild(self, chunk_id: ChunkId, request: wire.RebuildRequest) -> ChunkReceipt:
+        """Have this datanode make a fragment out of those on others. Errors as of pull: ChunkNotFound, Corrupt and
+        NodeUnreachable when fewer sources than are needed give what they should; Corrupt also when they do and another
+        fragment comes out than the one asked for."""
+        target = wire.chunk_target(chunk_id, wire.REBUILD)
+        answer = await self._http.call("POST", target, wire.encode(request), timeout_s=PULL_TIMEOUT_S)
+        return self._parsed(answer, 201, wire.parse_receipt)
+
     async def delete_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
-        return await self._post_ids(wire.BATCH_DELETE, chunk_ids)
+        return await self._post_ids(wire.BATCH_DELETE, chunk_ids, wire.parse_flags)
 
     async def quarantine_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
-        return await self._post_ids(wire.BATCH_QUARANTINE, chunk_ids)
+        return await self._post_ids(wire.BATCH_QUARANTINE, chunk_ids, wire.parse_flags)
 
     async def purge_quarantine(self, older_than_ms: int) -> int:
         return await self._post(wire.PURGE, wire.encode(older_than_ms), wire.parse_moment)
 
     async def inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
         """As ChunkStore, with at most INVENTORY_ENTRIES_MAX entries."""
-        answer = await self._http.call("GET", wire.inventory_target(after, limit))
+        answer = await self._http.call("GET", wire.page_target(wire.INVENTORY, after, limit))
         return self._parsed(answer, 200, wire.parse_inventory)
 
     async def space(self) -> Space:
@@ -153,12 +172,15 @@ class DatanodeClient:
         answer = await self._http.call("POST", target, body, timeout_s=BATCH_TIMEOUT_S)
         return self._parsed(answer, 200, parse)
 
-    async def _post_ids(self, target: str, chunk_ids: Sequence[ChunkId]) -> list[bool]:
-        flags: list[bool] = []
+    async def _post_ids(
+        self, target: str, chunk_ids: Sequence[ChunkId], parse: Callable[[bytes, int], list[_T]]
+    ) -> list[_T]:
+        """One outcome per chunk."""
+        outcomes: list[_T] = []
         for start in range(0, len(chunk_ids), wire.BATCH_ITEMS_MAX):
             batch = chunk_ids[start : start + wire.BATCH_ITEMS_MAX]
-            flags += await self._post(target, wire.encode_chunk_ids(batch), _counting(wire.parse_flags, len(batch)))
-        return flags
+            outcomes += await self._post(target, wire.encode_chunk_ids(batch), _counting(parse, len(batch)))
+        return outcomes
 
     async def _put_one(self, chunk_id: ChunkId, data: Buffer) -> ChunkReceipt | ChunkError:
         try:

@@ -45,7 +45,8 @@ from storage.base.errors import (
     Unavailable,
 )
 from storage.base.ids import CHUNK_ID_BYTES, ChunkId, chunk_id_from_bytes
-from storage.chunks.store import DIGEST_BYTES, Buffer, ChunkReceipt, InventoryEntry, Space
+from storage.chunks.erasure import PARITY_MAX
+from storage.chunks.store import DIGEST_BYTES, Buffer, ChunkReceipt, ChunkState, InventoryEntry, Space
 from storage.model import NodeState
 
 CHUNK_BYTES_MAX = 64 * 1024 * 1024
@@ -200,6 +201,9 @@ _encoder = msgspec.msgpack.Encoder()
 _failure = msgspec.msgpack.Decoder(tuple[_Text, str])
 _receipt = msgspec.msgpack.Decoder(ChunkReceipt)
 _pull = msgspec.msgpack.Decoder(PullRequest)
+_rebuild = msgspec.msgpack.Decoder(RebuildRequest)
+_scrub_order = msgspec.msgpack.Decoder(ScrubOrder)
+_scrub_status = msgspec.msgpack.Decoder(ScrubStatus)
 _heartbeat = msgspec.msgpack.Decoder(HeartbeatAnswer)
 _put_items = msgspec.msgpack.Decoder(Annotated[list[tuple[_ChunkIdBytes, memoryview]], _Items])
 _spans = msgspec.msgpack.Decoder(Annotated[list[tuple[_ChunkIdBytes, _Position, _Position]], _Items])
@@ -207,6 +211,8 @@ _chunk_ids = msgspec.msgpack.Decoder(Annotated[list[_ChunkIdBytes], _Items])
 _put_outcomes = msgspec.msgpack.Decoder(Annotated[list[tuple[ChunkReceipt | None, str, str]], _Items])
 _get_outcomes = msgspec.msgpack.Decoder(Annotated[list[tuple[bytes | None, str, str]], _Items])
 _flags = msgspec.msgpack.Decoder(Annotated[list[bool], _Items])
+_states = msgspec.msgpack.Decoder(Annotated[list[ChunkState | None], _Items])
+_damaged = msgspec.msgpack.Decoder(Annotated[list[DamagedChunk], msgspec.Meta(max_length=INVENTORY_ENTRIES_MAX)])
 _moment = msgspec.msgpack.Decoder(_Moment)
 _entries = msgspec.msgpack.Decoder(Annotated[list[InventoryEntry], msgspec.Meta(max_length=INVENTORY_ENTRIES_MAX)])
 _space = msgspec.msgpack.Decoder(tuple[_Moment, _Moment, _Moment])
@@ -228,13 +234,13 @@ def _decode(decoder: msgspec.msgpack.Decoder[_T], body: Buffer) -> _T:
 
 
 def chunk_target(chunk_id: ChunkId, action: str = "") -> str:
-    """Of one chunk; action is empty, VERIFY or PULL."""
+    """Of one chunk; action is empty, VERIFY, PULL or REBUILD."""
     return f"{CHUNKS}{chunk_id}{action}"
 
 
-def inventory_target(after: ChunkId | None, limit: int) -> str:
-    """Of one page."""
-    return f"{INVENTORY}?after={after or ''}&limit={limit}"
+def page_target(target: str, after: ChunkId | None, limit: int) -> str:
+    """Of one page of INVENTORY or DAMAGED."""
+    return f"{target}?after={after or ''}&limit={limit}"
 
 
 def format_range(offset: int, length: int | None) -> str:
@@ -309,6 +315,34 @@ def parse_pull_request(body: Buffer) -> PullRequest:
     return _decode(_pull, body)
 
 
+def parse_rebuild_request(body: Buffer) -> RebuildRequest:
+    """ValueError; also when the numbers are not those of one chunk, or too few fragments are named."""
+    request = _decode(_rebuild, body)
+    sources = {source.number for source in request.sources}
+    if not request.needed < request.width <= request.needed + PARITY_MAX:
+        raise ValueError(f"{request.needed} of {request.width} fragments are not of this format")
+    if len(sources) != len(request.sources) or len(sources) < request.needed:
+        raise ValueError(f"{request.needed} other fragments are needed")
+    if request.number in sources or max(request.number, *sources) >= request.width:
+        raise ValueError(f"a chunk of {request.width} fragments has no such sources of number {request.number}")
+    return request
+
+
+def parse_scrub_order(body: Buffer) -> ScrubOrder:
+    """ValueError."""
+    return _decode(_scrub_order, body)
+
+
+def parse_scrub_status(body: Buffer) -> ScrubStatus:
+    """ValueError."""
+    return _decode(_scrub_status, body)
+
+
+def parse_damaged(body: Buffer) -> list[DamagedChunk]:
+    """ValueError."""
+    return _decode(_damaged, body)
+
+
 def parse_heartbeat_answer(body: Buffer) -> HeartbeatAnswer:
     """ValueError."""
     return _decode(_heartbeat, body)
@@ -356,7 +390,7 @@ def parse_spans(body: Buffer) -> list[tuple[ChunkId, int, int]]:
 
 
 def encode_chunk_ids(chunk_ids: Sequence[ChunkId]) -> bytes:
-    """The body of BATCH_DELETE and BATCH_QUARANTINE."""
+    """The body of BATCH_INSPECT, BATCH_DELETE, BATCH_QUARANTINE and DAMAGED_FORGET."""
     return encode([chunk_id.to_bytes() for chunk_id in chunk_ids])
 
 
@@ -368,6 +402,11 @@ def parse_chunk_ids(body: Buffer) -> list[ChunkId]:
 def parse_flags(body: Buffer, count: int) -> list[bool]:
     """One per chunk asked about. ValueError."""
     return _counted(_decode(_flags, body), count)
+
+
+def parse_states(body: Buffer, count: int) -> list[ChunkState | None]:
+    """One per chunk asked about. ValueError."""
+    return _counted(_decode(_states, body), count)
 
 
 def encode_outcomes(outcomes: Sequence[Any]) -> bytes:

@@ -34,17 +34,24 @@ class PowerCut(Exception):
 
 
 class _File:
-    """A file's bytes as seen and as durable. `pending`: what was written since the last sync, in order."""
+    """A file's bytes and times as seen and as durable. `pending`: what was written since the last sync, in order.
 
-    def __init__(self, data: bytes = b"", modified_ms: int = 0) -> None:
+    times: accessed and modified, nanoseconds."""
+
+    def __init__(self, data: bytes = b"", times: tuple[int, int] = (0, 0)) -> None:
         self.data = bytearray(data)
         self.durable = bytes(data)
         self.pending: list[tuple[int, bytes]] = []
-        self.modified_ms = modified_ms
+        self.times = self.durable_times = times
 
     def sync(self) -> None:
         self.durable = bytes(self.data)
+        self.durable_times = self.times
         self.pending.clear()
+
+    def surviving_times(self, rng: random.Random | None) -> tuple[int, int]:
+        """The durable times; when there is an rng maybe those that were set since."""
+        return self.times if rng is not None and rng.random() < 0.5 else self.durable_times
 
     def surviving(self, rng: random.Random | None) -> bytes:
         """The durable bytes, with some sectors of the pending writes when there is an rng."""
@@ -117,6 +124,8 @@ class CrashFiles:
         self.capacity_bytes = capacity_bytes
         self.log: list[str] = []
         """every step taken, in order"""
+        self.dropped: list[str] = []
+        """files that were to be read from the medium, in order"""
         self._root = _Directory()
         self._lock = threading.RLock()
         self._cut_before: int | None = None
@@ -176,7 +185,7 @@ class CrashFiles:
                 if isinstance(node, _Directory):
                     self._copy_directory(node, names, rng, chosen, copies)
                 else:
-                    copies[node] = _File(node.surviving(rng), node.modified_ms)
+                    copies[node] = _File(node.surviving(rng), node.surviving_times(rng))
             fresh.entries[name] = copies[node]
         fresh.durable = dict(fresh.entries)
         return fresh
@@ -310,7 +319,7 @@ class CrashFiles:
             node = self._find(path)
             if isinstance(node, _Directory):
                 return FileStat(0, 0, True)
-            return FileStat(len(node.data), node.modified_ms, False)
+            return _stat(node)
 
     def space(self, path: AnyPath) -> DiskSpace:
         with self._lock:
@@ -383,15 +392,21 @@ class _Handle:
             del self._file.data[length:]
             self._file.data.extend(bytes(length - len(self._file.data)))
 
-    def set_modified(self, modified_ms: int) -> None:
+    def set_times(self, accessed_ns: int, modified_ns: int) -> None:
         with self._files._lock:
-            self._files._step(f"set_modified {self._path}")
-            self._file.modified_ms = modified_ms
+            self._files._step(f"set_times {self._path}")
+            self._file.times = (accessed_ns, modified_ns)
 
-    def size(self) -> int:
+    def stat(self) -> FileStat:
         with self._files._lock:
             self._files._look()
-            return len(self._file.data)
+            return _stat(self._file)
+
+    def size(self) -> int:
+        return self.stat().size
+
+    def drop_cached(self) -> None:
+        self._files.dropped.append(self._path)
 
     def fdatasync(self) -> None:
         self._sync("fdatasync")
@@ -416,6 +431,11 @@ def _names(path: AnyPath) -> list[str]:
     if not text.startswith("/"):
         raise ValueError(f"the twin takes absolute paths, not {text!r}")
     return [name for name in text.split("/") if name]
+
+
+def _stat(file: _File) -> FileStat:
+    accessed_ns, modified_ns = file.times
+    return FileStat(len(file.data), modified_ns, False, accessed_ns, id(file))
 
 
 def _survives(change: _Change, rng: random.Random | None, chosen: dict[_Change, bool]) -> bool:

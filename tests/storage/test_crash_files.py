@@ -33,8 +33,9 @@ def test_a_running_process_sees_its_own_writes() -> None:
         file.write([b"abc", bytearray(b"def")])
         file.pwrite(b"X", 1)
         assert file.pread(10, 2) == b"cdef"
-        file.set_modified(77)
-    assert files.stat("/d/a") == (6, 77, False)
+        file.set_times(66, 77)
+        assert files.stat("/d/a") == file.stat()
+    assert files.stat("/d/a")[:4] == (6, 77, False, 66)
     assert _read(files, "/d/a") == b"aXcdef"
     assert list(files.list_directory("/d")) == ["a"]
 

@@ -53,10 +53,13 @@ def test_preallocate_truncate_and_times(tmp_path: Path) -> None:
     with FILES.create(tmp_path / "a") as file:
         file.preallocate(8192)
         file.truncate(100)
-        file.set_modified(1_234_567_890_123)
+        file.set_times(1_234_567_890_000_000_100, 1_234_567_890_123_000_007)
         file.fsync()
         file.fdatasync()
-    assert FILES.stat(tmp_path / "a") == (100, 1_234_567_890_123, False)
+        found = FILES.stat(tmp_path / "a")
+        assert found == file.stat()
+    assert found[:4] == (100, 1_234_567_890_123_000_007, False, 1_234_567_890_000_000_100)
+    assert found.inode == (tmp_path / "a").stat().st_ino
 
 
 def test_create_and_link_never_overwrite(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, ChunkTruncated, Corrupt, NodeFull
 from storage.base.ids import ChunkId, chunk_id_from_bytes, make_blob_id
 from storage.chunks.footer import digest_of
-from storage.chunks.store import BATCH_BYTES_MAX, Buffer, ChunkStore
+from storage.chunks.store import BATCH_BYTES_MAX, Buffer, ChunkReceipt, ChunkStore
 
 SESSION = b"session1"
 LARGE_BYTES = (2 << 20) + 77
@@ -265,6 +265,58 @@ class ChunkStoreConformance:
             with pytest.raises(Corrupt):
                 await attempt
         assert [chunk_id_from_bytes(entry.chunk_id) for entry in await store.inventory(None, 10)] == [chunk_id(1)]
+
+    # --- verified times
+
+    async def test_a_chunk_is_verified_when_it_was_read_and_right(
+        self, store: ChunkStore, subject: StoreUnderTest
+    ) -> None:
+        """Not by being stored or read; inventory and inspection agree."""
+        await store.put_many([(chunk_id(n), some_bytes(100, n)) for n in range(3)])
+        await read(store, chunk_id(0))
+        assert [entry.verified_ms for entry in await store.inventory(None, 10)] == [0, 0, 0]
+        before_ms = subject.now_ms()
+        await store.verify(chunk_id(1))
+        after_ms = subject.now_ms()
+        await read(store, chunk_id(1))
+        found = [entry.verified_ms for entry in await store.inventory(None, 10)]
+        assert found[::2] == [0, 0]
+        assert before_ms <= found[1] <= after_ms
+        states = await store.inspect_many([chunk_id(n) for n in range(3)])
+        assert [state and state.verified_ms for state in states] == found
+
+    async def test_damage_is_never_verified(self, store: ChunkStore, subject: StoreUnderTest) -> None:
+        """Nor is it by being written to."""
+        await store.put_many([(chunk_id(n), some_bytes(100)) for n in range(2)])
+        subject.damage(chunk_id(0))
+        subject.shorten(chunk_id(1))
+        for n in range(2):
+            with pytest.raises(Corrupt):
+                await store.verify(chunk_id(n))
+        assert [entry.verified_ms for entry in await store.inventory(None, 10)] == [0, 0]
+
+    async def test_a_new_chunk_of_the_same_id_is_not_verified(self, store: ChunkStore) -> None:
+        """The time is the chunk's, not the id's."""
+        for _ in range(2):
+            await put(store, chunk_id(1), b"x")
+            assert (await store.inventory(None, 10))[0].verified_ms == 0
+            await store.verify(chunk_id(1))
+            await store.delete_many([chunk_id(1)])
+
+    async def test_inspect(self, store: ChunkStore, subject: StoreUnderTest) -> None:
+        """Length, digest and time of each, in the order asked for; nothing of what is missing or has no footer."""
+        before_ms = subject.now_ms()
+        lengths = [n * 37 % 5000 + 1 for n in range(150)]
+        await store.put_many([(chunk_id(n), some_bytes(length, n)) for n, length in enumerate(lengths)])
+        subject.shorten(chunk_id(7))
+        asked = [chunk_id(n) for n in range(200)]
+        found = await store.inspect_many(asked[::-1])
+        assert [n for n, state in enumerate(found[::-1]) if state is None] == [7, *range(150, 200)]
+        for n, state in enumerate(found[::-1]):
+            if state is not None:
+                assert ChunkReceipt(state.length, state.digest) == digest_of(some_bytes(lengths[n], n))
+                assert before_ms <= state.stored_ms <= subject.now_ms()
+        assert await store.inspect_many([]) == []
 
     # --- delete, quarantine, inventory
 

@@ -13,11 +13,12 @@ import pytest
 
 from storage.base.clock import ManualClock, SystemClock
 from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, NodeFull, Unavailable
-from storage.base.files import DiskFiles, DiskSpace, FileSystem, OpenFile
+from storage.base.files import AnyPath, DiskFile, DiskFiles, DiskSpace, FileSystem, OpenFile
 from storage.base.ids import ChunkId
 from storage.chunks.disk import HOP_BYTES, DiskChunkStore
 from storage.chunks.footer import FOOTER_BYTES, digest_of, parse_footer
 from storage.chunks.store import Buffer
+from storage.chunks.times import VERIFIED_MARK_NS
 from tests.storage.chunks.conformance import (
     LARGE_BYTES,
     SESSION,
@@ -126,13 +127,112 @@ async def test_the_file_is_the_documented_format(disk: DiskChunkStore, root: Pat
     before_ms = SystemClock().now_ms()
     await put(disk, chunk_id(0x12345, 7), data)
     path = root / "chunks" / (SESSION.hex() + "0000000000012") / (SESSION.hex() + "0000000000012345" + "00000007")
+    times_ns = {path.stat().st_mtime_ns, path.stat().st_atime_ns}
     raw = path.read_bytes()
     footer = parse_footer(raw[-FOOTER_BYTES:], len(raw))
     assert raw[:-FOOTER_BYTES] == data
     assert footer.receipt == digest_of(data)
     assert before_ms <= footer.stored_ms <= SystemClock().now_ms()
-    assert path.stat().st_mtime_ns // 1_000_000 == footer.stored_ms
+    assert times_ns == {footer.stored_ms * 1_000_000}
     assert path.stat().st_mode & 0o077 == 0
+
+
+async def test_verified_times_are_in_the_files_own(disk: DiskChunkStore, root: Path) -> None:
+    """Accessed when it was stored, modified when it was verified. Readers leave both alone."""
+    await put(disk, chunk_id(1), some_bytes(5000))
+    path = path_of(root, chunk_id(1))
+    stored_ns = path.stat().st_atime_ns
+    os.utime(path, ns=(stored_ns + 5_000_000, stored_ns))
+    before_ms = SystemClock().now_ms()
+    await disk.verify(chunk_id(1))
+    found = path.stat()
+    assert found.st_atime_ns == stored_ns
+    assert found.st_mtime_ns % 1_000_000 == VERIFIED_MARK_NS
+    assert before_ms <= found.st_mtime_ns // 1_000_000 <= SystemClock().now_ms()
+    await read(disk, chunk_id(1))
+    await disk.inspect_many([chunk_id(1)])
+    assert (path.stat().st_atime_ns, path.stat().st_mtime_ns) == (found.st_atime_ns, found.st_mtime_ns)
+
+
+async def test_a_write_from_outside_is_not_a_verification(disk: DiskChunkStore, root: Path) -> None:
+    """Though it moves the time that verifications are kept in; before one and after."""
+    await put(disk, chunk_id(1), some_bytes(5000))
+    path = path_of(root, chunk_id(1))
+    for _ in range(2):
+        with path.open("r+b") as file:
+            file.write(some_bytes(5000)[:1])
+        [entry] = await disk.inventory(None, 10)
+        assert entry.verified_ms == 0
+        assert entry.stored_ms == path.stat().st_atime_ns // 1_000_000
+        await disk.verify(chunk_id(1))
+        [entry] = await disk.inventory(None, 10)
+        assert entry.verified_ms > 0
+
+
+async def test_a_moved_access_time_makes_a_chunk_younger_and_no_more(disk: DiskChunkStore, root: Path) -> None:
+    """Whoever reads the directory from outside may set it."""
+    await put(disk, chunk_id(1), some_bytes(5000))
+    await disk.verify(chunk_id(1))
+    path = path_of(root, chunk_id(1))
+    [before] = await disk.inventory(None, 10)
+    os.utime(path, ns=(path.stat().st_atime_ns + 10**15, path.stat().st_mtime_ns))
+    [entry] = await disk.inventory(None, 10)
+    assert entry.verified_ms == before.verified_ms
+    assert before.stored_ms <= entry.stored_ms <= before.verified_ms
+    [state] = await disk.inspect_many([chunk_id(1)])
+    assert state is not None
+    assert (state.stored_ms, state.verified_ms) == (before.stored_ms, before.verified_ms)
+
+
+async def test_a_verification_asks_for_the_medium() -> None:
+    """The page cache is dropped before the chunk is read; other reads leave it alone."""
+    files = CrashFiles()
+    store = DiskChunkStore(files, "/node", reserve_bytes=0, threads=1)
+    await put(store, chunk_id(1), some_bytes(5000))
+    await read(store, chunk_id(1))
+    assert files.dropped == []
+    await store.verify(chunk_id(1))
+    assert set(files.dropped) == {f"/node/chunks/{str(chunk_id(1))[:29]}/{chunk_id(1)}"}
+    store.close()
+
+
+async def test_a_verification_reads_from_the_medium(disk: DiskChunkStore, root: Path) -> None:
+    """As the kernel counts what this process made it fetch from block devices."""
+
+    def fetched_bytes() -> int:
+        counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+        return int(counts["read_bytes"])
+
+    await put(disk, chunk_id(1), some_bytes(LARGE_BYTES))
+    path = path_of(root, chunk_id(1))
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    before = fetched_bytes()
+    os.pread(fd, LARGE_BYTES, 0)
+    os.close(fd)
+    if fetched_bytes() - before < LARGE_BYTES:
+        pytest.skip("the temporary directory is on no block device")
+    before = fetched_bytes()
+    await disk.verify(chunk_id(1))
+    assert fetched_bytes() - before >= LARGE_BYTES
+
+
+async def test_times_that_cannot_be_set_fail_no_verification(root: Path) -> None:
+    """On a medium that became read-only the chunk is right all the same; it only is not remembered."""
+
+    class ReadOnlyFile(DiskFile):
+        def set_times(self, accessed_ns: int, modified_ns: int) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    class ReadOnlyFiles(DiskFiles):
+        def open(self, path: AnyPath, *, writable: bool = False) -> OpenFile:
+            return ReadOnlyFile(os.open(path, os.O_RDONLY))
+
+    store = DiskChunkStore(ReadOnlyFiles(), root, reserve_bytes=0)
+    await put(store, chunk_id(1), b"x")
+    assert await store.verify(chunk_id(1)) == digest_of(b"x")
+    assert (await store.inventory(None, 1))[0].verified_ms == 0
+    store.close()
 
 
 async def test_everything_is_there_after_a_restart(root: Path) -> None:

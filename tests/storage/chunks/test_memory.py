@@ -44,6 +44,7 @@ async def test_a_set_failure_is_raised_by_everything() -> None:
         store.get_many([]),
         store.stat(chunk_id(1)),
         store.verify(chunk_id(1)),
+        store.inspect_many([]),
         store.delete_many([]),
         store.quarantine_many([]),
         store.purge_quarantine(0),

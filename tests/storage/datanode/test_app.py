@@ -17,7 +17,7 @@ from storage.chunks.memory import MemoryChunkStore
 from storage.chunks.store import Buffer, ChunkReceipt
 from storage.datanode import wire
 from storage.datanode.app import DatanodeApp
-from storage.datanode.pull import ChunkPuller
+from storage.datanode.peers import Peers
 from tests.storage.base.serving import exchange_bytes, serving
 from tests.storage.chunks.conformance import chunk_id, cut, some_bytes
 from tests.storage.datanode.nodes import NODE_KEY
@@ -55,7 +55,7 @@ class Subject:
 async def subject(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Subject]:
     """An application over a memory store, on a Unix socket."""
     store = MemoryChunkStore()
-    app = DatanodeApp(store, NODE_KEY, CLOCK, ChunkPuller(store))
+    app = DatanodeApp(store, NODE_KEY, CLOCK, Peers())
     async with serving(app, f"unix:{tmp_path_factory.mktemp('s') / 's'}") as address:
         yield Subject(store, address)
 
@@ -326,7 +326,7 @@ async def test_errors_are_told_by_name(
 ) -> None:
     """Before the head by status and header; after it by cutting the connection. Defects are logged, once."""
     store = BreakingStore(error, 0)
-    app = DatanodeApp(store, NODE_KEY, CLOCK, ChunkPuller(store))
+    app = DatanodeApp(store, NODE_KEY, CLOCK, Peers())
     async with serving(app, f"unix:{tmp_path_factory.mktemp('s') / 's'}") as address:
         subject = Subject(store, address)
         target = wire.chunk_target(chunk_id(1))

@@ -18,7 +18,7 @@ from storage.chunks.disk import DiskChunkStore
 from storage.chunks.store import Buffer, ChunkStore
 from storage.datanode.app import DatanodeApp
 from storage.datanode.client import WHOLE_BODY_BYTES_MAX, DatanodeClient
-from storage.datanode.pull import ChunkPuller
+from storage.datanode.peers import Peers
 from tests.storage.chunks.conformance import ChunkStoreConformance, StoreUnderTest, chunk_id, put, read, some_bytes
 from tests.storage.datanode.nodes import NODE_KEY, SharedServer
 from tests.tls import InternalTls, make_internal_tls
@@ -67,7 +67,7 @@ class TestDatanodeClient(ChunkStoreConformance):
         disk = DiskChunkStore(files, tmp_path / "data", reserve_bytes=1000)
 
         async def make_app() -> DatanodeApp:
-            return DatanodeApp(disk, NODE_KEY, SystemClock(), ChunkPuller(disk))
+            return DatanodeApp(disk, NODE_KEY, SystemClock(), Peers())
 
         server.app = server.run(make_app())
         client = DatanodeClient(server.address, access_token(NODE_KEY), tls_ca=tls.ca)

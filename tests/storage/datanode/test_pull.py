@@ -14,10 +14,9 @@ from storage.base.errors import ChunkConflict, ChunkNotFound, Corrupt, NodeFull,
 from storage.base.internal_auth import access_token, make_pull_ticket
 from storage.chunks.footer import digest_of
 from storage.chunks.memory import MemoryChunkStore
-from storage.datanode import pull as pull_module
 from storage.datanode.app import DatanodeApp
 from storage.datanode.client import DatanodeClient
-from storage.datanode.pull import ChunkPuller
+from storage.datanode.peers import Peers
 from storage.datanode.wire import PullRequest
 from tests.storage.base.serving import serving
 from tests.storage.chunks.conformance import chunk_id, cut, read, some_bytes
@@ -49,15 +48,15 @@ async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     tls = make_internal_tls(tmp_path)
     source, target = MemoryChunkStore(), MemoryChunkStore()
     await source.put(chunk_id(1), len(DATA), cut(DATA, 65_552))
-    puller = ChunkPuller(target, tls_ca=tls.ca)
-    source_app = DatanodeApp(source, SOURCE_KEY, CLOCK, ChunkPuller(source))
-    target_app = DatanodeApp(target, TARGET_KEY, CLOCK, puller)
+    peers = Peers(tls_ca=tls.ca)
+    source_app = DatanodeApp(source, SOURCE_KEY, CLOCK, Peers())
+    target_app = DatanodeApp(target, TARGET_KEY, CLOCK, peers)
     async with serving(source_app, "https://127.0.0.1:0", tls.files) as source_address:
         async with serving(target_app, f"unix:{tmp_path / 't'}") as target_address:
             client = DatanodeClient(target_address, access_token(TARGET_KEY))
             yield Pair(source, source_address, target, client)
             await client.close()
-            await puller.close()
+            await peers.close()
 
 
 async def test_a_pull_copies_the_chunk(pair: Pair) -> None:
@@ -75,7 +74,9 @@ async def test_a_pull_of_what_is_not_there(pair: Pair) -> None:
         await pair.client.pull(chunk_id(1), pair.request())
 
 
-@pytest.mark.parametrize("expected", [DATA[:-1], DATA[:-1] + bytes([DATA[-1] ^ 1]), b"x"])
+@pytest.mark.parametrize(
+    "expected", [DATA[:-1], DATA[:-1] + bytes([DATA[-1] ^ 1]), b"x"], ids=["shorter", "changed", "tiny"]
+)
 async def test_other_bytes_are_not_kept(pair: Pair, expected: bytes) -> None:
     """Of another length, or of the same length and another digest."""
     with pytest.raises(Corrupt):
@@ -123,15 +124,3 @@ async def test_the_target_answers_for_itself(pair: Pair) -> None:
     pair.target.capacity_bytes = 10
     with pytest.raises(NodeFull):
         await pair.client.pull(chunk_id(1), pair.request())
-
-
-async def test_connections_to_sources_are_bounded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The longest unused is closed first."""
-    monkeypatch.setattr(pull_module, "SOURCES_MAX", 2)
-    puller = ChunkPuller(pair.target)
-    addresses = [Address("unix", path=f"/nonexistent/{number}") for number in range(3)]
-    for address in (addresses[0], addresses[1], addresses[0], addresses[2]):
-        await puller._source(address)
-    assert list(puller._sources) == [addresses[0], addresses[2]]
-    await puller.close()
-    assert not puller._sources

@@ -244,8 +244,8 @@ def test_a_chunk_target_is_its_hex_id() -> None:
     """With the action behind it."""
     chunk_id = ChunkId(b"\xff" * 16, 1)
     assert wire.chunk_target(chunk_id, wire.PULL) == "/v1/chunks/" + "ff" * 16 + "00000001/pull"
-    assert wire.inventory_target(None, 5) == "/v1/inventory?after=&limit=5"
-    assert wire.inventory_target(chunk_id, 5).endswith(f"after={chunk_id}&limit=5")
+    assert wire.page_target(wire.INVENTORY, None, 5) == "/v1/inventory?after=&limit=5"
+    assert wire.page_target(wire.DAMAGED, chunk_id, 5).endswith(f"after={chunk_id}&limit=5")
 
 
 def _comparable(outcome: Any) -> Any:
