@@ -31,6 +31,7 @@ REFUSAL_CODES = {
     "ConditionalConflict": "ConditionalRequestConflict",
     "SourceChanged": "OperationAborted",
     "SessionFenced": "ServiceUnavailable",
+    "StalePlacement": "ServiceUnavailable",
     "NoSuchUser": "InvalidAccessKeyId",
     "UserAlreadyExists": "InternalError",
     "ObjectLocked": "AccessDenied",

@@ -127,6 +127,7 @@ def test_every_refusal_has_a_code_of_s3(refusal: str) -> None:
         (errors.SealBroken(), "InternalError", 500),
         (errors.UnknownKeyId(), "InternalError", 500),
         (errors.SessionFenced(), "ServiceUnavailable", 503),
+        (errors.StalePlacement(node="7"), "ServiceUnavailable", 503),
         (errors.FrostbyteError(), "InternalError", 500),
     ],
 )
