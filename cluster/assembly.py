@@ -15,11 +15,14 @@ from cluster.cleanup import Cleanup
 from cluster.copied_body import NewHasher
 from cluster.deadlines import Deadlines
 from cluster.directory import Directory
+from cluster.hedging import Hedging
 from cluster.maintenance.repairer import REPAIR_INTERVAL_S, Repairer
 from cluster.nodes import Connect, NodePool
 from cluster.objectstore import ObjectStore
 from cluster.operations import MapSource, Operations
+from cluster.piece_read import ReadServices
 from cluster.placer import Placer
+from cluster.read_counts import ReadCounts
 from cluster.read_run import ReadRuns
 from cluster.reader import Reader
 from cluster.redundancy import parse_redundancy
@@ -117,7 +120,8 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         settings.deadlines,
     )
     writer = Writer(WriteServices(write_settings, keyring, session, metadata, placer, nodes, budget, cleanup, hints))
-    chunks = ChunkReader(settings.cluster_id, settings.cipher, keyring, metadata, nodes, hints, settings.deadlines)
+    reading = ReadServices(nodes, hints, Hedging(), ReadCounts(), settings.deadlines)
+    chunks = ChunkReader(settings.cluster_id, settings.cipher, keyring, metadata, reading)
     reader = Reader(settings.cluster_id, keyring, metadata, ReadRuns(metadata, chunks, budget, clock), reads)
     async with AsyncExitStack() as running:
         running.push_async_callback(nodes.close)
@@ -133,5 +137,5 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         yield Cluster(
             ObjectStore(settings.cluster_id, keyring, metadata, writer, reader, outside.new_hasher, clock),
             Directory(metadata, keyring, clock),
-            Operations(metadata, session, placer, maps, hints, budget, redundancy, nodes),
+            Operations(metadata, session, placer, maps, hints, budget, redundancy, nodes, reading.counts),
         )

@@ -1,68 +1,43 @@
-"""Fetches spans of sealed chunks from their replicas and opens them: one replica at a time, the next one when it is
-missing, damaged or late. What comes out was verified; nothing is handed out before its frames have opened.
+"""Fetches slices of sealed chunks from datanodes and opens them. What comes out was verified; nothing is handed out
+before its frames have opened.
+
+How a slice is fetched depends on the layout (replica_fetch, fragment_fetch). A record may be older than a move of its
+replicas or than another layout of its blob: what cannot be had by it is looked for once more by the record of now. The
+pieces of an older layout stay for as long as a read is open that may have begun with it, so that this is rare.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
-from typing import NamedTuple
-
-from cluster.deadlines import Deadlines
-from cluster.nodes import NodePool
-from cluster.repair_hints import RepairHints
-from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, FrostbyteError, NodeUnreachable, Unavailable
+from cluster.chunk_slice import ChunkSlice, Layout, make_layout
+from cluster.fragment_fetch import FragmentFetcher
+from cluster.piece_read import Attempt, Fetcher, ReadServices
+from cluster.replica_fetch import ReplicaFetcher
+from storage.base.errors import Corrupt, Unavailable
 from storage.base.ids import ChunkId
 from storage.crypto.customer import CustomerKey, mix_customer_key
-from storage.crypto.envelope import FRAME_BYTES, Buffer, Cipher, Opener, open_whole
-from storage.crypto.frame_reader import FrameReader
+from storage.crypto.envelope import Buffer, Cipher, Opener, open_whole
 from storage.crypto.keyring import Keyring
 from storage.crypto.keys import BlobKey
 from storage.metadata.interface import Metadata
 from storage.model import Blob, Chunk
 
-
-class ChunkSlice(NamedTuple):
-    """The plaintext [start, end) of one chunk, counted inside the chunk."""
-
-    blob: Blob
-    chunk: Chunk
-    start: int
-    end: int
-
-    @property
-    def chunk_id(self) -> ChunkId:
-        """As datanodes know it."""
-        return ChunkId(self.blob.blob_id, self.chunk.index)
-
-    def cut(self, frames_max: int) -> tuple[ChunkSlice, ChunkSlice | None]:
-        """(a slice that ends with the frames_max-th frame at the latest, the rest)."""
-        end = (self.start // FRAME_BYTES + frames_max) * FRAME_BYTES
-        if end >= self.end:
-            return self, None
-        return self._replace(end=end), self._replace(start=end)
+LAYOUTS_MAX = 4
+"""that one fetch follows: a chunk does not move faster than it can be read"""
 
 
 class ChunkReader:
     """One per worker."""
 
     def __init__(
-        self,
-        cluster_id: bytes,
-        cipher: Cipher,
-        keyring: Keyring,
-        metadata: Metadata,
-        nodes: NodePool,
-        hints: RepairHints,
-        deadlines: Deadlines,
+        self, cluster_id: bytes, cipher: Cipher, keyring: Keyring, metadata: Metadata, services: ReadServices
     ) -> None:
         self._cluster_id = cluster_id
         self._cipher = cipher
         self._keyring = keyring
         self._metadata = metadata
-        self._nodes = nodes
-        self._hints = hints
-        self._deadlines = deadlines
+        self._services = services
+        self._replicas = ReplicaFetcher(services)
+        self._fragments = FragmentFetcher(services)
 
     def opener(self, blob: Blob, chunk: Chunk, customer_key: CustomerKey | None = None) -> Opener:
         """For the frames of one chunk. SealBroken (also for another customer's key, or none), UnknownKeyId."""
@@ -82,47 +57,32 @@ class ChunkReader:
         return plaintext if end - start == blob.size else memoryview(plaintext)[start:end]
 
     async def fetch(self, opener: Opener, piece: ChunkSlice) -> Buffer:
-        """The plaintext of a slice. Corrupt when every replica is missing or damaged, Unavailable when one that cannot
-        be reached may still have it."""
-        tried: set[int] = set()
-        failures: list[FrostbyteError] = []
-        nodes = piece.chunk.nodes
-        while True:
-            for number in self._nodes.order_for_read([it for it in nodes if it not in tried]):
-                tried.add(number)
-                try:
-                    return await self._fetch_from(number, opener, piece)
-                except (ChunkError, Corrupt, Unavailable) as error:
-                    failures.append(error)
-                    self._nodes.note_failure(number)
-                    self._hints.note(piece.chunk_id, number, error)
-            # The row may be older than a move of its replicas.
-            rows = await self._metadata.read_chunks(piece.blob.blob_id, piece.chunk.index, 1)
-            nodes = rows[0].nodes if rows and rows[0].index == piece.chunk.index else ()
-            if tried.issuperset(nodes):
-                break
-        told = "; ".join(str(error) for error in failures[:4]) or "no replica is recorded"
-        if all(isinstance(error, Corrupt | ChunkNotFound) for error in failures):
-            raise Corrupt(f"no good replica of a chunk is left: {told}", chunk_id=str(piece.chunk_id))
-        raise Unavailable(f"no replica of a chunk can be read now: {told}", chunk_id=str(piece.chunk_id))
-
-    async def _fetch_from(self, number: int, opener: Opener, piece: ChunkSlice) -> Buffer:
-        reader = FrameReader(opener, piece.start, piece.end, piece.chunk.length)
-        span = reader.span
-        opened: list[Buffer] = []
-        sealed = self._nodes.store(number).get(piece.chunk_id, span.offset, span.length)
+        """The plaintext of a slice. Corrupt when too much of it is missing or damaged, Unavailable when pieces that
+        cannot be reached may still have it."""
+        attempt = Attempt(self._services)
+        layout, served_bytes = piece.layout, 0
         try:
-            async with asyncio.timeout(self._deadlines.first_byte_s) as timeout:
-                async for block in sealed:
-                    timeout.reschedule(asyncio.get_running_loop().time() + self._deadlines.read_stall_s)
-                    plaintext = reader.feed(block)
-                    if plaintext:
-                        opened.append(plaintext)
-        except TimeoutError:
-            raise NodeUnreachable(f"node {number} sent nothing in time") from None
+            for _ in range(LAYOUTS_MAX):
+                try:
+                    block = await self._fetcher(layout).fetch(layout, opener, piece, attempt)
+                except (Corrupt, Unavailable):
+                    newer = await self._read_layout(piece)
+                    if newer is None or newer == layout:
+                        raise
+                    layout = newer
+                else:
+                    served_bytes = len(block)
+                    return block
+            raise Unavailable("a chunk moved again and again while it was read", chunk_id=str(layout.chunk_id))
         finally:
-            if isinstance(sealed, AsyncGenerator):
-                await sealed.aclose()
-        reader.finish()
-        self._nodes.note_success(number)
-        return opened[0] if len(opened) == 1 else b"".join(opened)
+            attempt.close(layout.chunk_id, served_bytes)
+
+    def _fetcher(self, layout: Layout) -> Fetcher:
+        return self._fragments if layout.redundancy.is_erasure else self._replicas
+
+    async def _read_layout(self, piece: ChunkSlice) -> Layout | None:
+        """By the record of now; None when there is none any more."""
+        places = await self._metadata.find_chunk_places([(piece.blob.blob_id, piece.chunk.index)])
+        for place in places:
+            return make_layout(place.blob_id, place.chunk_index, place.generation, place.redundancy, place.nodes)
+        return None

@@ -6,7 +6,7 @@ seconds, which is all the health that a gateway keeps: whether a node is up is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import random
 from typing import Protocol
 
@@ -17,9 +17,10 @@ from storage.base.internal_auth import ROLE_DATANODE, derive_node_key, make_pull
 from storage.chunks.erasure import Striping
 from storage.chunks.store import ChunkReceipt, ChunkStore
 from storage.datanode.wire import DamagedChunk, FragmentSource, PullRequest, RebuildRequest, ScrubOrder, ScrubStatus
-from storage.model import ClusterMap, Node
+from storage.model import ClusterMap, Node, NodeState
 
 FAILURE_MEMORY_S = 5.0
+AWAY_STATES = (NodeState.DEAD, NodeState.GONE)
 TICKET_LIFETIME_MS = 120_000
 """a pull ticket outlives the longest pull, and little more"""
 
@@ -68,6 +69,7 @@ class NodePool:
         self._clients: dict[int, Datanode] = {}
         self._replaced: list[Datanode] = []
         self._failed_until_s: dict[int, float] = {}
+        self._away: frozenset[int] = frozenset()
 
     async def adopt(self, cluster_map: ClusterMap) -> None:
         """Know these nodes from now on. A node that moved gets a new client; calls under way may end on the old one,
@@ -80,6 +82,7 @@ class NodePool:
                 self._replaced.append(client)
                 del self._clients[number]
         self._nodes = nodes
+        self._away = frozenset(number for number, node in nodes.items() if node.state in AWAY_STATES)
 
     def knows(self, number: int) -> bool:
         """Whether the map has this node."""
@@ -148,19 +151,20 @@ class NodePool:
             return frozenset()
         return frozenset(number for number in list(self._failed_until_s) if self.has_failed(number))
 
+    def is_doubtful(self, number: int) -> bool:
+        """Whether reads had better ask others first: it failed a moment ago, or the master holds it for lost."""
+        return number in self._away or self.has_failed(number)
+
     def order_for_read(self, numbers: Sequence[int]) -> Sequence[int]:
-        """All of them, from a random one on so that readers spread, those that just failed last. (In turn would let a
+        """All of them, from a random one on so that readers spread, doubtful ones last. (In turn would let a
         reader of regular habits ask the same replica for the same frame for ever, and never notice a bad one.)"""
         if len(numbers) < 2:
             return numbers
         turn = int(random() * len(numbers))  # noqa: S311 - spreads load, guards nothing
-        return self.failed_last([*numbers[turn:], *numbers[:turn]])
-
-    def failed_last(self, numbers: Iterable[int]) -> list[int]:
-        """In the given order, but those that just failed last."""
-        if not self._failed_until_s:
-            return list(numbers)
-        return sorted(numbers, key=self.has_failed)
+        ordered = [*numbers[turn:], *numbers[:turn]]
+        if self._failed_until_s or self._away:
+            ordered.sort(key=self.is_doubtful)
+        return ordered
 
     async def close(self) -> None:
         """Close all clients."""

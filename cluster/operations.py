@@ -9,6 +9,7 @@ from cluster.byte_budget import ByteBudget
 from cluster.nodes import NodePool
 from cluster.placement import is_full
 from cluster.placer import Placer
+from cluster.read_counts import ReadCounts
 from cluster.redundancy import Redundancy, evaluate_cluster
 from cluster.repair_hints import RepairHint, RepairHints
 from cluster.session import WriteSession
@@ -80,8 +81,10 @@ class Operations:
         budget: ByteBudget,
         redundancy: Redundancy,
         nodes: NodePool,
+        reads: ReadCounts,
     ) -> None:
         self.budget = budget
+        self.reads = reads
         self._nodes = nodes
         self._metadata = metadata
         self._session = session

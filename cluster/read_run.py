@@ -13,12 +13,14 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NamedTuple
 
 from cluster.byte_budget import ByteBudget
-from cluster.chunk_read import ChunkReader, ChunkSlice
+from cluster.chunk_read import ChunkReader
+from cluster.chunk_rows import page_chunks
+from cluster.chunk_slice import ChunkSlice
 from storage.base.clock import Clock
 from storage.base.errors import Corrupt
 from storage.crypto.customer import CustomerKey
-from storage.crypto.envelope import SEALED_FRAME_BYTES, Buffer, Opener
-from storage.metadata.interface import CHUNK_PAGE_ROWS, Metadata, VersionRead
+from storage.crypto.envelope import Buffer, Opener
+from storage.metadata.interface import Metadata, VersionRead
 from storage.model import Blob, Chunk
 
 SPAN_FRAMES_FIRST = 4
@@ -88,25 +90,21 @@ class ReadRuns:
             blob = blobs.get(extent.blob_id)
             if blob is None or first >= last:
                 continue
-            async for chunk in self._chunks_of(blob, last):
+            async for placed, chunk in self._chunks_of(blob, last):
                 begin, stop = max(first - chunk.offset, 0), min(last - chunk.offset, chunk.length)
                 if begin < stop:
-                    yield ChunkSlice(blob, chunk, begin, stop)
+                    yield ChunkSlice(placed, chunk, begin, stop)
 
-    async def _chunks_of(self, blob: Blob, end: int) -> AsyncIterator[Chunk]:
-        """The rows that the read brought, then further pages, up to plaintext offset `end`."""
-        rows, next_index = list(blob.chunks), 0
-        while True:
+    async def _chunks_of(self, blob: Blob, end: int) -> AsyncIterator[tuple[Blob, Chunk]]:
+        """The rows that the read brought, then further pages, up to plaintext offset `end`; each with its blob as it is
+        laid out in that page."""
+        async for placed, rows in page_chunks(self._metadata, blob):
             for chunk in rows:
                 if chunk.offset >= end:
                     return
-                yield chunk
-                next_index = chunk.index + 1
+                yield placed, chunk
                 if chunk.offset + chunk.length >= end:
                     return
-            rows = await self._metadata.read_chunks(blob.blob_id, next_index, CHUNK_PAGE_ROWS)
-            if not rows:
-                return
 
 
 class _Ahead(NamedTuple):
@@ -178,7 +176,7 @@ class _Run:
             finally:
                 ahead.task.cancel()
                 budget.release(ahead.size_bytes)
-        size_bytes = _sealed_bytes(piece)
+        size_bytes = piece.held_bytes
         await budget.acquire(size_bytes)
         try:
             return await self._shared.chunks.fetch(self._opener_of(piece), piece)
@@ -186,8 +184,10 @@ class _Run:
             budget.release(size_bytes)
 
     def _begin_ahead(self, piece: ChunkSlice) -> None:
-        size_bytes = _sealed_bytes(piece)
-        if piece.blob.inline is not None or not self._shared.budget.try_acquire(size_bytes):
+        if piece.blob.inline is not None:
+            return
+        size_bytes = piece.held_bytes
+        if not self._shared.budget.try_acquire(size_bytes):
             return
         fetch = self._shared.chunks.fetch(self._opener_of(piece), piece)
         self._ahead = _Ahead(asyncio.get_running_loop().create_task(fetch), size_bytes)
@@ -209,7 +209,3 @@ class _Run:
         opener = self._shared.chunks.opener(piece.blob, piece.chunk, self._customer_key)
         self._opener = (piece, opener)
         return opener
-
-
-def _sealed_bytes(piece: ChunkSlice) -> int:
-    return piece.end - piece.start + SEALED_FRAME_BYTES

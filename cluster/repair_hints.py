@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from storage.base.errors import ChunkNotFound, Corrupt, SealBroken
 from storage.base.ids import ChunkId
 
 HINTS_MAX = 10_000
+LOST = frozenset((ChunkNotFound.__name__, Corrupt.__name__, SealBroken.__name__))
+"""errors that tell of the piece itself, not of the way to it"""
 
 
 class RepairHint(NamedTuple):
@@ -30,6 +33,10 @@ class RepairHints:
     def note(self, chunk_id: ChunkId, node: int, error: Exception) -> None:
         """Remember that this node's replica could not be used."""
         self.restore(RepairHint(chunk_id, node, type(error).__name__))
+
+    def is_lost(self, chunk_id: ChunkId, node: int) -> bool:
+        """Whether this node's piece was found missing or bad, and nobody has looked after it since."""
+        return self._hints.get((chunk_id, node)) in LOST
 
     def restore(self, hint: RepairHint) -> None:
         """Remember a hint (again), as the newest."""

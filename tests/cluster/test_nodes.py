@@ -94,14 +94,26 @@ async def test_who_failed_is_last_for_a_while() -> None:
     pool, clock = await pool_of(node(1), node(2), node(3))
     pool.note_failure(2)
     assert all(pool.order_for_read([1, 2, 3])[-1] == 2 for _ in range(6))
-    assert pool.failed_last([2, 3]) == [3, 2]
+    assert pool.is_doubtful(2)
+    assert not pool.is_doubtful(3)
     assert pool.failed_numbers() == {2}
     pool.note_success(2)
-    assert pool.failed_last([2, 3]) == [2, 3]
+    assert not pool.is_doubtful(2)
     pool.note_failure(2)
     clock.advance(FAILURE_MEMORY_S)
-    assert pool.failed_last([2, 3]) == [2, 3]
+    assert not pool.is_doubtful(2)
     assert pool.failed_numbers() == frozenset()
+
+
+async def test_who_is_away_is_asked_last() -> None:
+    """Until the master says otherwise; the nodes that are left are in no order."""
+    pool, clock = await pool_of(node(1), node(2, state=NodeState.DEAD), node(3, state=NodeState.SUSPECT))
+    assert all(pool.order_for_read([1, 2, 3])[-1] == 2 for _ in range(6))
+    clock.advance(FAILURE_MEMORY_S)
+    assert pool.is_doubtful(2)
+    assert not pool.has_failed(2)
+    await pool.adopt(ClusterMap(2, (node(1), node(2), node(3))))
+    assert not any(map(pool.is_doubtful, (1, 2, 3)))
 
 
 async def test_a_pull_carries_a_ticket_of_the_source() -> None:

@@ -51,7 +51,7 @@ async def break_one(world: World, chunk: Chunk, how: str) -> FaultyDatanode:
     return node
 
 
-@pytest.mark.parametrize("how", ["missing", "down", "get_corrupts", "get_ends_early", "get_stalls"])
+@pytest.mark.parametrize("how", ["missing", "down", "get_corrupts", "get_ends_early"])
 async def test_a_bad_replica_is_passed_over(world: World, how: str) -> None:
     """The bytes come from the other one, and a hint says which was bad."""
     (chunk, *_) = await rows(world)

@@ -1,0 +1,74 @@
+"""Slices of replicated chunks: from one replica, from the next when that fails, and from two when the first is late.
+
+A late replica's successor doubles what the slice holds in memory; there are no more such than hedges are allowed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from cluster.chunk_slice import ChunkSlice, Layout
+from cluster.piece_read import Attempt, PieceRead, Race, ReadServices
+from storage.base.errors import Corrupt, Unavailable
+from storage.crypto.envelope import Buffer, Opener
+from storage.crypto.frame_reader import FrameReader
+
+
+class ReplicaFetcher:
+    """See Fetcher. One per worker."""
+
+    def __init__(self, services: ReadServices) -> None:
+        self._services = services
+
+    async def fetch(self, layout: Layout, opener: Opener, piece: ChunkSlice, attempt: Attempt) -> Buffer:
+        """One replica after the other, in an order that spreads readers and puts doubtful ones last."""
+        left = self._order(layout, attempt)
+        opened: dict[PieceRead, list[Buffer]] = {}
+        with Race(attempt) as race:
+            while True:
+                if left and all(read.is_late for read in race.running):
+                    self._ask(race, left.popleft(), layout, opener, piece, opened)
+                if not opened:
+                    raise _failure(layout, attempt)
+                for read, error in await race.next_done():
+                    blocks = opened.pop(read)
+                    if error is None:
+                        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+                    attempt.fail(layout.chunk_id, read.node, error)
+                for read in race.overdue:
+                    read.is_late = bool(left) and race.may_hedge(read.node, [left[0]])
+                    if read.is_late:
+                        attempt.is_degraded = True
+                    else:
+                        read.wait_longer()
+
+    def _order(self, layout: Layout, attempt: Attempt) -> deque[int]:
+        chunk_id = layout.chunk_id
+        numbers = [number for number in layout.nodes if not attempt.has_failed(chunk_id, number)]
+        ordered = self._services.nodes.order_for_read(numbers)
+        return deque(sorted(ordered, key=lambda number: self._services.hints.is_lost(chunk_id, number)))
+
+    def _ask(
+        self,
+        race: Race,
+        number: int,
+        layout: Layout,
+        opener: Opener,
+        piece: ChunkSlice,
+        opened: dict[PieceRead, list[Buffer]],
+    ) -> None:
+        reader = FrameReader(opener, piece.start, piece.end, piece.chunk.length)
+        blocks: list[Buffer] = []
+
+        def take(block: Buffer) -> None:
+            if plaintext := reader.feed(block):
+                blocks.append(plaintext)
+
+        opened[race.ask(number, layout.chunk_id, reader.span.offset, reader.span.length, take)] = blocks
+
+
+def _failure(layout: Layout, attempt: Attempt) -> Corrupt | Unavailable:
+    chunk_id = str(layout.chunk_id)
+    if attempt.all_lost:
+        return Corrupt(f"no good replica of a chunk is left: {attempt.told()}", chunk_id=chunk_id)
+    return Unavailable(f"no replica of a chunk can be read now: {attempt.told()}", chunk_id=chunk_id)
