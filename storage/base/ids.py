@@ -3,7 +3,7 @@
     session_id   8 bytes, random. One incarnation of one writing worker. Rows of `write_sessions`.
     blob_id     16 bytes: session_id ++ counter (big-endian u64). The bytes of one PUT or one part.
     chunk_id    20 bytes: blob_id ++ chunk index (big-endian u32). In text: 40 hex digits. On datanodes the index's
-                top byte is the generation of the blob's layout (stored_chunk_id), 0 as written first.
+                15 top bits are the generation of the blob's layout (stored_chunk_id), 0 as written first.
     version uid  8 bytes, random, chosen by the gateway; the version id is made of it inside the commit.
     version id  32 hex digits: sequence (u64) ++ uid, or the word `null`.
 
@@ -22,10 +22,11 @@ VERSION_UID_BYTES = 8
 CLUSTER_ID_BYTES = 16
 NULL_VERSION_ID = "null"
 CHUNK_INDEX_MAX = 2**32 - 1
-GENERATION_SHIFT = 24
-GENERATION_MAX = 2**8 - 1
-"""of a blob's layout: how often its chunks were laid out anew, in another redundancy"""
+GENERATION_SHIFT = 17
+GENERATION_MAX = 2**15 - 1
+"""of a blob's layout: it rises whenever the chunks are laid out anew, in another redundancy"""
 BLOB_CHUNKS_MAX = 2**GENERATION_SHIFT
+"""5 GiB in chunks of 64 KiB are 81,920"""
 
 _CHUNK_ID_TEXT = re.compile(r"[0-9a-f]{40}\Z")
 _VERSION_ID_TEXT = re.compile(r"[0-9a-f]{32}\Z")
@@ -52,7 +53,7 @@ class ChunkId(NamedTuple):
 
 def stored_chunk_id(blob_id: bytes, chunk_index: int, generation: int = 0) -> ChunkId:
     """The id that datanodes keep a chunk (or a fragment of it) under: the generation of its blob's layout is in the top
-    byte of the index, so that two layouts of one blob can lie side by side. Sealed bytes never bind the generation."""
+    bits of the index, so that two layouts of one blob can lie side by side. Sealed bytes never bind the generation."""
     return ChunkId(blob_id, generation << GENERATION_SHIFT | chunk_index)
 
 

@@ -82,6 +82,11 @@ class FenceSessions(Command, frozen=True):
     term: int = 0
 
 
+class ExtendLeases(Command, frozen=True):
+    """The owner's own, when it begins to take writes: while it took none no worker could renew, so that fences nobody.
+    No socket carries it. → None"""
+
+
 class ForgetSessions(Command, frozen=True):
     """Remove the records of sessions that are not open and of which no chunk is left. → None. NotActiveMaster for a
     term that is over (0: not checked)."""
@@ -427,7 +432,9 @@ class Relayout(Command, frozen=True):
     over (0: not checked); LimitExceeded for a new generation that is not above the old one, or above GENERATION_MAX.
 
     Each attempt writes under a generation of its own, so that the clean-up of one that failed, however late it arrives,
-    never meets chunks of another. The old layout is kept as a released blob of its old generation (list_released_blobs) until ForgetBlobs names both.
+    never meets chunks of another.
+
+    The old layout is kept as a released blob of its old generation (list_released_blobs) until ForgetBlobs names both.
     """
 
     blob_id: bytes
