@@ -16,7 +16,11 @@ from cluster.copied_body import NewHasher
 from cluster.deadlines import Deadlines
 from cluster.directory import Directory
 from cluster.hedging import Hedging
-from cluster.maintenance.repairer import REPAIR_INTERVAL_S, Repairer
+from cluster.maintenance.hint_repairs import HINT_REPAIR_BYTES_PER_S, REPAIR_INTERVAL_S, HintRepairs
+from cluster.maintenance.node_slots import NodeSlots
+from cluster.maintenance.piece_copy import PieceCopier
+from cluster.maintenance.repairer import Repairer
+from cluster.maintenance.throttle import Throttle
 from cluster.nodes import Connect, NodePool
 from cluster.objectstore import ObjectStore
 from cluster.operations import MapSource, Operations
@@ -130,8 +134,9 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         await session.start()
         running.push_async_callback(session.stop)
         running.push_async_callback(cleanup.close)
-        repairer = Repairer(metadata, nodes, placer, hints, redundancy.width, settings.deadlines)
-        repairs = BackgroundLoop("repair", settings.repair_interval_s, repairer.run, clock=clock)
+        copier = PieceCopier(nodes, Throttle(HINT_REPAIR_BYTES_PER_S, clock), settings.deadlines)
+        repairer = Repairer(metadata, nodes, copier, lambda: maps.cluster_map, NodeSlots())
+        repairs = BackgroundLoop("repair", settings.repair_interval_s, HintRepairs(repairer, hints).run, clock=clock)
         repairs.start()
         running.push_async_callback(repairs.stop)
         yield Cluster(

@@ -49,3 +49,10 @@ def named_pieces(place: ChunkPlace) -> Iterator[tuple[int, int]]:
     if not redundancy_of(place).is_erasure:
         return ((0, number) for number in place.nodes)
     return ((position, number) for position, number in enumerate(place.nodes) if number != NOWHERE)
+
+
+def position_of(place: ChunkPlace, receipt: ChunkReceipt) -> int | None:
+    """Which piece of the chunk these bytes are; None for none of them."""
+    redundancy = redundancy_of(place)
+    positions = range(redundancy.width) if redundancy.is_erasure else range(1)
+    return next((position for position in positions if receipt_of(place, position) == receipt), None)

@@ -1,139 +1,219 @@
-"""Acts on the hints of this worker's reads and writes: looks at every replica of the chunk, makes what is missing.
+"""Repairs one chunk: looks at every piece that its row names, makes what is missing on other nodes, names it.
 
-Write order: 1. bad copies are set aside, so that their nodes can take a good one; 2. copies are made from node to node;
-3. the row names them. A crash before 3 leaves copies that no row names beside a blob that has rows: they go when the
-blob goes. Two workers may repair one chunk at once: the row is only changed from what it was.
-
-Whoever has too few copies without anybody having read it is found by the scrub, not here.
+Write order: 1. bad pieces are set aside, so that their nodes can take a good one; 2. pieces are copied, or rebuilt out
+of others, from node to node; 3. the row names them. A stop before 3 leaves pieces that no row names: a later repair
+that chooses the same node finds them there, else they are the survey's surplus. Two repairers may have one chunk at
+once (a worker acts on hints, the master on its survey): the row is only changed from what it was.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
-from cluster.deadlines import Deadlines
-from cluster.maintenance.repair import RepairPlan, ReplicaState, plan_repair
+from cluster.maintenance.node_slots import NodeSlots
+from cluster.maintenance.piece_copy import PieceCopier
+from cluster.maintenance.piece_look import PieceLook
+from cluster.maintenance.pieces import named_pieces, receipt_of, redundancy_of, stored_id_of
+from cluster.maintenance.repair import Finding, Piece, RepairPlan, is_enough, name_nodes, plan_repair
+from cluster.maintenance.targets import Targets
 from cluster.nodes import NodePool
-from cluster.placer import Placer
-from cluster.repair_hints import RepairHints
-from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, NotEnoughNodes, Unavailable
+from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, NotEnoughNodes, Unavailable
 from storage.base.ids import ChunkId
 from storage.chunks.store import ChunkReceipt
-from storage.crypto.envelope import sealed_length
 from storage.metadata.commands import SetReplicas
-from storage.metadata.interface import Metadata
-from storage.model import Chunk
-
-REPAIR_INTERVAL_S = 5.0
-CHUNKS_PER_RUN_MAX = 64
+from storage.metadata.interface import ChunkPlace, Metadata
+from storage.model import ClusterMap
 
 _log = logging.getLogger(__name__)
 
 
+class Repaired(NamedTuple):
+    """What one repair did. is_settled: false when another look is needed, as the row was changed by somebody else."""
+
+    pieces: int = 0
+    """made, or found and named"""
+    bytes: int = 0
+    is_settled: bool = True
+
+
+class _SourceFailed(Exception):
+    """What a piece was to be made from is not what it seemed to be: look again, at the bytes this time."""
+
+
 class Repairer:
-    """One per worker; `run` is called by a background loop."""
+    """One per process; calls may overlap, of different chunks."""
 
     def __init__(
         self,
         metadata: Metadata,
         nodes: NodePool,
-        placer: Placer,
-        hints: RepairHints,
-        wanted: int,
-        deadlines: Deadlines,
+        copier: PieceCopier,
+        current_map: Callable[[], ClusterMap],
+        slots: NodeSlots,
+        current_term: Callable[[], int] = lambda: 0,
     ) -> None:
+        """current_term: of the master's lease; 0 in a gateway, which has none."""
         self._metadata = metadata
         self._nodes = nodes
-        self._placer = placer
-        self._hints = hints
-        self._wanted = wanted
-        self._deadlines = deadlines
+        self._copier = copier
+        self._current_map = current_map
+        self._slots = slots
+        self._current_term = current_term
+        self._look = PieceLook(nodes, current_map)
+        self._ranked: tuple[int, Targets] | None = None
+        self.read_bytes: Counter[int] = Counter()
+        """by node: what was read from it to make pieces; the next piece is made from those that gave least"""
 
-    async def run(self) -> None:
-        """Repair what was hinted at, a bounded number of chunks. When no node takes a copy, the rest waits as well: a
-        look reads whole chunks, which is not worth repeating until there is room."""
-        for _ in range(CHUNKS_PER_RUN_MAX):
-            taken = self._hints.take(1)
-            if not taken:
-                return
-            try:
-                await self.repair(taken[0].chunk_id)
-            except NotEnoughNodes as error:
-                _log.info("chunk %s is not repaired yet: %s", taken[0].chunk_id, error)
-                self._hints.restore(taken[0])
-                return
-            except Corrupt as error:
-                _log.error("chunk %s: %s", taken[0].chunk_id, error)
-            except (ChunkError, Unavailable) as error:
-                _log.info("chunk %s is left to others: %s", taken[0].chunk_id, error)
+    async def repair(
+        self, blob_id: bytes, chunk_index: int, *, strays: Collection[int] = (), deep: bool = False
+    ) -> Repaired:
+        """strays: nodes that may hold pieces which the row does not name. deep: read every piece from the medium.
 
-    async def repair(self, chunk_id: ChunkId) -> bool:
-        """Whether something was repaired. Corrupt when no good copy is left, Unavailable when none can be reached,
-        NotEnoughNodes when copies are still missing. A replica whose node does not answer is left as it is: whether it
-        is lost is the master's decision."""
-        row = await self._read_row(chunk_id)
-        if row is None:
-            return False
-        states = {number: await self._look(number, chunk_id, row) for number in row.nodes}
-        if ReplicaState.GOOD not in states.values():
-            raise (Unavailable if ReplicaState.UNKNOWN in states.values() else Corrupt)("no good replica can be read")
-        plan = plan_repair(states, self._wanted, self._placer.rank(chunk_id.blob_id, chunk_id.chunk_index, row.nodes))
-        return plan is not None and await self._carry_out(chunk_id, row, plan)
+        Corrupt when too few good pieces are left, Unavailable when silent nodes may have enough, NotEnoughNodes when
+        pieces are still missing afterwards; Unavailable, StalePlacement, NotActiveMaster as SetReplicas. A piece whose
+        node does not answer is left as it is, until the master declares the node dead.
+        """
+        try:
+            return await self._repair(blob_id, chunk_index, strays, deep=deep)
+        except _SourceFailed:
+            return await self._repair(blob_id, chunk_index, strays, deep=True)
 
-    async def _carry_out(self, chunk_id: ChunkId, row: Chunk, plan: RepairPlan) -> bool:
+    async def _repair(self, blob_id: bytes, chunk_index: int, strays: Collection[int], *, deep: bool) -> Repaired:
+        place = await self._read_place(blob_id, chunk_index)
+        if place is None or place.is_released:
+            return Repaired()
+        redundancy = redundancy_of(place)
+        named = await self._look.look_at_named(place, deep=deep)
+        found = await self._look.look_at_strays(place, strays)
+        holders = [piece.node for piece in named if piece.finding in (Finding.GOOD, Finding.UNKNOWN)]
+        able = self._targets().rank(place, holders, self._nodes.failed_numbers())
+        plan = plan_repair(redundancy, named, found, able)
+        if plan is None:
+            if not is_enough(redundancy, [it for it in (*named, *found) if it.finding in _USABLE]):
+                silent = any(piece.finding in (Finding.UNKNOWN, Finding.AWAY) for piece in named)
+                raise (Unavailable if silent else Corrupt)("too few good pieces can be read")
+            return Repaired()
+        return await self._carry_out(place, plan, deep=deep)
+
+    async def _carry_out(self, place: ChunkPlace, plan: RepairPlan, *, deep: bool) -> Repaired:
+        chunk_id, redundancy = stored_id_of(place), redundancy_of(place)
         for number in plan.set_aside:
-            # Once more, right before: another worker may have put a good copy there since.
-            if await self._look(number, chunk_id, row) is ReplicaState.BAD:
-                await self._nodes.store(number).quarantine_many([chunk_id])
-        made: list[int] = []
-        for target in plan.targets:
-            if len(made) == plan.missing:
-                break
-            if await self._copy(plan.source, target, chunk_id, row):
-                made.append(target)
-        nodes = (*plan.kept, *made)
-        if set(nodes) != set(row.nodes):
-            change = SetReplicas(chunk_id.blob_id, chunk_id.chunk_index, row.nodes, nodes)
+            await self._set_aside_if_bad(place, number)
+        made = await self._make_pieces(place, plan, deep=deep)
+        nodes = name_nodes(redundancy, plan, made)
+        if not _same(nodes, place.nodes, is_ordered=redundancy.is_erasure):
+            change = SetReplicas(
+                place.blob_id, place.chunk_index, place.nodes, nodes, place.generation, self._current_term()
+            )
             if not await self._metadata.apply(change):
-                await self._withdraw(chunk_id, made)
+                await self._withdraw(place, made)
+                return Repaired(is_settled=False)
+            _log.info("chunk %s is on nodes %s now, it was on %s", chunk_id, nodes, place.nodes)
+        good = len(plan.kept) + len(plan.adopted) + len(made)
+        if good < redundancy.width:
+            raise NotEnoughNodes(f"{good} of {redundancy.width} pieces")
+        named = (*plan.adopted, *made)
+        return Repaired(len(named), sum(receipt_of(place, piece.position).length for piece in named))
+
+    async def _make_pieces(self, place: ChunkPlace, plan: RepairPlan, *, deep: bool) -> list[Piece]:
+        """One for each position that is wanted, as far as there are targets that take it."""
+        made: list[Piece] = []
+        targets = iter(plan.targets)
+        for position in plan.wanted:
+            for target in targets:
+                try:
+                    await self._make(place, plan, position, target)
+                except (ChunkNotFound, Corrupt) as error:
+                    _log.info("a source of chunk %s failed: %s", stored_id_of(place), error)
+                    if not deep and not made:
+                        raise _SourceFailed from error
+                except (ChunkError, Unavailable) as error:
+                    _log.info("node %d did not take a piece of chunk %s: %s", target, stored_id_of(place), error)
+                    self._nodes.note_failure(target)
+                else:
+                    made.append(Piece(position, target))
+                    break
+        return made
+
+    async def _make(self, place: ChunkPlace, plan: RepairPlan, position: int, target: int) -> None:
+        """Errors as PieceCopier. A piece that is there already (an earlier repair stopped before it was named) is read
+        from the medium instead."""
+        chunk_id, expected = stored_id_of(place), receipt_of(place, position)
+        if await self._is_there(target, chunk_id, expected):
+            return
+        sources = [piece for piece in plan.sources if piece.node != target]
+        try:
+            await self._copy_or_rebuild(place, sources, position, target)
+        except ChunkConflict:
+            # Another piece of this chunk, which no row names: it may go where the others are enough.
+            if target in place.nodes or not is_enough(redundancy_of(place), sources):
+                raise
+            await self._nodes.store(target).quarantine_many([chunk_id])
+            await self._copy_or_rebuild(place, sources, position, target)
+
+    async def _is_there(self, target: int, chunk_id: ChunkId, expected: ChunkReceipt) -> bool:
+        for deep in (False, True):
+            if await self._look.examine(target, chunk_id, expected, deep=deep) is not Finding.GOOD:
                 return False
-        _log.info("chunk %s is on nodes %s now, it was on %s", chunk_id, nodes, row.nodes)
-        if len(nodes) < self._wanted:
-            raise NotEnoughNodes(f"{len(nodes)} of {self._wanted} copies")
         return True
 
-    async def _look(self, number: int, chunk_id: ChunkId, row: Chunk) -> ReplicaState:
-        try:
-            receipt = await self._nodes.store(number).verify(chunk_id)
-        except ChunkNotFound:
-            return ReplicaState.MISSING
-        except Corrupt:
-            return ReplicaState.BAD
-        except (ChunkError, Unavailable):
-            return ReplicaState.UNKNOWN
-        return ReplicaState.GOOD if receipt == _expected(row) else ReplicaState.BAD
+    async def _copy_or_rebuild(self, place: ChunkPlace, sources: Sequence[Piece], position: int, target: int) -> None:
+        chosen = self._choose_sources(place, sources, position)
+        async with self._slots.hold({target, *(piece.node for piece in chosen)}):
+            for piece in chosen:
+                self.read_bytes[piece.node] += receipt_of(place, piece.position).length
+            if chosen[0].position == position:
+                await self._copier.copy(place, position, chosen[0].node, target)
+            else:
+                holders = {piece.position: piece.node for piece in chosen}
+                await self._copier.rebuild(place, position, target, holders)
 
-    async def _copy(self, source: int, target: int, chunk_id: ChunkId, row: Chunk) -> bool:
-        expected = _expected(row)
-        try:
-            async with asyncio.timeout(self._deadlines.pull_s):
-                return await self._nodes.pull(target, source, chunk_id, expected) == expected
-        except (ChunkError, Corrupt, Unavailable, TimeoutError) as error:
-            _log.info("node %d did not take a copy of chunk %s: %s", target, chunk_id, error)
-            return False
+    def _choose_sources(self, place: ChunkPlace, sources: Sequence[Piece], position: int) -> list[Piece]:
+        """One that has the piece itself, else as many others as are needed; those that gave least so far. Corrupt when
+        they are too few."""
+        failed = self._nodes.failed_numbers()
+        ordered = sorted(sources, key=lambda piece: (piece.node in failed, self.read_bytes[piece.node]))
+        same = [piece for piece in ordered if piece.position == position]
+        if same:
+            return same[:1]
+        needed = redundancy_of(place).needed
+        others = list({piece.position: piece for piece in reversed(ordered)}.values())[::-1][:needed]
+        if len(others) < needed:
+            raise Corrupt(f"{len(others)} of {needed} pieces to rebuild one from")
+        return others
 
-    async def _withdraw(self, chunk_id: ChunkId, made: list[int]) -> None:
-        """The row changed meanwhile, or is gone. Copies of a blob that is gone are deleted. While there is a row they
-        stay, named or not: another worker may have found one of them on its node and be about to name it."""
-        if await self._read_row(chunk_id) is None:
-            for number in made:
-                await self._nodes.store(number).delete_many([chunk_id])
+    async def _set_aside_if_bad(self, place: ChunkPlace, number: int) -> None:
+        """Once more, right before: another repairer may have put a good piece there since."""
+        chunk_id = stored_id_of(place)
+        for position, holder in named_pieces(place):
+            if holder == number:
+                finding = await self._look.examine(number, chunk_id, receipt_of(place, position), deep=True)
+                if finding is Finding.BAD:
+                    await self._nodes.store(number).quarantine_many([chunk_id])
 
-    async def _read_row(self, chunk_id: ChunkId) -> Chunk | None:
-        rows = await self._metadata.read_chunks(chunk_id.blob_id, chunk_id.chunk_index, 1)
-        return rows[0] if rows and rows[0].index == chunk_id.chunk_index and rows[0].nodes else None
+    async def _withdraw(self, place: ChunkPlace, made: Sequence[Piece]) -> None:
+        """The row changed meanwhile, or is gone. Pieces of a blob that is gone are deleted. While there is a row they
+        stay, named or not: another repairer may have found one of them on its node and be about to name it."""
+        if await self._read_place(place.blob_id, place.chunk_index) is None:
+            for piece in made:
+                await self._nodes.store(piece.node).delete_many([stored_id_of(place)])
+
+    async def _read_place(self, blob_id: bytes, chunk_index: int) -> ChunkPlace | None:
+        places = await self._metadata.find_chunk_places([(blob_id, chunk_index)])
+        return places[0] if places else None
+
+    def _targets(self) -> Targets:
+        cluster_map = self._current_map()
+        if self._ranked is None or self._ranked[0] != cluster_map.epoch:
+            self._ranked = cluster_map.epoch, Targets(cluster_map)
+        return self._ranked[1]
 
 
-def _expected(row: Chunk) -> ChunkReceipt:
-    return ChunkReceipt(sealed_length(row.length), row.digest)
+_USABLE = (Finding.GOOD, Finding.LEAVING)
+
+
+def _same(nodes: tuple[int, ...], before: tuple[int, ...], *, is_ordered: bool) -> bool:
+    return nodes == before if is_ordered else set(nodes) == set(before)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 
-from storage.base.errors import ChunkError, ChunkNotFound, NodeFull, NodeUnreachable
+from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, NodeFull, NodeUnreachable
 from storage.base.ids import ChunkId
+from storage.chunks.erasure import Striping
+from storage.chunks.footer import digest_of
 from storage.chunks.memory import MemoryChunkStore
-from storage.chunks.store import Buffer, ChunkReceipt, InventoryEntry, Space
-from storage.datanode.wire import PullRequest
+from storage.chunks.store import Buffer, ChunkReceipt, ChunkState, InventoryEntry, Space
+from storage.datanode.wire import DamagedChunk, PullRequest, RebuildRequest, ScrubOrder, ScrubStatus
 from storage.model import Node, NodeReport, NodeState
+from tests.storage.chunks.fragments import rebuild_fragment
 
 GIB = 1 << 30
 
@@ -44,13 +47,24 @@ class FaultyDatanode:
         self.puts = 0
         self.gets = 0
         self.pulls = 0
+        self.rebuilds = 0
+        self.damaged: dict[ChunkId, int] = {}
+        """set aside by a scrub, and not forgotten yet"""
         self.deletes = 0
         self.bytes_taken = 0
 
     def node(self, state: NodeState = NodeState.UP) -> Node:
         """Its registry record."""
         report = NodeReport(
-            f"{self.number:032x}", "c" * 32, self.address, self.failure_domain, 100 * GIB, 90 * GIB, GIB, 1
+            f"{self.number:032x}",
+            "c" * 32,
+            self.address,
+            self.failure_domain,
+            100 * GIB,
+            90 * GIB,
+            GIB,
+            1,
+            damaged_count=len(self.damaged),
         )
         return Node(self.number, report, state, 0)
 
@@ -125,11 +139,64 @@ class FaultyDatanode:
         sealed = self.peers[request.source].chunks.get(chunk_id)
         if sealed is None:
             raise ChunkNotFound("the source does not hold it")
-        assert len(sealed) == request.length
+        if digest_of(sealed).digest != request.digest:
+            raise Corrupt("the source holds other bytes")
         outcome = (await self.inner.put_many([(chunk_id, sealed)]))[0]
-        assert isinstance(outcome, ChunkReceipt)
-        assert outcome.digest == request.digest
+        if not isinstance(outcome, ChunkReceipt):
+            raise outcome
         return outcome
+
+    async def rebuild(self, chunk_id: ChunkId, request: RebuildRequest) -> ChunkReceipt:
+        self.rebuilds += 1
+        self._check_up()
+        if self.full:
+            raise NodeFull("full")
+        if self.pull_fails:
+            raise NodeUnreachable("a source does not answer")
+        fragments: dict[int, bytes] = {}
+        for source in request.sources:
+            fragment = self.peers[source.address].chunks.get(chunk_id)
+            if fragment is None:
+                raise ChunkNotFound("a source does not hold it")
+            fragments[source.number] = fragment
+        striping = Striping(request.needed, request.width, request.sealed_length)
+        made = rebuild_fragment(fragments, request.number, striping)
+        if digest_of(made).digest != request.digest:
+            raise Corrupt("what came out is not the fragment")
+        outcome = (await self.inner.put_many([(chunk_id, made)]))[0]
+        if not isinstance(outcome, ChunkReceipt):
+            raise outcome
+        return outcome
+
+    async def inspect_many(self, chunk_ids: Sequence[ChunkId]) -> list[ChunkState | None]:
+        self._check_up()
+        return await self.inner.inspect_many(chunk_ids)
+
+    async def scrub(self) -> None:
+        """Read everything now, and set aside what is rotten."""
+        for chunk_id in list(self.inner.chunks):
+            try:
+                await self.inner.verify(chunk_id)
+            except Corrupt:
+                await self.inner.quarantine_many([chunk_id])
+                self.damaged[chunk_id] = 1
+
+    async def list_damaged(self, after: ChunkId | None, limit: int) -> list[DamagedChunk]:
+        self._check_up()
+        ids = sorted(chunk_id for chunk_id in self.damaged if after is None or chunk_id > after)
+        return [DamagedChunk(chunk_id.to_bytes(), self.damaged[chunk_id]) for chunk_id in ids[:limit]]
+
+    async def forget_damaged(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        self._check_up()
+        return [self.damaged.pop(chunk_id, None) is not None for chunk_id in chunk_ids]
+
+    async def scrub_status(self) -> ScrubStatus:
+        self._check_up()
+        return ScrubStatus()
+
+    async def order_scrub(self, order: ScrubOrder) -> ScrubStatus:
+        self._check_up()
+        return ScrubStatus()
 
     async def delete_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
         self._check_up()

@@ -1,222 +1,160 @@
-"""Repair: the plan for every state of a chunk's replicas, and its execution against datanodes that fail as told."""
+"""The plan of a repair: for every state of a chunk's pieces, replicas and fragments."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator
-from dataclasses import replace
-from pathlib import Path
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.maintenance.repair import ReplicaState, plan_repair
-from cluster.maintenance.repairer import Repairer
-from storage.base.errors import Corrupt, NotEnoughNodes, Unavailable
-from storage.base.ids import ChunkId
-from storage.metadata.commands import Command, DeleteTarget, SetReplicas
-from storage.model import Chunk, Node, NodeReport, NodeState
-from tests.cluster.world import QUICK, SETTINGS, World, open_world
+from cluster.maintenance.repair import Finding, Piece, is_enough, name_nodes, plan_repair
+from cluster.redundancy import Redundancy, parse_redundancy
 
-# ------------------------------------------------------------------ the plan
-
-
-def node(number: int) -> Node:
-    """A registry record."""
-    return Node(number, NodeReport(f"{number:032x}", "c", f"unix:/{number}", "z/h/d", 9, 8, 1, 1), NodeState.UP, 0)
+REDUNDANCIES = [
+    parse_redundancy(text) for text in ("replica:1", "replica:2", "replica:3", "ec:2+1", "ec:3+2", "ec:4+2")
+]
+USABLE = (Finding.GOOD, Finding.LEAVING)
+LOST = (Finding.MISSING, Finding.BAD)
 
 
-@given(
-    st.dictionaries(st.integers(1, 6), st.sampled_from(ReplicaState), max_size=4),
-    st.integers(1, 4),
-    st.lists(st.integers(1, 9), unique=True, max_size=9),
-)
-def test_a_plan_keeps_what_is_good_and_makes_what_is_missing(
-    states: dict[int, ReplicaState], wanted: int, able: list[int]
+@st.composite
+def chunks(draw: st.DrawFn) -> tuple[Redundancy, list[Piece], list[Piece], list[int]]:
+    """A redundancy, what its row names, strays, and the nodes that can take a piece."""
+    redundancy = draw(st.sampled_from(REDUNDANCIES))
+    numbers = draw(st.permutations(range(1, 13)))
+    findings = st.sampled_from(Finding)
+    if redundancy.is_erasure:
+        positions = draw(st.sets(st.integers(0, redundancy.width - 1)))
+        named = [Piece(position, numbers.pop(), draw(findings)) for position in sorted(positions)]
+        position = st.integers(0, redundancy.width - 1)
+    else:
+        named = [Piece(0, numbers.pop(), draw(findings)) for _ in range(draw(st.integers(1, redundancy.width + 1)))]
+        position = st.just(0)
+    strays = [
+        Piece(draw(position), numbers.pop(), draw(st.sampled_from(USABLE))) for _ in range(draw(st.integers(0, 2)))
+    ]
+    # Nodes of named pieces that answered can take one, and others; dead and draining ones cannot.
+    able = [*numbers, *(it.node for it in (*named, *strays) if it.finding not in (Finding.AWAY, Finding.LEAVING))]
+    return redundancy, named, strays, draw(st.permutations(able))[: draw(st.integers(0, len(able)))]
+
+
+def after(
+    redundancy: Redundancy, named: list[Piece], strays: list[Piece], able: list[int], fails: set[int]
+) -> list[Piece]:
+    """What the row names, and how that is, once a repair was carried out with some of its targets failing."""
+    plan = plan_repair(redundancy, named, strays, able)
+    if plan is None:
+        return named
+    made: list[Piece] = []
+    targets = iter(plan.targets)
+    for position in plan.wanted:
+        for target in targets:
+            if target not in fails:
+                made.append(Piece(position, target))
+                break
+    nodes = name_nodes(redundancy, plan, made)
+    known = {(piece.position, piece.node): piece for piece in (*named, *strays, *made)}
+    places = enumerate(nodes) if redundancy.is_erasure else ((0, number) for number in nodes)
+    return [known[place] for place in places if place[1]]
+
+
+@given(chunks(), st.sets(st.integers(1, 12)))
+def test_nothing_that_may_be_there_is_dropped(
+    chunk: tuple[Redundancy, list[Piece], list[Piece], list[int]], fails: set[int]
 ) -> None:
-    """Never from a bad copy, never onto a good one, nothing dropped that may still be there."""
-    plan = plan_repair(states, wanted, [node(number) for number in able])
-    good = {number for number, state in states.items() if state is ReplicaState.GOOD}
-    unknown = {number for number, state in states.items() if state is ReplicaState.UNKNOWN}
-    lost = set(states) - good - unknown
-    if not good:
-        assert plan is None
+    """Good pieces of nodes that stay, and those of silent ones, are named before and after; dead and draining ones
+    until something good took their place; and nothing is dropped of a chunk that cannot be read."""
+    redundancy, named, strays, able = chunk
+    result = after(redundancy, named, strays, able, fails)
+    for piece in named:
+        if piece.finding in (Finding.GOOD, Finding.UNKNOWN):
+            assert piece in result
+        elif piece not in result and redundancy.is_erasure and piece.finding not in LOST:
+            assert [it.finding for it in result if it.position == piece.position] == [Finding.GOOD]
+    good = {it for it in (*named, *strays) if it.finding in USABLE}
+    if not is_enough(redundancy, good):
+        held = {it.position for it in good}
+        assert all(it in result or it.position in held or not redundancy.is_erasure for it in named)
+        assert len(result) >= min(len(named), redundancy.width)
+    assert len({it.node for it in result}) == len(result)
+    assert is_enough(redundancy, [it for it in result if it.finding in USABLE]) or not is_enough(redundancy, good)
+
+
+@given(chunks())
+def test_a_plan_makes_what_is_missing_and_converges(
+    chunk: tuple[Redundancy, list[Piece], list[Piece], list[int]],
+) -> None:
+    """With every target willing: as many good pieces as there should be, or as there are nodes for; and a second look
+    finds nothing more to do."""
+    redundancy, named, strays, able = chunk
+    result = after(redundancy, named, strays, able, set())
+    plan = plan_repair(redundancy, named, strays, able)
+    sources = [it for it in (*named, *strays) if it.finding in USABLE]
+    if plan is None or not is_enough(redundancy, sources):
         return
-    if not lost and len(good | unknown) >= wanted:
-        assert plan is None
+    staying = [it for it in result if it.finding in (Finding.GOOD, Finding.UNKNOWN)]
+    assert not [it for it in result if it.finding in LOST]
+    assert len(staying) >= min(redundancy.width, len(plan.kept) + len(plan.adopted) + len(plan.targets))
+    held = {it.node for it in result}
+    left = [it for it in strays if it.node not in held]
+    again = plan_repair(redundancy, result, left, [number for number in able if number not in held])
+    if len(staying) >= redundancy.width:
+        assert again is None
+
+
+@given(chunks())
+def test_what_a_plan_uses(chunk: tuple[Redundancy, list[Piece], list[Piece], list[int]]) -> None:
+    """Sources are good; targets are able, hold nothing that the row keeps, and those that lost or crowd come last."""
+    redundancy, named, strays, able = chunk
+    plan = plan_repair(redundancy, named, strays, able)
+    if plan is None:
         return
+    assert all(piece.finding in USABLE for piece in plan.sources)
+    assert set(plan.targets) <= set(able)
+    assert not set(plan.targets) & {piece.node for piece in (*plan.kept, *plan.spare, *plan.adopted)}
+    crowded, lost = {it.node for it in strays}, {it.node for it in named if it.finding in LOST}
+    ranks = [(number in crowded, number in lost) for number in plan.targets]
+    assert ranks == sorted(ranks)
+    if redundancy.is_erasure:
+        assert len(set(plan.wanted)) == len(plan.wanted)
+        assert not set(plan.wanted) & {piece.position for piece in plan.kept}
+    for position in plan.wanted:
+        assert is_enough(redundancy, plan.sources) or position in {piece.position for piece in plan.sources}
+    assert set(plan.set_aside) <= {piece.node for piece in named if piece.finding is Finding.BAD}
+
+
+def test_a_silent_piece_is_waited_for() -> None:
+    """Its node did not answer, and the master has not given it up."""
+    redundancy = parse_redundancy("replica:2")
+    assert plan_repair(redundancy, [Piece(0, 1), Piece(0, 2, Finding.UNKNOWN)], [], [3]) is None
+
+
+def test_a_dead_replica_stays_named_until_another_is_made() -> None:
+    """With nowhere to go the row keeps the dead node: it may come back."""
+    redundancy = parse_redundancy("replica:2")
+    named = [Piece(0, 1), Piece(0, 2, Finding.AWAY)]
+    plan = plan_repair(redundancy, named, [], [3])
     assert plan is not None
-    assert plan.source in good
-    assert set(plan.kept) == good | unknown
-    assert plan.missing == max(0, wanted - len(plan.kept))
-    assert set(plan.targets) == set(able) - set(plan.kept)
-    assert set(plan.set_aside) == {number for number, state in states.items() if state is ReplicaState.BAD}
-    fresh = [number in states for number in plan.targets]
-    assert fresh == sorted(fresh), "nodes that lost their copy come last"
+    assert (plan.wanted, plan.targets) == ((0,), (3,))
+    assert name_nodes(redundancy, plan, []) == (1, 2)
+    assert name_nodes(redundancy, plan, [Piece(0, 3)]) == (1, 3)
 
 
-# ------------------------------------------------------------------ its execution
+def test_a_leaving_fragment_keeps_its_position() -> None:
+    """Until its copy is made; what is missing is nowhere."""
+    redundancy = parse_redundancy("ec:2+1")
+    named = [Piece(0, 1, Finding.LEAVING), Piece(1, 2), Piece(2, 3, Finding.BAD)]
+    plan = plan_repair(redundancy, named, [], [4, 3])
+    assert plan is not None
+    assert (plan.wanted, plan.targets, plan.set_aside) == ((0, 2), (4, 3), (3,))
+    assert name_nodes(redundancy, plan, []) == (1, 2, 0)
+    assert name_nodes(redundancy, plan, [Piece(0, 4)]) == (4, 2, 0)
+    assert name_nodes(redundancy, plan, [Piece(0, 4), Piece(2, 3)]) == (4, 2, 3)
 
 
-class Scene:
-    """One object of one chunk, and a repairer that runs when told."""
-
-    def __init__(self, world: World, data: bytes) -> None:
-        self.world = world
-        self.data = data
-        services = world.objects._writer._services
-        self.hints = services.hints
-        self.repairer = Repairer(world.metadata, services.nodes, services.placer, services.hints, 2, QUICK)
-
-    async def row(self) -> Chunk:
-        """The chunk's row."""
-        read = await self.world.metadata.read_version(self.world.bucket.bucket_id, b"key")
-        return read.blobs[0].chunks[0]
-
-    async def chunk_id(self) -> ChunkId:
-        """Its id."""
-        read = await self.world.metadata.read_version(self.world.bucket.bucket_id, b"key")
-        return ChunkId(read.blobs[0].blob_id, 0)
-
-    async def damage(self, number: int) -> None:
-        """One byte of a node's copy, on its medium."""
-        chunk_id = await self.chunk_id()
-        chunks = self.world.nodes[number].chunks
-        chunks[chunk_id] = chunks[chunk_id][:-1] + bytes([chunks[chunk_id][-1] ^ 1])
-
-    async def lose(self, number: int) -> None:
-        """A node's copy."""
-        await self.world.nodes[number].inner.delete_many([await self.chunk_id()])
-
-    async def read_until_noticed(self) -> None:
-        """Replicas are asked in a random order: until the bad one was."""
-        for _ in range(100):
-            assert await self.world.get(b"key") == self.data
-            if len(self.hints):
-                return
-        raise AssertionError("the bad replica was never asked")
-
-    async def require_two_good(self) -> Chunk:
-        """The row names two nodes, and both have the same good bytes."""
-        row, chunk_id = await self.row(), await self.chunk_id()
-        assert len(set(row.nodes)) == 2
-        for number in row.nodes:
-            assert (await self.world.nodes[number].verify(chunk_id)).digest == row.digest
-        assert await self.world.get(b"key") == self.data
-        return row
-
-
-@pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    """Four nodes."""
-    async with open_world(tmp_path, node_count=4, deadlines=QUICK) as world:
-        data = os.urandom(100_000)
-        await world.put(b"key", data)
-        yield Scene(world, data)
-
-
-@pytest.mark.parametrize("how", ["lose", "damage"])
-async def test_a_read_heals_what_it_found(scene: Scene, how: str) -> None:
-    """The bad copy is replaced on another node, and the hint is gone."""
-    first = await scene.row()
-    await getattr(scene, how)(first.nodes[0])
-    await scene.read_until_noticed()
-    assert len(scene.hints) == 1
-    await scene.repairer.run()
-    row = await scene.require_two_good()
-    assert first.nodes[0] not in row.nodes
-    assert first.nodes[1] in row.nodes
-    assert len(scene.hints) == 0
-    assert scene.world.copies == 2, "what was damaged is set aside"
-
-
-@pytest.mark.parametrize("doubtful", [0, 1])
-async def test_the_node_that_lost_it_takes_it_back_when_no_other_can(scene: Scene, doubtful: int) -> None:
-    """One more copy on a doubtful disk is better than none."""
-    first = await scene.row()
-    for number, other in scene.world.nodes.items():
-        other.full = number not in first.nodes
-    await scene.damage(first.nodes[doubtful])
-    assert await scene.repairer.repair(await scene.chunk_id())
-    assert set((await scene.require_two_good()).nodes) == set(first.nodes)
-
-
-async def test_a_silent_node_is_waited_for(scene: Scene) -> None:
-    """Nothing is copied and nothing forgotten: it may be back in a moment."""
-    first = await scene.row()
-    scene.world.nodes[first.nodes[0]].down = True
-    await scene.read_until_noticed()
-    await scene.repairer.run()
-    assert (await scene.row()).nodes == first.nodes
-    assert not any(node.pulls for node in scene.world.nodes.values())
-
-
-async def test_without_a_good_copy_nothing_is_touched(scene: Scene) -> None:
-    """Two bad copies are kept as they are; one bad and one silent as well."""
-    first = await scene.row()
-    await scene.damage(first.nodes[0])
-    scene.world.nodes[first.nodes[1]].down = True
-    with pytest.raises(Unavailable):
-        await scene.repairer.repair(await scene.chunk_id())
-    scene.world.nodes[first.nodes[1]].down = False
-    await scene.damage(first.nodes[1])
-    with pytest.raises(Corrupt):
-        await scene.repairer.repair(await scene.chunk_id())
-    assert scene.world.copies == 2
-
-
-async def test_no_room_keeps_the_hint(scene: Scene) -> None:
-    """It is tried again later, and the bad copy is named no more."""
-    first = await scene.row()
-    await scene.lose(first.nodes[0])
-    await scene.read_until_noticed()
-    for other in scene.world.nodes.values():
-        other.pull_fails = True
-    await scene.repairer.run()
-    assert (await scene.row()).nodes == (first.nodes[1],)
-    assert len(scene.hints) == 1
-    with pytest.raises(NotEnoughNodes):
-        await scene.repairer.repair(await scene.chunk_id())
-    for other in scene.world.nodes.values():
-        other.pull_fails = False
-    await scene.repairer.run()
-    await scene.require_two_good()
-
-
-async def test_a_row_that_changed_meanwhile_wins(scene: Scene) -> None:
-    """A copy that lost its race is not named and stays: another worker may be about to name it."""
-    first, chunk_id = await scene.row(), await scene.chunk_id()
-    await scene.lose(first.nodes[0])
-    apply = scene.world.metadata.apply
-
-    async def overtaken(command: Command) -> object:
-        if isinstance(command, SetReplicas) and command.nodes != (first.nodes[1],):
-            await apply(SetReplicas(chunk_id.blob_id, 0, first.nodes, (first.nodes[1],)))
-        return await apply(command)
-
-    scene.world.metadata.apply = overtaken  # type: ignore[method-assign]
-    assert not await scene.repairer.repair(chunk_id)
-    assert (await scene.row()).nodes == (first.nodes[1],)
-    assert scene.world.copies == 2
-    scene.world.metadata.apply = apply  # type: ignore[method-assign]
-    assert await scene.repairer.repair(chunk_id)
-    await scene.require_two_good()
-    await scene.world.objects.delete(scene.world.bucket, [DeleteTarget(b"key")])
-    assert not await scene.repairer.repair(ChunkId(bytes(16), 0))
-
-
-async def test_a_write_with_too_few_copies_is_healed(tmp_path: Path) -> None:
-    """Where the operator accepts fewer copies, the missing one is made afterwards."""
-    settings = replace(SETTINGS, copies_before_ack_min=1)
-    async with open_world(tmp_path, node_count=3, deadlines=QUICK, settings=settings) as world:
-        for number in (2, 3):
-            world.nodes[number].full = True
-        await world.put(b"key", data := os.urandom(100_000))
-        scene = Scene(world, data)
-        assert (await scene.row()).nodes == (1,)
-        assert len(scene.hints) == 1
-        for number in (2, 3):
-            world.nodes[number].full = False
-        await scene.repairer.run()
-        await scene.require_two_good()
+def test_a_stray_brings_back_what_was_lost() -> None:
+    """Both named replicas are gone, and a node that came back still has one."""
+    redundancy = parse_redundancy("replica:2")
+    named = [Piece(0, 1, Finding.MISSING), Piece(0, 2, Finding.MISSING)]
+    assert plan_repair(redundancy, named, [], [3, 4]) is None
+    plan = plan_repair(redundancy, named, [Piece(0, 5)], [3, 4])
+    assert plan is not None
+    assert name_nodes(redundancy, plan, [Piece(0, 3)]) == (5, 3)
