@@ -10,6 +10,10 @@ FrostbyteError
 │   ├── ChunkTruncated             the body was shorter or longer than announced
 │   ├── NodeFull                   below the reserve: HTTP 507
 │   └── NodeUnreachable            refused, reset or past its deadline
+├── JournalError                   one file of the metadata's journal on one datanode
+│   ├── JournalFileNotFound
+│   ├── JournalConflict            it is not as long as its writer thinks, or is there with other bytes
+│   └── JournalFenced              a later owner of the metadata was there
 ├── NotEnoughNodes                 fewer eligible nodes than the redundancy needs
 ├── UnknownKeyId                   a wrap names a key that the keyring does not have
 ├── CustomerKeyRefused             what is sealed with a customer's key wants that key, what is not wants none
@@ -78,6 +82,22 @@ class NodeFull(ChunkError):
 
 class NodeUnreachable(ChunkError):
     """The datanode refused, reset or missed its deadline."""
+
+
+class JournalError(FrostbyteError):
+    """Something about one file of the metadata's journal on one datanode."""
+
+
+class JournalFileNotFound(JournalError):
+    """The datanode does not hold this file."""
+
+
+class JournalConflict(JournalError):
+    """The file is not as long as its writer thinks, or is there with other bytes."""
+
+
+class JournalFenced(JournalError):
+    """A later owner of the metadata was at this datanode: the one that asks is over."""
 
 
 class NotEnoughNodes(FrostbyteError):

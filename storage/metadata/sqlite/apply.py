@@ -29,6 +29,7 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.CloseSession: sessions.close_session,
     c.FenceSessions: sessions.fence_sessions,
     c.ForgetSessions: sessions.forget_sessions,
+    c.ExtendLeases: sessions.extend_all_leases,
     c.CreateUser: users.create_user,
     c.PutRootUser: users.put_root_user,
     c.DeleteUser: users.delete_user,

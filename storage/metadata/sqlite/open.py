@@ -16,14 +16,15 @@ from typing import NamedTuple
 
 from storage.base.clock import Clock, SystemClock
 from storage.base.errors import Unavailable
-from storage.metadata.journal import Journal, LocalJournal
+from storage.metadata.commands import ExtendLeases
+from storage.metadata.journal import Journal
 from storage.metadata.sqlite.checkpoint import Checkpointer
 from storage.metadata.sqlite.client import MetadataClient
 from storage.metadata.sqlite.database import DATABASE_NAME, connect_writer, translate
 from storage.metadata.sqlite.moved import require_not_moved
+from storage.metadata.sqlite.position import LocalJournal
 from storage.metadata.sqlite.reader import SqliteMetadata
 from storage.metadata.sqlite.schema import migrate, read_schema_version
-from storage.metadata.sqlite.sessions import extend_leases
 from storage.metadata.sqlite.space import RESERVE_BYTES, SpaceReserve
 from storage.metadata.sqlite.writer import GroupCommitter, LocalSink
 
@@ -90,7 +91,9 @@ class MetadataOwner:
         journal: Journal | None = None,
         reserve_bytes: int = RESERVE_BYTES,
     ) -> MetadataOwner:
-        """Lock, migrate, start. Unavailable when another owner lives; FrostbyteError for a newer schema."""
+        """Lock, migrate, start. Unavailable when another owner lives; FrostbyteError for a newer schema.
+
+        Leases are extended first of all; where the journal takes nothing yet, whoever opens it does that."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         parts = _Parts(
             directory / DATABASE_NAME,
@@ -103,13 +106,18 @@ class MetadataOwner:
             try:
                 writing = resources.enter_context(closing(connect_writer(parts.path)))
                 migrate(writing)
-                extend_leases(writing.execute, parts.clock.now_ms())
                 owner = cls(resources, writing, parts)
             except sqlite3.Error as error:
                 raise translate(error) from error
             owner._resources = resources.pop_all()
         owner._checkpointer.start()
         owner.committer.start()
+        try:
+            if not parts.journal.refusal(ExtendLeases()):
+                await LocalSink(owner.committer).apply(ExtendLeases())
+        except BaseException:
+            await owner.close()
+            raise
         return owner
 
     async def close(self) -> None:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from storage.base.errors import SessionFenced
-from storage.metadata.commands import CloseSession, FenceSessions, ForgetSessions, OpenSession, RenewSession
+from storage.metadata.commands import (
+    CloseSession,
+    ExtendLeases,
+    FenceSessions,
+    ForgetSessions,
+    OpenSession,
+    RenewSession,
+)
 from storage.metadata.sqlite.database import Execute, Transaction
 from storage.metadata.sqlite.masters import require_term_if_any
 from storage.model import SessionState, WriteSession
@@ -56,8 +63,12 @@ def forget_sessions(tx: Transaction, command: ForgetSessions) -> None:
 
 
 def extend_leases(execute: Execute, now_ms: int) -> None:
-    """At the owner's start: while it was away no worker could renew, so its absence fences nobody."""
+    """While the owner took nothing no worker could renew, so its absence fences nobody."""
     execute(_EXTEND_LEASES, (now_ms,))
+
+
+def extend_all_leases(tx: Transaction, command: ExtendLeases) -> None:
+    extend_leases(tx.execute, tx.now_ms)
 
 
 def newest_renewal_ms(execute: Execute) -> int:

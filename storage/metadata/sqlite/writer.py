@@ -8,10 +8,13 @@ applied again, at the same time, with a savepoint for each.
 
 What a crash leaves, step by step:
 1. received, not begun: nothing; the caller learns Unavailable with an unknown outcome.
-2. applied, not committed: nothing; the transaction is not in the log.
-3. committed (the log is synced), not answered: the commands are there; the caller learns an unknown outcome.
-4. answered: the commands are there.
-So Unavailable with details outcome=unknown means either; without it, the command was not applied and will not be.
+2. applied, not in the journal: nothing; the transaction is not in the log.
+3. in the journal, not committed: the next owner finds the group there and applies it, or, where no datanode that has it
+   answers, goes on without it.
+4. committed (the log is synced), not answered: the commands are there; the caller learns an unknown outcome.
+5. answered: the commands are there, and in the journal.
+So Unavailable with details outcome=unknown means either; without it, the command was not applied and will not be. What
+a reader sees is in the journal already, as the commit comes after it.
 
 A DeleteVersions of many targets and a DeleteBucket with many open uploads are applied in steps, one step a group, so
 that the writes beside them wait for a step and not for the whole.
@@ -25,6 +28,8 @@ import queue
 import sqlite3
 import threading
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -50,6 +55,8 @@ from storage.metadata.sqlite.space import SpaceReserve
 QUEUE_COMMANDS_MAX = 4096
 QUEUE_BYTES_MAX = 64 << 20
 GROUP_COMMANDS_MAX = 256
+GROUP_BYTES_MAX = 8 << 20
+"""nothing more is taken into a group that has as many: it is one record of the journal"""
 DELETE_TARGETS_PER_STEP = 64
 
 LINGER_S = 0.0003
@@ -90,6 +97,14 @@ class _LeftChangesError(Exception):
     """A command failed after its first change, without a savepoint to go back to."""
 
 
+class _Hold:
+    """The writer waits between two groups while somebody else uses its connection."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.reached: asyncio.Future[None] = loop.create_future()
+        self.released = threading.Event()
+
+
 class _Step(NamedTuple):
     submission: Submission
     command: Command
@@ -116,12 +131,14 @@ class GroupCommitter:
         self._checkpointer = checkpointer
         self._space = space
         self._loop = asyncio.get_running_loop()
-        self._arrivals: queue.SimpleQueue[Submission | None] = queue.SimpleQueue()
+        self._arrivals: queue.SimpleQueue[Submission | _Hold | None] = queue.SimpleQueue()
+        self._holds: list[_Hold] = []
         self._continued: deque[Submission] = deque()
         self._commands_waiting = 0
         self._bytes_waiting = 0
         self._closing = False
         self._last_group_size = 0
+        self._group_bytes = 0
         self._thread = threading.Thread(target=self._run, name="metadata-writer", daemon=True)
         self.failed: asyncio.Future[str] = self._loop.create_future()
         """resolves when the database can no longer be written; the owner must end then"""
@@ -133,6 +150,8 @@ class GroupCommitter:
         """Queue a command; its answer comes through the sink. Unavailable at once when too much is waiting."""
         if self._closing or self.failed.done():
             raise Unavailable("the metadata owner is stopping")
+        if refusal := self._journal.refusal(command):
+            raise Unavailable(refusal)
         if isinstance(command, _GROWING) and self._space.is_low():
             raise Unavailable("the metadata disk is below its reserve")
         if self._commands_waiting >= QUEUE_COMMANDS_MAX or self._bytes_waiting + size_bytes > QUEUE_BYTES_MAX:
@@ -149,6 +168,20 @@ class GroupCommitter:
         await asyncio.to_thread(self._thread.join)
         await asyncio.sleep(0)  # the last answers were handed to the loop before the thread ended
 
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[sqlite3.Connection]:
+        """Between two groups, the writer's connection outside of a transaction; what is submitted meanwhile waits.
+        Unavailable when the committer is stopping."""
+        if self._closing or self.failed.done():
+            raise Unavailable("the metadata owner is stopping")
+        hold = _Hold(self._loop)
+        self._arrivals.put(hold)
+        try:
+            await hold.reached
+            yield self._connection
+        finally:
+            hold.released.set()
+
     # ------------------------------------------------------------------ on the writer's thread
 
     def _run(self) -> None:
@@ -158,13 +191,24 @@ class GroupCommitter:
             if group:
                 self._commit_group(group)
                 self._checkpointer.after_group(len(group), sum(submission.size_bytes for submission in group))
+            for hold in self._holds:
+                self._loop.call_soon_threadsafe(_settle, hold.reached)
+                hold.released.wait()
+                self._transaction.now_ms = max(self._transaction.now_ms, newest_renewal_ms(self._cursor.execute))
+            self._holds.clear()
 
     def _gather(self, open_for_more: bool) -> tuple[list[Submission], bool]:
         """All that waits, up to the bound, and then one step of the longest waiting command that takes several."""
         group: list[Submission] = []
+        self._group_bytes = 0
         if open_for_more and not self._continued:
             open_for_more = self._take(group, self._arrivals.get())
-        while open_for_more and len(group) < GROUP_COMMANDS_MAX:
+        while (
+            open_for_more
+            and not self._holds
+            and len(group) < GROUP_COMMANDS_MAX
+            and self._group_bytes < GROUP_BYTES_MAX
+        ):
             try:
                 if self._arrivals.empty() and 0 < len(group) < self._last_group_size * LINGER_BELOW:
                     open_for_more = self._take(group, self._arrivals.get(timeout=LINGER_S))
@@ -177,24 +221,30 @@ class GroupCommitter:
             group.append(self._continued.popleft())
         return group, open_for_more
 
-    @staticmethod
-    def _take(group: list[Submission], arrival: Submission | None) -> bool:
+    def _take(self, group: list[Submission], arrival: Submission | _Hold | None) -> bool:
         """→ False for the mark that nothing more will come."""
-        if arrival is not None:
+        if isinstance(arrival, _Hold):
+            self._holds.append(arrival)
+        elif arrival is not None:
             group.append(arrival)
+            self._group_bytes += arrival.size_bytes
         return arrival is not None
 
     def _commit_group(self, group: list[Submission]) -> None:
         execute = self._cursor.execute
         self._transaction.now_ms = now_ms = max(self._transaction.now_ms, self._clock.now_ms())
+        is_elsewhere = False
         try:
             execute("BEGIN IMMEDIATE")
             steps = self._apply_all(group)
-            execute("COMMIT")
             entries = tuple((step.command, not isinstance(step.outcome, FrostbyteError)) for step in steps)
-            self._journal.append(AppliedGroup(now_ms, entries))
+            if any(applied for _, applied in entries):
+                is_elsewhere = self._journal.append(execute, AppliedGroup(now_ms, entries))
+            execute("COMMIT")
         except sqlite3.OperationalError as error:
-            self._roll_back(group, error)
+            self._roll_back(group, error, is_elsewhere=is_elsewhere)
+        except Unavailable as refusal:
+            self._refuse(group, refusal)
         except Exception as error:  # noqa: BLE001 - the edge of the thread: whatever a journal raises, nobody may wait forever
             self._give_up(group, error)
         else:
@@ -261,7 +311,7 @@ class GroupCommitter:
         self._continued.append(submission)
         return None
 
-    def _roll_back(self, group: list[Submission], error: sqlite3.OperationalError) -> None:
+    def _roll_back(self, group: list[Submission], error: sqlite3.OperationalError, *, is_elsewhere: bool) -> None:
         """A full disk undoes the group and is survived. After any other failure of the medium it is not known what a
         later sync would make durable, so the owner ends; a new one begins from what the log proves."""
         full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
@@ -274,10 +324,24 @@ class GroupCommitter:
             self._give_up(group, error)
             return
         _log.error("metadata: the disk is full, %d writes were undone", len(group))
-        self._answer([(submission, Unavailable("the metadata disk is full")) for submission in group])
+        details = {"outcome": "unknown"} if is_elsewhere else {}
+        self._answer([(submission, Unavailable("the metadata disk is full", **details)) for submission in group])
+
+    def _refuse(self, group: list[Submission], refusal: Unavailable) -> None:
+        """The journal did not take the group, so nothing of it is here, but of a later step what came before it."""
+        try:
+            self._cursor.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            self._give_up(group, error)
+            return
+        unknown = Unavailable(str(refusal), **{**refusal.details, "outcome": "unknown"})
+        self._answer([(it, unknown if _was_begun(it) else refusal) for it in group])
 
     def _give_up(self, group: list[Submission], error: Exception) -> None:
         _log.error("metadata: cannot write any more: %s", error)
+        with suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._cursor.execute("ROLLBACK")
         unknown = Unavailable(f"the metadata cannot be written: {error}", outcome="unknown")
         self._loop.call_soon_threadsafe(self._fail, str(error))
         self._answer([(submission, unknown) for submission in group])
@@ -300,6 +364,16 @@ class GroupCommitter:
     def _fail(self, reason: str) -> None:
         if not self.failed.done():
             self.failed.set_result(reason)
+
+
+def _was_begun(submission: Submission) -> bool:
+    """A command of several steps of which some were applied, and will not be undone."""
+    return submission.position > 0 or isinstance(submission.command, DeleteBucket)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _next_step(submission: Submission) -> Command:

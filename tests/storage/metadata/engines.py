@@ -9,11 +9,12 @@ from typing import Protocol
 import msgspec
 
 from storage.base.clock import ManualClock
+from storage.metadata.commands import Command
 from storage.metadata.interface import Metadata
 from storage.metadata.journal import AppliedGroup
 from storage.metadata.settings import MetadataSettings
 from storage.metadata.sqlite.check import check_integrity
-from storage.metadata.sqlite.database import DATABASE_NAME, read_only_uri
+from storage.metadata.sqlite.database import DATABASE_NAME, Execute, read_only_uri
 from storage.metadata.sqlite.open import MetadataOwner, open_metadata
 from storage.metadata.sqlite.server import MetadataServer
 
@@ -48,8 +49,12 @@ class RecordingJournal:
     def __init__(self) -> None:
         self.groups: list[AppliedGroup] = []
 
-    def append(self, group: AppliedGroup) -> None:
+    def append(self, execute: Execute, group: AppliedGroup) -> bool:
         self.groups.append(group)
+        return False
+
+    def refusal(self, command: Command) -> str:
+        return ""
 
 
 class SqliteEngine:

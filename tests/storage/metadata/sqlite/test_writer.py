@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from storage.base.clock import ManualClock
-from storage.base.errors import PreconditionFailed, Unavailable, UserAlreadyExists
+from storage.base.errors import NoSuchKey, PreconditionFailed, Unavailable, UserAlreadyExists
 from storage.metadata.commands import (
+    Command,
     Conditions,
     CreateUser,
     DeleteTarget,
@@ -22,7 +23,7 @@ from storage.metadata.commands import (
 )
 from storage.metadata.journal import AppliedGroup
 from storage.metadata.sqlite.apply import HANDLERS
-from storage.metadata.sqlite.database import DATABASE_NAME, Transaction, connect_writer, read_only_uri
+from storage.metadata.sqlite.database import DATABASE_NAME, Execute, Transaction, connect_writer, read_only_uri
 from storage.metadata.sqlite.open import MetadataOwner, open_owned_metadata
 from storage.metadata.sqlite.reader import SqliteMetadata
 from storage.metadata.sqlite.schema import migrate
@@ -34,7 +35,7 @@ from tests.storage.metadata.engines import check_database
 
 
 class GatedJournal:
-    """Holds the writer after a commit until the gate is open, so that a test decides what waits together."""
+    """Holds the writer before a commit until the gate is open, so that a test decides what waits together."""
 
     def __init__(self) -> None:
         self.groups: list[AppliedGroup] = []
@@ -42,13 +43,37 @@ class GatedJournal:
         self.gate.set()
         self.reached = threading.Event()
         self.failure: Exception | None = None
+        self.is_elsewhere = False
+        self.refuse_after: int | None = None
+        """from this number of groups on"""
+        self.reason = ""
 
-    def append(self, group: AppliedGroup) -> None:
+    def append(self, execute: Execute, group: AppliedGroup) -> bool:
         self.groups.append(group)
         self.reached.set()
         self.gate.wait()
         if self.failure is not None:
             raise self.failure
+        if self.refuse_after is not None and len(self.groups) > self.refuse_after:
+            raise Unavailable("no datanode takes it")
+        return self.is_elsewhere
+
+    def refusal(self, command: Command) -> str:
+        return self.reason
+
+
+class FullAtCommit:
+    """A cursor of a disk that is full when the log is to be written."""
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self._cursor = cursor
+
+    def execute(self, statement: str) -> sqlite3.Cursor:
+        if statement == "COMMIT":
+            full = sqlite3.OperationalError("database or disk is full")
+            full.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise full
+        return self._cursor.execute(statement)
 
 
 class Owned:
@@ -232,6 +257,85 @@ async def test_a_failing_journal_leaves_the_outcome_unknown_and_ends_the_owner(o
     with pytest.raises(Unavailable) as refused:
         await worker.put(b"k")
     assert refused.value.details == {}
+
+
+@pytest.mark.parametrize("details", [{}, {"outcome": "unknown"}])
+async def test_a_journal_that_does_not_take_a_group_undoes_it(owned: Owned, details: dict[str, str]) -> None:
+    """The callers are told what it says of the outcome, and the writer goes on."""
+    worker = await Worker.start(owned.metadata)
+    owned.journal.failure = Unavailable("no datanode takes it", **details)
+    with pytest.raises(Unavailable, match="no datanode takes it") as refused:
+        await worker.put(b"k", "lost")
+    assert refused.value.details == details
+    owned.journal.failure = None
+    await worker.put(b"k", "kept")
+    page = await owned.metadata.list_heads(worker.bucket.bucket_id)
+    assert [entry.etag for entry in page.entries] == ["kept"]
+
+
+async def test_a_refused_step_leaves_the_outcome_of_its_command_unknown(owned: Owned) -> None:
+    """The steps before it are committed."""
+    worker = await Worker.start(owned.metadata)
+    holder = await owned.hold()
+    targets = tuple(DeleteTarget(b"%d" % number) for number in range(2 * DELETE_TARGETS_PER_STEP))
+    delete = asyncio.create_task(worker.apply(DeleteVersions(worker.bucket.bucket_id, targets)))
+    await asyncio.sleep(0)
+    owned.journal.refuse_after = len(owned.journal.groups) + 1
+    owned.release()
+    await holder
+    with pytest.raises(Unavailable) as refused:
+        await delete
+    assert refused.value.details == {"outcome": "unknown"}
+    owned.journal.refuse_after = None
+
+
+async def test_what_the_journal_refuses_is_not_queued(owned: Owned) -> None:
+    """It is told at once, and was not applied."""
+    owned.journal.reason = "no datanode answers"
+    with pytest.raises(Unavailable, match="no datanode answers") as refused:
+        await owned.metadata.apply(OpenSession(b"12345678", ""))
+    assert refused.value.details == {}
+    owned.journal.reason = ""
+    assert await owned.metadata.list_sessions() == []
+
+
+async def test_a_group_of_refusals_is_not_in_the_journal(owned: Owned) -> None:
+    """There is nothing to replay of it."""
+    worker = await Worker.start(owned.metadata)
+    before = len(owned.journal.groups)
+    with pytest.raises(NoSuchKey):
+        await worker.put(b"k", conditions=Conditions(if_match="x"))
+    assert len(owned.journal.groups) == before
+
+
+async def test_a_full_disk_after_the_journal_took_the_group_leaves_its_outcome_unknown(owned: Owned) -> None:
+    """Another owner may find it there and apply it."""
+    worker = await Worker.start(owned.metadata)
+    committer = owned.owner.committer
+    cursor = committer._cursor
+    committer._cursor = FullAtCommit(cursor)  # type: ignore[assignment]
+    owned.journal.is_elsewhere = True
+    with pytest.raises(Unavailable, match="disk is full") as refused:
+        await worker.put(b"k", "lost")
+    assert refused.value.details == {"outcome": "unknown"}
+    committer._cursor = cursor
+    await worker.put(b"k", "kept")
+    assert await worker.etag(b"k") == "kept"
+
+
+async def test_whoever_holds_the_writer_has_its_connection_alone(owned: Owned) -> None:
+    """What is submitted meanwhile waits, and what comes before it is committed."""
+    worker = await Worker.start(owned.metadata)
+    before = asyncio.create_task(worker.put(b"before"))
+    await asyncio.sleep(0)
+    async with owned.owner.committer.held() as connection:
+        assert before.done() or await before
+        after = asyncio.create_task(worker.put(b"after"))
+        await asyncio.sleep(0.05)
+        assert not after.done()
+        assert not connection.in_transaction
+        assert connection.execute("SELECT count(*) FROM heads").fetchone() == (1,)
+    await after
 
 
 async def test_closing_answers_what_was_submitted(tmp_path: Path) -> None:
