@@ -9,13 +9,21 @@ import pytest
 from storage.base.errors import NotActiveMaster
 from storage.metadata.commands import (
     AcquireMasterLease,
+    ChunkLayout,
+    Command,
+    FenceSessions,
+    ForgetBlobs,
+    ForgetSessions,
     MasterLease,
     RegisterNode,
+    Relayout,
     ReleaseMasterLease,
     SetNodeState,
+    SetReplicas,
 )
 from storage.metadata.interface import Metadata
 from storage.model import NodeReport, NodeState
+from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.engines import Engine
 
 TTL_MS = 3_000
@@ -104,6 +112,44 @@ async def test_a_stale_term_changes_no_node(engine: Engine, metadata: Metadata) 
     await metadata.apply(RegisterNode(report("n2"), NodeState.UP, second.term))
     states = [node.state for node in (await metadata.cluster_map()).nodes]
     assert states == [NodeState.DRAINING, NodeState.UP]
+
+
+async def test_a_stale_term_does_no_upkeep(engine: Engine, worker: Worker) -> None:
+    """Nor does one that never was; the newest does, and so does who has none."""
+    first = await acquire(worker.metadata, "one")
+    engine.clock.advance(4)
+    second = await acquire(worker.metadata, "two")
+    blobs = [worker.chunked(5) for _ in range(3)]
+    for number, blob in enumerate(blobs):
+        await worker.put(b"%d" % number, blob=blob)
+    await worker.delete(b"0")
+    other = await Worker.start(worker.metadata, worker.bucket)
+    engine.clock.advance(60)
+
+    def upkeep(term: int) -> list[Command]:
+        return [
+            FenceSessions(10_000, term),
+            ForgetSessions((other.session_id,), term),
+            SetReplicas(blobs[1].blob_id, 0, (1, 2), (1, 3), term=term),
+            Relayout(blobs[2].blob_id, 0, "replica:1", (ChunkLayout(0, b"d", (3,)),), term),
+            ForgetBlobs((blobs[0].blob_id,), (0,), term),
+        ]
+
+    for term in (first.term, second.term + 1):
+        for command in upkeep(term):
+            with pytest.raises(NotActiveMaster):
+                await worker.apply(command)
+    assert len(await worker.metadata.list_sessions()) == 2
+    assert await worker.released() == {blobs[0].blob_id}
+    for blob in blobs[1:]:
+        assert await worker.metadata.read_chunks(blob.blob_id, 0) == list(blob.chunks)
+    fenced, _, is_set, is_laid_out, _ = [await worker.apply(command) for command in upkeep(second.term)]
+    assert (sorted(fenced), is_set, is_laid_out) == (sorted([worker.session_id, other.session_id]), True, True)
+    assert [session.session_id for session in await worker.metadata.list_sessions()] == [worker.session_id]
+    assert await worker.released() == {blobs[2].blob_id}
+    await worker.apply(ForgetBlobs((blobs[2].blob_id,)))
+    await worker.apply(ForgetSessions((worker.session_id,)))
+    assert await worker.metadata.list_sessions() == []
 
 
 async def test_a_race_for_the_lease_has_one_winner(engine: Engine) -> None:
