@@ -10,22 +10,27 @@ from contextlib import contextmanager
 
 
 class BlobClaims:
-    """A set of blob ids, each claimed by one job at a time."""
+    """Blob ids, each claimed by one job at a time."""
 
     def __init__(self) -> None:
-        self._claimed: set[bytes] = set()
+        self._claimed: dict[bytes, list[object]] = {}
+        """blob id → who claimed it, once for each claim"""
 
     def __contains__(self, blob_id: bytes) -> bool:
         return blob_id in self._claimed
 
     @contextmanager
-    def claim(self, blob_id: bytes) -> Iterator[bool]:
-        """Whether the blob is the caller's until the end of the block; False: another job has it, leave it alone."""
-        if blob_id in self._claimed:
+    def claim(self, blob_id: bytes, sharer: object = None) -> Iterator[bool]:
+        """Whether the blob is the caller's until the end of the block; False: another job has it, leave it alone.
+        sharer: a job that works on several chunks of a blob at once gives itself."""
+        holders = self._claimed.setdefault(blob_id, [])
+        if holders and (sharer is None or holders[0] is not sharer):
             yield False
             return
-        self._claimed.add(blob_id)
+        holders.append(sharer)
         try:
             yield True
         finally:
-            self._claimed.discard(blob_id)
+            holders.pop()
+            if not holders:
+                del self._claimed[blob_id]

@@ -42,7 +42,7 @@ class PieceLook:
         for number, receipt in zip(asked, receipts, strict=True):
             position = position_of(place, receipt) if isinstance(receipt, ChunkReceipt) else None
             if position is not None:
-                is_leaving = states[number] is NodeState.DRAINING
+                is_leaving = states.get(number) is NodeState.DRAINING
                 found.append(Piece(position, number, Finding.LEAVING if is_leaving else Finding.GOOD))
         return found
 
@@ -56,7 +56,9 @@ class PieceLook:
     async def _look(
         self, place: ChunkPlace, position: int, number: int, state: NodeState | None, *, deep: bool
     ) -> Finding:
-        if not _may_answer(state):
+        if state is NodeState.GONE:
+            return Finding.MISSING
+        if state is NodeState.DEAD:
             return Finding.AWAY
         finding = await self.examine(number, stored_id_of(place), receipt_of(place, position), deep=deep)
         if state is NodeState.DRAINING:
@@ -84,4 +86,4 @@ class PieceLook:
 
 
 def _may_answer(state: NodeState | None) -> bool:
-    return state not in (None, NodeState.DEAD, NodeState.GONE)
+    return state not in (NodeState.DEAD, NodeState.GONE)

@@ -22,12 +22,13 @@ class Finding(enum.Enum):
     LEAVING = "leaving"
     """good, on a node that is being drained"""
     MISSING = "missing"
+    """its node answers and does not have it, or is gone for good"""
     BAD = "bad"
     """there, with other bytes than were stored"""
     UNKNOWN = "unknown"
     """its node did not answer; whether it is lost is the master's decision"""
     AWAY = "away"
-    """its node is dead, gone, or silent while it is drained: decided to be lost, unless it comes back"""
+    """its node is dead, or silent while it is drained: to be replaced, unless it comes back before that"""
 
 
 class Piece(NamedTuple):
