@@ -18,7 +18,7 @@ import uvloop
 from storage.base.address import Address
 from storage.base.clock import SystemClock
 from storage.base.core_dumps import forbid_core_dumps
-from storage.base.errors import Unavailable
+from storage.base.errors import JournalError, Unavailable
 from storage.base.files import DiskFiles, FileSystem, make_directories
 from storage.base.internal_server import CannotListen, load_server_tls, serve
 from storage.base.log import configure_logging
@@ -43,6 +43,8 @@ from storage.datanode.identity import (
     find_identity,
     store_identity,
 )
+from storage.datanode.journal_app import JournalRoutes
+from storage.datanode.journal_files import JournalFiles
 from storage.datanode.peers import Peers
 from storage.datanode.unsynced import UnsyncedFiles
 from storage.model import NodeReport
@@ -58,6 +60,9 @@ async def run(config: DatanodeConfig, directory: Path, store: ChunkStore, identi
     domain = find_failure_domain(directory, config.zone, config.host)
     tls_ca = config.tls_ca or None
     peers = Peers(tls_ca=tls_ca)
+    files = choose_files(config)
+    reserve_bytes = choose_reserve_bytes(config, files.space(directory).capacity_bytes)
+    journal = JournalRoutes(JournalFiles(files, directory, reserve_bytes))
     advertised = config.advertise
 
     async def make_report() -> NodeReport:
@@ -83,18 +88,24 @@ async def run(config: DatanodeConfig, directory: Path, store: ChunkStore, identi
         heartbeats.start()
 
     try:
-        app = DatanodeApp(store, node_key, SystemClock(), peers)
+        app = DatanodeApp(store, node_key, SystemClock(), peers, journal=journal, node_id=identity.node_id)
         await serve(app, config.listen_address, config.tls, on_started=announce)
     finally:
         await heartbeats.close()
         await peers.close()
+        journal.close()
     _log.info("node %s stopped", identity.node_id)
+
+
+def choose_files(config: DatanodeConfig) -> FileSystem:
+    """Whether anything is synced."""
+    return UnsyncedFiles() if config.durability == DURABILITY_NONE else DiskFiles()
 
 
 def open_directory(config: DatanodeConfig, directory: Path) -> tuple[DiskChunkStore, Identity]:
     """The store, which holds the directory's lock until it is closed, and who it belongs to. WrongDirectory,
     Unavailable when another process holds it, OSError."""
-    files: FileSystem = UnsyncedFiles() if config.durability == DURABILITY_NONE else DiskFiles()
+    files = choose_files(config)
     make_directories(files, directory)
     identity = find_identity(files, directory, config.cluster_id, config.node_id)
     reserve_bytes = choose_reserve_bytes(config, files.space(directory).capacity_bytes)
@@ -127,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             uvloop.run(run(config, options.data, store, identity))
         finally:
             store.close()
-    except (ConfigError, CannotListen, WrongDirectory, Unavailable, OSError) as error:
+    except (ConfigError, CannotListen, WrongDirectory, Unavailable, JournalError, OSError) as error:
         _log.error("cannot start: %s", error)
         return EXIT_REFUSED
     return 0

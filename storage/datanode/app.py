@@ -18,8 +18,9 @@ from storage.base.errors import FrostbyteError
 from storage.base.ids import ChunkId, parse_chunk_id
 from storage.base.internal_auth import access_token, bearer, verify_pull_ticket
 from storage.chunks.store import ChunkStore
-from storage.datanode import wire
+from storage.datanode import journal_wire, wire
 from storage.datanode.exchange import BadRequest, Exchange, Receive, Send
+from storage.datanode.journal_app import JournalRoutes
 from storage.datanode.peers import Peers
 from storage.datanode.pull import ChunkPuller
 from storage.datanode.rebuild import FragmentRebuilder
@@ -43,10 +44,23 @@ Handler = Callable[[Exchange], Awaitable[None]]
 
 
 class DatanodeApp:
-    """ASGI application. node_key: of this datanode; peers: the way to others, for pulls and rebuilds."""
+    """ASGI application. node_key: of this datanode; peers: the way to others, for pulls and rebuilds; journal: the
+    files of the metadata, where there are any; node_id: told to whoever brings no valid token, so that who has the
+    internal key and only the address can derive it."""
 
-    def __init__(self, store: ChunkStore, node_key: bytes, clock: Clock, peers: Peers) -> None:
+    def __init__(
+        self,
+        store: ChunkStore,
+        node_key: bytes,
+        clock: Clock,
+        peers: Peers,
+        *,
+        journal: JournalRoutes | None = None,
+        node_id: str = "",
+    ) -> None:
         self._store = store
+        self._journal = journal
+        self._challenge = f'Bearer realm="{node_id}"'.encode()
         self._node_key = node_key
         self._clock = clock
         self._puller = ChunkPuller(store, peers)
@@ -105,6 +119,9 @@ class DatanodeApp:
         if not self._is_caller(exchange):
             await self._refuse(exchange)
             return
+        if self._journal is not None and path.startswith(journal_wire.JOURNAL):
+            await self._journal.answer(exchange)
+            return
         handler = self._handlers.get((exchange.method, path))
         if handler is None:
             raise BadRequest(404, "no such target")
@@ -138,7 +155,7 @@ class DatanodeApp:
 
     async def _refuse(self, exchange: Exchange) -> None:
         _log.warning("%s %s: refused, no valid token", exchange.method, exchange.path[:200])
-        await exchange.answer_failure(401, UNAUTHORIZED, "no valid token")
+        await exchange.answer_failure(401, UNAUTHORIZED, "no valid token", ((b"www-authenticate", self._challenge),))
 
     # --- one chunk
 

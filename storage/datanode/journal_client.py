@@ -5,7 +5,7 @@ Raises what JournalFiles raises, and NodeUnreachable for everything that is abou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from storage.base.address import Address
@@ -16,7 +16,9 @@ from storage.datanode.journal_wire import JournalListing
 
 DEADLINES = Deadlines(connect_s=1.0, progress_s=5.0, answer_s=5.0)
 """a datanode that does not answer holds up every write to the metadata"""
-WHOLE_TIMEOUT_S = 30.0
+WHOLE_TIMEOUT_S = 10.0
+ONE_PIECE_BYTES_MAX = 512 * 1024
+"""a body up to this size is handed to the connection at once"""
 CONNECTIONS_MAX = 16
 
 _T = TypeVar("_T")
@@ -71,7 +73,10 @@ class JournalClient:
         return self._parsed(await self._http.call("DELETE", target), (200,), journal_wire.parse_flag)
 
     async def _change(self, target: str, data: bytes, timeout_s: float, length: int) -> None:
-        answer = await self._http.call("PUT", target, data, timeout_s=timeout_s)
+        if len(data) <= ONE_PIECE_BYTES_MAX:
+            answer = await self._http.call("PUT", target, data, timeout_s=timeout_s)
+        else:
+            answer = await self._http.send("PUT", target, _cut(data), len(data), expect_continue=False)
         if self._parsed(answer, (200, 201), journal_wire.parse_length) != length:
             raise self._strange(answer)
 
@@ -92,3 +97,9 @@ class JournalClient:
     def _strange(self, answer: Answer) -> NodeUnreachable:
         name = answer.headers.get(wire.ERROR_HEADER, "nothing known")
         return NodeUnreachable(f"{self.address} answered {answer.status} with {name[:100]}")
+
+
+async def _cut(data: bytes) -> AsyncIterator[memoryview]:
+    view = memoryview(data)
+    for start in range(0, len(data), ONE_PIECE_BYTES_MAX):
+        yield view[start : start + ONE_PIECE_BYTES_MAX]

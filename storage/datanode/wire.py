@@ -40,6 +40,10 @@ from storage.base.errors import (
     ChunkTruncated,
     Corrupt,
     FrostbyteError,
+    JournalConflict,
+    JournalError,
+    JournalFenced,
+    JournalFileNotFound,
     NodeFull,
     NodeUnreachable,
     Unavailable,
@@ -91,6 +95,10 @@ STATUS_OF: dict[str, int] = {
     NodeUnreachable.__name__: 502,
     Unavailable.__name__: 503,
     ChunkError.__name__: 500,
+    JournalFileNotFound.__name__: 404,
+    JournalConflict.__name__: 409,
+    JournalFenced.__name__: 412,
+    JournalError.__name__: 500,
 }
 """errors that cross the wire by name; anything else is a defect, and a 500"""
 
@@ -105,6 +113,10 @@ _ERRORS: dict[str, type[FrostbyteError]] = {
         NodeUnreachable,
         Unavailable,
         ChunkError,
+        JournalFileNotFound,
+        JournalConflict,
+        JournalFenced,
+        JournalError,
     )
 }
 
