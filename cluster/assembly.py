@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cluster.blob_write import WriteServices, WriteSettings
 from cluster.byte_budget import CAPACITY_BYTES_DEFAULT, ByteBudget
 from cluster.chunk_read import ChunkReader
-from cluster.chunk_write import CopyCount
+from cluster.chunk_writes import ChunkWrites
 from cluster.cleanup import Cleanup
 from cluster.copied_body import NewHasher
 from cluster.deadlines import Deadlines
@@ -29,9 +29,10 @@ from cluster.placer import Placer
 from cluster.read_counts import ReadCounts
 from cluster.read_run import ReadRuns
 from cluster.reader import Reader
-from cluster.redundancy import parse_redundancy
+from cluster.redundancy import Redundancy, parse_redundancy
 from cluster.repair_hints import RepairHints
 from cluster.session import LEASE_TTL_S, ReadTracker, WriteSession
+from cluster.survival import SurviveMin, require_promise
 from cluster.writer import Writer
 from storage.base.background import BackgroundLoop
 from storage.base.clock import Clock
@@ -39,9 +40,6 @@ from storage.crypto.envelope import Cipher
 from storage.crypto.keyring import Keyring
 from storage.metadata.interface import Metadata
 from storage.model import ClusterMap
-
-BUDGET_BYTES_MIN = 2 << 20
-"""room for the largest block of a body beside the largest span of a read"""
 
 FollowMap = Callable[[Callable[[ClusterMap], Awaitable[None]]], MapSource]
 """(what is to be called with every new map) → the source"""
@@ -56,6 +54,8 @@ class ClusterSettings:
     redundancy: str = "replica:2"
     copies_before_ack_min: int | None = None
     """None: all of them, so that an answered write survives what the redundancy promises"""
+    survive_min: SurviveMin | None = None
+    """what an answered write must survive instead, whatever its redundancy"""
     chunk_bytes: int = 8 << 20
     inline_bytes_max: int = 16 << 10
     budget_bytes: int = CAPACITY_BYTES_DEFAULT
@@ -94,17 +94,12 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
     """Everything started on entry (Unavailable when metadata or map cannot be had), and stopped in order on exit:
     clean-ups end first, then the write session closes. The metadata is the caller's to close. ValueError: settings."""
     redundancy = parse_redundancy(settings.redundancy)
-    if settings.budget_bytes < BUDGET_BYTES_MIN:
-        raise ValueError(f"a memory budget has at least {BUDGET_BYTES_MIN} bytes")
-    minimum = (
-        redundancy.pieces_before_ack_min if settings.copies_before_ack_min is None else settings.copies_before_ack_min
-    )
-    if not 1 <= minimum <= redundancy.width:
-        raise ValueError(f"between 1 and {redundancy.width} copies before the answer, not {minimum}")
+    survive_min = _choose_survive_min(settings, redundancy)
     metadata, keyring, clock = outside.metadata, outside.keyring, outside.clock
     budget = ByteBudget(settings.budget_bytes)
     nodes = NodePool(settings.internal_key, clock, outside.connect)
-    placer = Placer(nodes, redundancy.width)
+    placer = Placer(nodes)
+    writes = ChunkWrites(budget, nodes, settings.deadlines)
 
     async def adopt(cluster_map: ClusterMap) -> None:
         placer.adopt(cluster_map)
@@ -117,13 +112,14 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
     hints = RepairHints()
     write_settings = WriteSettings(
         settings.cluster_id,
-        CopyCount(redundancy.width, minimum),
+        redundancy,
+        survive_min,
         settings.chunk_bytes,
         settings.inline_bytes_max,
         settings.cipher,
         settings.deadlines,
     )
-    writer = Writer(WriteServices(write_settings, keyring, session, metadata, placer, nodes, budget, cleanup, hints))
+    writer = Writer(WriteServices(write_settings, keyring, session, metadata, placer, writes, cleanup, hints))
     reading = ReadServices(nodes, hints, Hedging(), ReadCounts(), settings.deadlines)
     chunks = ChunkReader(settings.cluster_id, settings.cipher, keyring, metadata, reading)
     reader = Reader(settings.cluster_id, keyring, metadata, ReadRuns(metadata, chunks, budget, clock), reads)
@@ -144,3 +140,16 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
             Directory(metadata, keyring, clock),
             Operations(metadata, session, placer, maps, hints, budget, redundancy, nodes, reading.counts),
         )
+
+
+def _choose_survive_min(settings: ClusterSettings, redundancy: Redundancy) -> SurviveMin:
+    """ValueError when what is written by default could not do that."""
+    if settings.survive_min is not None:
+        require_promise(settings.survive_min, redundancy)
+        return settings.survive_min
+    minimum = settings.copies_before_ack_min
+    if minimum is None:
+        minimum = redundancy.pieces_before_ack_min
+    if not redundancy.needed <= minimum <= redundancy.width:
+        raise ValueError(f"{redundancy.needed} to {redundancy.width} pieces before the answer, not {minimum}")
+    return SurviveMin(missing_max=redundancy.width - minimum)

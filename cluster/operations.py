@@ -108,14 +108,16 @@ class Operations:
 
     async def _enough_nodes_answer(self) -> bool:
         """True as soon as enough did, however long the others take. NotEnoughNodes."""
+        width = self._redundancy.width
         probes = [
-            asyncio.ensure_future(self._answers(node.number)) for node in self._placer.eligible()[:PROBED_NODES_MAX]
+            asyncio.ensure_future(self._answers(node.number))
+            for node in self._placer.eligible(width)[: max(width, PROBED_NODES_MAX)]
         ]
         answered = 0
         try:
             for probe in asyncio.as_completed(probes):
                 answered += await probe
-                if answered >= self._redundancy.width:
+                if answered >= width:
                     return True
             return False
         finally:

@@ -40,6 +40,10 @@ class FaultyDatanode:
         self.slow_by_steps = 0
         """turns of the event loop that it takes for each piece"""
         self.get_stalls = False
+        """until go_on()"""
+        self.waiting = 0
+        """reads that are stalled now"""
+        self._going_on = asyncio.Event()
         self.get_corrupts = False
         self.get_ends_early = False
         self.delete_fails = False
@@ -107,7 +111,7 @@ class FaultyDatanode:
         self.gets += 1
         self._check_up()
         if self.get_stalls:
-            await asyncio.Event().wait()
+            await self._stall()
         async for piece in self.inner.get(chunk_id, offset, length):
             block = piece
             if self.get_corrupts:
@@ -116,6 +120,19 @@ class FaultyDatanode:
                 yield block[: len(block) // 2]
                 return
             yield block
+
+    async def _stall(self) -> None:
+        self.waiting += 1
+        try:
+            await self._going_on.wait()
+        finally:
+            self.waiting -= 1
+
+    def go_on(self) -> None:
+        """As after SIGCONT: what was asked meanwhile is answered now."""
+        self.get_stalls = False
+        self._going_on.set()
+        self._going_on = asyncio.Event()
 
     async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError]:
         self._check_up()
