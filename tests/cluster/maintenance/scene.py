@@ -21,10 +21,10 @@ from storage.metadata.interface import ChunkPlace, Metadata
 from storage.metadata.sqlite.open import open_owned_metadata
 from storage.model import Blob, Chunk, ClusterMap, Node, NodeState
 from tests.cluster.faulty import FaultyDatanode
-from tests.cluster.world import INTERNAL_KEY
 from tests.storage.chunks.fragments import split_chunk
 from tests.storage.metadata.builders import Worker
 
+INTERNAL_KEY = b"i" * 32
 CHUNK_LENGTH = 200_000
 """of plaintext: four frames"""
 
