@@ -11,9 +11,10 @@ The write, and what a power cut before each step leaves:
 
 So a name under chunks/ always leads to bytes that were durable before it, and a chunk that was answered for is there.
 Deleting is unlink, then fsync of the directory; setting aside is rename, then fsync of both directories, the target's
-first, so that the chunk is under one of the two names whatever happens. (Letting the threads that wait for the sync of
-one directory share it was measured: 16–42 % slower at 64 KiB and 16 in flight, unclear above; the file system gathers
-them itself.)
+first, so that the chunk is under one of the two names whatever happens. A damaged chunk whose setting aside a power cut
+undid is found again by the next scrub; a mark of damage whose removal it undid is there to be acknowledged again.
+(Letting the threads that wait for the sync of one directory share it was measured: 16–42 % slower at 64 KiB and 16 in
+flight, unclear above; the file system gathers them itself.)
 
 Nobody locks a chunk: a reader keeps the file it opened though the name may go, and the system makes each change of a
 name atomic. Only two writers of one id must take turns between looking for the name and taking it.
@@ -22,6 +23,7 @@ name atomic. Only two writers of one id must take turns between looking for the 
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -29,26 +31,26 @@ from contextlib import suppress
 
 from storage.base.clock import Clock
 from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, Unavailable
-from storage.base.files import AnyPath, DiskSpace, FileSystem, make_directories
+from storage.base.files import AnyPath, DiskSpace, FileStat, FileSystem, OpenFile, make_directories
 from storage.base.ids import ChunkId
 from storage.chunks import medium_errors
 from storage.chunks.draft import Draft
-from storage.chunks.layout import (
-    CHUNKS,
-    LOCK,
-    QUARANTINE,
-    TEMPORARY,
-    group_name,
-    parse_quarantine_name,
-    quarantine_name,
-)
+from storage.chunks.footer import FOOTER_BYTES
+from storage.chunks.layout import CHUNKS, LOCK, QUARANTINE, TEMPORARY, SetAside, group_name
 from storage.chunks.open_chunk import OpenChunk
+from storage.chunks.quarantine import Quarantine
 from storage.chunks.store import Buffer, ChunkReceipt, ChunkState
+from storage.chunks.tally import Tally
+from storage.chunks.times import read_times
 
 PLACE_ATTEMPTS_MAX = 8
 """a name can be taken and freed again by others only so often before the write is given up"""
 TURNSTILES = 64
 GROUPS_REMEMBERED_MAX = 4096
+READS_BEFORE_DAMAGED = 2
+"""an error that is not there the second time was the way's, not the medium's"""
+
+_log = logging.getLogger(__name__)
 
 
 class ChunkDirectory:
@@ -60,14 +62,15 @@ class ChunkDirectory:
         self._clock = clock
         self._root = os.fspath(directory)
         self.chunks = f"{self._root}/{CHUNKS}"
+        self.tally = Tally()
         self._temporary = f"{self._root}/{TEMPORARY}"
-        self._quarantine = f"{self._root}/{QUARANTINE}"
         self._draft_numbers = itertools.count()
         self._turnstiles = [threading.Lock() for _ in range(TURNSTILES)]
         self._groups: dict[str, None] = {}
         """directories whose own name is known to be durable, the oldest first"""
         self._groups_lock = threading.Lock()
-        for path in (self._root, self.chunks, self._temporary, self._quarantine):
+        quarantine = f"{self._root}/{QUARANTINE}"
+        for path in (self._root, self.chunks, self._temporary, quarantine):
             make_directories(files, path)
         try:
             self._held = files.lock(f"{self._root}/{LOCK}")
@@ -75,6 +78,7 @@ class ChunkDirectory:
             raise Unavailable(f"another process holds {self._root}") from error
         for name in list(files.list_directory(self._temporary)):
             files.unlink(f"{self._temporary}/{name}")
+        self.quarantined = Quarantine(files, quarantine, clock)
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -140,9 +144,10 @@ class ChunkDirectory:
             self._prepare_group(group_name(name))
             try:
                 with self._turnstiles[hash(name) % TURNSTILES]:
-                    if not self._exists(target):
+                    if self._find(target) is None:
                         self._files.replace(draft.path, target)
                         draft.moved()
+                        self.tally.stored(draft.chunk_id, draft.receipt.length)
                         return
             except FileNotFoundError:  # an inventory removed the empty directory just now
                 self._groups.pop(group_name(name), None)
@@ -167,12 +172,11 @@ class ChunkDirectory:
             raise ChunkConflict(f"chunk {draft.chunk_id} is stored with other bytes")
         return True
 
-    def _exists(self, path: str) -> bool:
+    def _find(self, path: str) -> FileStat | None:
         try:
-            self._files.stat(path)
+            return self._files.stat(path)
         except FileNotFoundError:
-            return False
-        return True
+            return None
 
     def _prepare_group(self, group: str) -> None:
         """Make a directory of chunks durable, once in this process's life (or again when it was forgotten)."""
@@ -197,12 +201,19 @@ class ChunkDirectory:
 
     def open(self, chunk_id: ChunkId) -> OpenChunk:
         """Open a chunk and check its footer. ChunkNotFound, Corrupt."""
+        file = self._open_file(chunk_id)
+        try:
+            return OpenChunk(file)
+        except BaseException:
+            file.close()
+            raise
+
+    def _open_file(self, chunk_id: ChunkId) -> OpenFile:
         with medium_errors.reading():
             try:
-                file = self._files.open(self._path(str(chunk_id)))
+                return self._files.open(self._path(str(chunk_id)))
             except FileNotFoundError:
                 raise ChunkNotFound(f"no chunk {chunk_id}") from None
-            return OpenChunk(file)
 
     def stat(self, chunk_id: ChunkId) -> ChunkReceipt:
         """What the footer says. ChunkNotFound, Corrupt."""
@@ -222,11 +233,44 @@ class ChunkDirectory:
 
     def verify(self, chunk_id: ChunkId) -> ChunkReceipt:
         """The receipt, after reading every byte from the medium; the time is remembered. ChunkNotFound, Corrupt."""
-        now_ms = self._clock.now_ms()
         with self.open(chunk_id) as chunk:
-            receipt = chunk.verify()
-            chunk.note_verified(now_ms)
-            return receipt
+            return self._verify(chunk_id, chunk)
+
+    def _verify(self, chunk_id: ChunkId, chunk: OpenChunk) -> ChunkReceipt:
+        before_ms, now_ms = chunk.state.verified_ms, self._clock.now_ms()
+        receipt = chunk.verify()
+        chunk.note_verified(now_ms)
+        self.tally.verified(chunk_id, before_ms, now_ms)
+        return receipt
+
+    def check(self, chunk_id: ChunkId) -> bool:
+        """Verify, and set aside as damaged what is wrong twice in a row: False then. ChunkNotFound, ChunkError; Corrupt
+        for a chunk that cannot even be opened."""
+        with self._open_file(chunk_id) as file:
+            for attempt in range(READS_BEFORE_DAMAGED):
+                try:
+                    self._verify(chunk_id, OpenChunk(file))
+                except Corrupt as error:
+                    _log.warning("chunk %s, read %d: %s", chunk_id, attempt + 1, error)
+                else:
+                    return True
+            if not self._set_aside_damaged(chunk_id, file):
+                raise ChunkNotFound(f"chunk {chunk_id} was removed or stored anew meanwhile")
+            return False
+
+    def _set_aside_damaged(self, chunk_id: ChunkId, file: OpenFile) -> bool:
+        """Unless the name leads to another file by now: whoever found the damage too may have put a good copy there.
+        While the file is open no other can have its number, and while the turn is ours none gets its name."""
+        name = str(chunk_id)
+        with medium_errors.writing():
+            with self._turnstiles[hash(name) % TURNSTILES]:
+                found = self._find(self._path(name))
+                if found is None or found.inode != file.stat().inode:
+                    return False
+                moved = self._set_aside(chunk_id, is_damaged=True)
+            self.quarantined.sync()
+            self._sync_groups([chunk_id])
+            return moved
 
     def read_spans(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError | Corrupt]:
         """One outcome per span (chunk, offset, length)."""
@@ -245,7 +289,7 @@ class ChunkDirectory:
         """Remove durably; True where there was a chunk. What is missing is synced too: an earlier call may have
         removed it and died before its sync."""
         with medium_errors.writing():
-            removed = [self._unlink(self._path(str(chunk_id))) for chunk_id in chunk_ids]
+            removed = [self._remove(chunk_id, self._files.unlink) for chunk_id in chunk_ids]
             self._sync_groups(chunk_ids)
             return removed
 
@@ -253,33 +297,33 @@ class ChunkDirectory:
         """Set aside durably; True where there was a chunk."""
         with medium_errors.writing():
             moved = [self._set_aside(chunk_id) for chunk_id in chunk_ids]
-            self._files.fsync_directory(self._quarantine)
+            self.quarantined.sync()
             self._sync_groups(chunk_ids)
             return moved
 
-    def purge(self, older_than_ms: int, limit: int) -> int:
-        """Delete up to `limit` chunks that were set aside before that time; how many."""
-        with medium_errors.writing():
-            names = self._files.list_directory(self._quarantine)
-            parsed = ((name, parse_quarantine_name(name)) for name in names)
-            old = (name for name, found in parsed if found is not None and found[1] < older_than_ms)
-            removed = [self._unlink(f"{self._quarantine}/{name}") for name in list(itertools.islice(old, limit))]
-            self._files.fsync_directory(self._quarantine)
-            return sum(removed)
+    def list_damaged(self, after: ChunkId | None, limit: int) -> list[SetAside]:
+        """As ChunkStore. What was stored anew is forgotten on the way."""
+        listed: list[SetAside] = []
+        while len(listed) < limit and (page := self.quarantined.list_damaged(after, limit - len(listed))):
+            after = page[-1].chunk_id
+            healed = [found.chunk_id for found in page if self._find(self._path(str(found.chunk_id))) is not None]
+            if healed:
+                self.quarantined.forget_damaged(healed)
+            listed += [found for found in page if found.chunk_id not in healed]
+        return listed
 
-    def _set_aside(self, chunk_id: ChunkId) -> bool:
-        target = f"{self._quarantine}/{quarantine_name(chunk_id, self._clock.now_ms())}"
+    def _set_aside(self, chunk_id: ChunkId, *, is_damaged: bool = False) -> bool:
+        return self._remove(chunk_id, lambda path: self.quarantined.take(path, chunk_id, is_damaged=is_damaged))
+
+    def _remove(self, chunk_id: ChunkId, step: Callable[[str], None]) -> bool:
+        """Take a chunk's name from it; False when it has none."""
+        path = self._path(str(chunk_id))
         try:
-            self._files.replace(self._path(str(chunk_id)), target)
+            found = self._files.stat(path)
+            step(path)
         except FileNotFoundError:
             return False
-        return True
-
-    def _unlink(self, path: str) -> bool:
-        try:
-            self._files.unlink(path)
-        except FileNotFoundError:
-            return False
+        self.tally.removed(chunk_id, max(0, found.size - FOOTER_BYTES), read_times(found).verified_ms)
         return True
 
     def _path(self, name: str) -> str:

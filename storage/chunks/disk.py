@@ -20,20 +20,30 @@ from storage.chunks.chunk_directory import ChunkDirectory
 from storage.chunks.chunk_reading import ChunkReading
 from storage.chunks.footer import CHUNK_LENGTH_MAX
 from storage.chunks.inventory import prune_empty_groups, read_inventory
-from storage.chunks.store import BATCH_BYTES_MAX, Buffer, ChunkReceipt, ChunkState, InventoryEntry, Space
+from storage.chunks.store import (
+    BATCH_BYTES_MAX,
+    INVENTORY_ENTRIES_MAX,
+    Buffer,
+    ChunkReceipt,
+    ChunkState,
+    Figures,
+    InventoryEntry,
+    Space,
+)
 from storage.chunks.worker_pool import WorkerPool
 
 HOP_BYTES = 1 << 20
 HOP_ITEMS = 64
 """chunks of one hop of a batch: all of their files are open at once"""
 WORKER_THREADS = 8
+COUNTED_AT_ONCE = 1000
 
 _T = TypeVar("_T")
 _Future = asyncio.Future[Any]
 
 
 class DiskChunkStore:
-    """See ChunkStore for what the methods promise. Used from one event loop; closed once."""
+    """See OwnChunkStore for what the methods promise. Used from one event loop; closed once."""
 
     def __init__(
         self,
@@ -160,6 +170,34 @@ class DiskChunkStore:
             found += await self._pool.run(self._directory.inspect, batch)
         return found
 
+    # --- what a datanode asks of its own store
+
+    @property
+    def figures(self) -> Figures:
+        return self._directory.tally.figures._replace(damaged_count=self._directory.quarantined.damaged_count)
+
+    async def count(self) -> Figures:
+        loop = asyncio.get_running_loop()
+        self._directory.tally.begin_count()
+        after: ChunkId | None = None
+        began_s = loop.time()
+        while page := await self.inventory(after, COUNTED_AT_ONCE):
+            after = self._directory.tally.count(page)
+            await asyncio.sleep(loop.time() - began_s)
+            began_s = loop.time()
+        self._directory.tally.end_count()
+        return self.figures
+
+    async def check(self, chunk_id: ChunkId) -> bool:
+        return await self._pool.run(self._directory.check, chunk_id)
+
+    async def list_damaged(self, after: ChunkId | None, limit: int) -> list[tuple[ChunkId, int]]:
+        listed = await self._pool.run(self._directory.list_damaged, after, min(limit, INVENTORY_ENTRIES_MAX))
+        return [(found.chunk_id, found.set_aside_ms) for found in listed]
+
+    async def forget_damaged(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        return await self._pool.run(self._directory.quarantined.forget_damaged, chunk_ids)
+
     # --- the rest
 
     async def delete_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
@@ -177,7 +215,7 @@ class DiskChunkStore:
     async def purge_quarantine(self, older_than_ms: int) -> int:
         """Also the time to remove directories whose chunks are all gone."""
         purged = 0
-        while removed := await self._pool.run(self._directory.purge, older_than_ms, HOP_ITEMS):
+        while removed := await self._pool.run(self._directory.quarantined.purge, older_than_ms, HOP_ITEMS):
             purged += removed
         await self._pool.run(prune_empty_groups, self._files, self._directory.chunks)
         return purged

@@ -1,7 +1,7 @@
 """PURE. Where a chunk lies below a datanode's directory.
 
     chunks/<first 29 digits of the chunk id>/<chunk id>      the session and the blob counter / 4096
-    quarantine/<chunk id>.<set aside at, ms>
+    quarantine/<chunk id>.<set aside at, ms>                 with `.damaged` behind it until the master knows
     tmp/<anything>                                           nothing of worth: emptied at every start
     lock                                                     held by the process that owns the directory
 
@@ -13,6 +13,7 @@ worker ever writes into one directory, because an id begins with the worker's se
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from storage.base.ids import ChunkId, parse_chunk_id
 
@@ -26,7 +27,15 @@ GROUP_DIGITS = 29
 
 GROUP_NAME = re.compile(r"[0-9a-f]{29}\Z")
 CHUNK_NAME = re.compile(r"[0-9a-f]{40}\Z")
-_QUARANTINE_NAME = re.compile(r"([0-9a-f]{40})\.([0-9]{1,18})\Z")
+_QUARANTINE_NAME = re.compile(r"([0-9a-f]{40})\.([0-9]{1,18})(\.damaged)?\Z")
+
+
+class SetAside(NamedTuple):
+    """A chunk in quarantine. is_damaged: because its bytes were wrong, which nobody acknowledged yet."""
+
+    chunk_id: ChunkId
+    set_aside_ms: int
+    is_damaged: bool = False
 
 
 def group_name(chunk_name: str) -> str:
@@ -34,12 +43,12 @@ def group_name(chunk_name: str) -> str:
     return chunk_name[:GROUP_DIGITS]
 
 
-def quarantine_name(chunk_id: ChunkId, set_aside_ms: int) -> str:
-    """A chunk that was set aside, and when."""
-    return f"{chunk_id}.{set_aside_ms}"
+def quarantine_name(found: SetAside) -> str:
+    """The file that it is."""
+    return f"{found.chunk_id}.{found.set_aside_ms}{'.damaged' if found.is_damaged else ''}"
 
 
-def parse_quarantine_name(name: str) -> tuple[ChunkId, int] | None:
+def parse_quarantine_name(name: str) -> SetAside | None:
     """The inverse of quarantine_name; None for a name that is none of ours."""
     found = _QUARANTINE_NAME.match(name)
-    return (parse_chunk_id(found[1]), int(found[2])) if found else None
+    return SetAside(parse_chunk_id(found[1]), int(found[2]), found[3] is not None) if found else None

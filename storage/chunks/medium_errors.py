@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from storage.base.errors import ChunkError, Corrupt, NodeFull
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_UNREADABLE = (errno.EIO, errno.ENODATA, errno.EUCLEAN, errno.EBADMSG)
+"""of a sector, as the disk or as the file system's own checksums say"""
 
 
 @contextmanager
@@ -28,6 +30,6 @@ def reading() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.EIO:
+        if error.errno in _UNREADABLE:
             raise Corrupt("the medium cannot read the chunk") from error
         raise ChunkError(f"the medium does not read: {error.strerror}") from error

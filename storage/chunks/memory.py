@@ -14,6 +14,7 @@ from storage.chunks.store import (
     Buffer,
     ChunkReceipt,
     ChunkState,
+    Figures,
     InventoryEntry,
     Space,
 )
@@ -34,6 +35,7 @@ class MemoryChunkStore:
         self._footers: dict[ChunkId, Footer] = {}
         self._verified_ms: dict[ChunkId, int] = {}
         self._quarantine: list[tuple[int, ChunkId, bytes]] = []
+        self._damaged: list[tuple[int, ChunkId, bytes]] = []
 
     # --- put
 
@@ -144,6 +146,43 @@ class MemoryChunkStore:
         except KeyError:
             raise ChunkNotFound(f"no chunk {chunk_id}") from None
 
+    # --- what a datanode asks of its own store
+
+    @property
+    def figures(self) -> Figures:
+        verified = [self._verified_ms[chunk_id] for chunk_id in self.chunks if chunk_id in self._verified_ms]
+        unverified = len(self.chunks) - len(verified)
+        stored_bytes = sum(map(len, self.chunks.values()))
+        return Figures(len(self.chunks), stored_bytes, unverified, min(verified, default=0), len(self._damaged))
+
+    async def count(self) -> Figures:
+        self._check()
+        return self.figures
+
+    async def check(self, chunk_id: ChunkId) -> bool:
+        self._check()
+        try:
+            self._verify(chunk_id)
+        except Corrupt:
+            data = self._remove(chunk_id)
+            assert data is not None
+            self._damaged.append((self._clock.now_ms(), chunk_id, data))
+            return False
+        return True
+
+    async def list_damaged(self, after: ChunkId | None, limit: int) -> list[tuple[ChunkId, int]]:
+        self._check()
+        await self.forget_damaged([chunk_id for _, chunk_id, _ in self._damaged if chunk_id in self.chunks])
+        found = {of: found_ms for found_ms, of, _ in self._damaged if after is None or of > after}
+        return sorted(found.items())[: min(limit, INVENTORY_ENTRIES_MAX)]
+
+    async def forget_damaged(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        self._check()
+        marked = {chunk_id for _, chunk_id, _ in self._damaged}
+        self._quarantine += [item for item in self._damaged if item[1] in chunk_ids]
+        self._damaged = [item for item in self._damaged if item[1] not in chunk_ids]
+        return [chunk_id in marked for chunk_id in chunk_ids]
+
     # --- the rest
 
     async def delete_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
@@ -187,7 +226,8 @@ class MemoryChunkStore:
         return Space(self.capacity_bytes, self._free_bytes(), self._reserve_bytes)
 
     def _free_bytes(self) -> int:
-        used = sum(map(len, self.chunks.values())) + sum(len(data) for _, _, data in self._quarantine)
+        aside = [data for _, _, data in (*self._quarantine, *self._damaged)]
+        used = sum(map(len, self.chunks.values())) + sum(map(len, aside))
         return max(0, self.capacity_bytes - used)
 
     def _check(self) -> None:

@@ -31,14 +31,13 @@ class OpenChunk:
     """For one thread at a time."""
 
     def __init__(self, file: OpenFile) -> None:
-        """Takes over the file, and closes it when the footer is damaged or tells of another length: Corrupt."""
+        """Takes over the file. Corrupt when the footer is damaged or tells of another length: the file is the caller's
+        still."""
         self._file = file
-        try:
+        with medium_errors.reading():
             size = file.size()
-            self.footer = parse_footer(file.pread(FOOTER_BYTES, max(0, size - FOOTER_BYTES)), size)
-        except BaseException:
-            file.close()
-            raise
+            footer = file.pread(FOOTER_BYTES, max(0, size - FOOTER_BYTES))
+        self.footer = parse_footer(footer, size)
 
     def __enter__(self) -> Self:
         return self

@@ -50,6 +50,21 @@ class ChunkState(msgspec.Struct, frozen=True, array_like=True):
     verified_ms: int
 
 
+class Figures(NamedTuple):
+    """Of all that a store holds, as counted by the last look through it and what changed since. Times as in
+    InventoryEntry."""
+
+    chunk_count: int = 0
+    stored_bytes: int = 0
+    """of sealed chunks"""
+    unverified_count: int = 0
+    """chunks that were never verified since they were stored"""
+    oldest_verified_ms: int = 0
+    """of the others: no later than when the one was verified whose turn was longest ago; 0 when there is none"""
+    damaged_count: int = 0
+    """set aside as damaged and not forgotten; always exact"""
+
+
 class Space(NamedTuple):
     """Of the medium beneath a store, in bytes."""
 
@@ -108,7 +123,7 @@ class ChunkStore(Protocol):
         ...
 
     async def purge_quarantine(self, older_than_ms: int) -> int:
-        """Delete what was set aside before this time; how many."""
+        """Delete what was set aside before this time, but for what is damaged and not forgotten yet; how many."""
         ...
 
     async def inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
@@ -117,4 +132,31 @@ class ChunkStore(Protocol):
 
     async def space(self) -> Space:
         """Of the medium, now."""
+        ...
+
+
+class OwnChunkStore(ChunkStore, Protocol):
+    """A store on a medium of this process: what a datanode asks of its own, beside what others ask of it."""
+
+    @property
+    def figures(self) -> Figures:
+        """As far as they are known; see `count`."""
+        ...
+
+    async def count(self) -> Figures:
+        """Look through everything that is stored, in the background: as long again as it looks it pauses."""
+        ...
+
+    async def check(self, chunk_id: ChunkId) -> bool:
+        """Verify a chunk and set it aside as damaged when it is not right: False then. A chunk that cannot be read, or
+        is wrong, is read a second time before that is believed. ChunkNotFound; ChunkError when nothing can be said."""
+        ...
+
+    async def list_damaged(self, after: ChunkId | None, limit: int) -> list[tuple[ChunkId, int]]:
+        """Chunks that were set aside as damaged and that nobody forgot, with the time (ms) of that, in the order of
+        their ids after the given one. A chunk that was stored anew since is damaged no more."""
+        ...
+
+    async def forget_damaged(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        """What is left of them goes with the next purge; True where there was something."""
         ...

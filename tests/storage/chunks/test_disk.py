@@ -22,7 +22,7 @@ from storage.chunks.times import VERIFIED_MARK_NS
 from tests.storage.chunks.conformance import (
     LARGE_BYTES,
     SESSION,
-    ChunkStoreConformance,
+    OwnChunkStoreConformance,
     StoreUnderTest,
     chunk_id,
     cut,
@@ -63,7 +63,7 @@ def disk(root: Path) -> Iterator[DiskChunkStore]:
     store.close()
 
 
-class TestDiskChunkStore(ChunkStoreConformance):
+class TestDiskChunkStore(OwnChunkStoreConformance):
     """The suite over a real directory."""
 
     @pytest.fixture
@@ -89,7 +89,7 @@ class TestDiskChunkStore(ChunkStoreConformance):
         store.close()
 
 
-class TestDiskChunkStoreInMemory(ChunkStoreConformance):
+class TestDiskChunkStoreInMemory(OwnChunkStoreConformance):
     """The suite over the crash twin, to show that the twin is a file system like any other."""
 
     @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.base.ids import ChunkId, make_blob_id
-from storage.chunks.layout import CHUNK_NAME, GROUP_NAME, group_name, parse_quarantine_name, quarantine_name
+from storage.chunks.layout import CHUNK_NAME, GROUP_NAME, SetAside, group_name, parse_quarantine_name, quarantine_name
 
 IDS = st.builds(
     lambda session, counter, index: ChunkId(make_blob_id(session, counter), index),
@@ -33,14 +33,26 @@ def test_neighbours_share_a_directory(of: ChunkId, neighbour: int) -> None:
     assert (group_name(str(of)) == group_name(str(other_id))) == (counter // 4096 == other // 4096)
 
 
-@given(of=IDS, set_aside_ms=st.integers(0, 10**15))
-def test_quarantine_names(of: ChunkId, set_aside_ms: int) -> None:
-    """Tell the chunk and the time."""
-    assert parse_quarantine_name(quarantine_name(of, set_aside_ms)) == (of, set_aside_ms)
+@given(of=IDS, set_aside_ms=st.integers(0, 10**15), is_damaged=st.booleans())
+def test_quarantine_names(of: ChunkId, set_aside_ms: int, is_damaged: bool) -> None:
+    """Tell the chunk, the time, and whether it is damage."""
+    found = SetAside(of, set_aside_ms, is_damaged)
+    assert parse_quarantine_name(quarantine_name(found)) == found
 
 
 @pytest.mark.parametrize(
-    "name", ["", "x", "a" * 40, "a" * 40 + ".", "a" * 40 + ".1x", "A" * 40 + ".1", "a" * 40 + ".1\n", "../" + "a" * 37]
+    "name",
+    [
+        "",
+        "x",
+        "a" * 40,
+        "a" * 40 + ".",
+        "a" * 40 + ".1x",
+        "A" * 40 + ".1",
+        "a" * 40 + ".1\n",
+        "a" * 40 + ".1.dam",
+        "../" + "a" * 37,
+    ],
 )
 def test_foreign_names_are_not_ours(name: str) -> None:
     """In the quarantine and among the chunks."""

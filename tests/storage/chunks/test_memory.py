@@ -8,10 +8,10 @@ from storage.base.clock import SystemClock
 from storage.base.errors import NodeUnreachable
 from storage.base.ids import ChunkId
 from storage.chunks.memory import MemoryChunkStore
-from tests.storage.chunks.conformance import ChunkStoreConformance, StoreUnderTest, chunk_id, cut, read
+from tests.storage.chunks.conformance import OwnChunkStoreConformance, StoreUnderTest, chunk_id, cut, read
 
 
-class TestMemoryChunkStore(ChunkStoreConformance):
+class TestMemoryChunkStore(OwnChunkStoreConformance):
     """The suite over the twin."""
 
     @pytest.fixture
