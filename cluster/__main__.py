@@ -21,8 +21,13 @@ from pathlib import Path
 
 import uvloop
 
+from cluster.deadlines import Deadlines
+from cluster.maintenance.claims import BlobClaims
 from cluster.maintenance.lifecycle_worker import LifecycleWorker
+from cluster.maintenance.piece_copy import PieceCopier
+from cluster.maintenance.rebalancer import Rebalancer
 from cluster.maintenance.sweeper import Sweeper
+from cluster.maintenance.throttle import Throttle
 from cluster.nodes import NodePool
 from cluster.registry.app import MasterApp
 from cluster.registry.config import (
@@ -34,6 +39,7 @@ from cluster.registry.config import (
     make_timing,
 )
 from cluster.registry.leadership import Leadership
+from cluster.registry.maintenance import MaintenanceRoutes
 from cluster.registry.registry import Registry
 from storage.base.address import Address
 from storage.base.background import BackgroundLoop
@@ -63,7 +69,7 @@ async def run_master(config: MasterConfig, stop: asyncio.Event) -> None:
         jobs = build_jobs(config, registry, metadata, nodes, clock)
         leadership = lead_with(config, registry, metadata, clock, jobs)
         opened.push_async_callback(leadership.stop)
-        app = MasterApp(registry, leadership, internal_key, lambda: [job.status for job in jobs])
+        app = MasterApp(registry, leadership, internal_key, MaintenanceRoutes(registry, jobs, nodes))
         releasing = asyncio.create_task(_release_polls(registry, stop))
         opened.callback(releasing.cancel)
         beginning: list[asyncio.Task[None]] = []
@@ -116,10 +122,32 @@ def build_jobs(
         current_term=lambda: registry.term,
     )
     lifecycle = LifecycleWorker(metadata, clock, config.maintenance.lifecycle_day_s)
+    rebalancer = Rebalancer(
+        metadata,
+        nodes,
+        PieceCopier(nodes, Throttle(config.maintenance.rebalance_bytes_per_s, clock), Deadlines()),
+        BlobClaims(),
+        lambda: registry.cluster_map,
+        lambda: registry.term,
+        clock,
+    )
     return [
         BackgroundLoop("registry tick", config.timing.tick_interval_s, registry.tick),
-        BackgroundLoop("sweep", config.maintenance.sweep_interval_s, sweeper.run),
+        BackgroundLoop(
+            "sweep",
+            config.maintenance.sweep_interval_s,
+            sweeper.run,
+            counts=lambda: sweeper.counts,
+            on_order=sweeper.order,
+        ),
         BackgroundLoop("lifecycle", lifecycle.interval_s, lifecycle.run, counts=lambda: lifecycle.totals),
+        BackgroundLoop(
+            "rebalance",
+            config.maintenance.rebalance_interval_s,
+            rebalancer.run,
+            counts=lambda: rebalancer.counts,
+            on_order=rebalancer.order,
+        ),
     ]
 
 

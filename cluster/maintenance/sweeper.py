@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cluster.maintenance.node_calls import NodeCalls
@@ -37,6 +38,8 @@ RELEASED_BATCH_BLOBS = 64
 """a blob of 5 GiB has 640 chunks, so that a batch stays small"""
 RELEASED_BATCHES_MAX = 64
 FORGOTTEN_SESSIONS_MAX = 1_000
+COUNTED = ("fenced", "deleted", "forgotten_blobs", "quarantined", "purged", "forgotten_sessions")
+"""of a SweepReport, what is summed up over runs"""
 PAUSE_S = 0.02
 """between batches, so that the sweep never has a node or the metadata to itself"""
 
@@ -83,10 +86,24 @@ class Sweeper:
         self._orphans = OrphanPasses(metadata, clock, settings, pause_s)
         self._horizon = ReadHorizon(settings.read_margin_ms / 1000)
         self._running = asyncio.Lock()
+        self._is_ordered = False
+        self._totals: Counter[str] = Counter()
+        self._done_nodes = self._total_nodes = 0
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What all runs did together. done and total: nodes that the run under way, or the last one, looked through."""
+        return {**self._totals, "done": self._done_nodes, "total": self._total_nodes}
+
+    def order(self) -> None:
+        """The next run looks through every inventory to its end."""
+        self._is_ordered = True
 
     async def run(self) -> None:
         """As a background loop calls it."""
-        report = await self.run_once()
+        whole_pass, self._is_ordered = self._is_ordered, False
+        report = await self.run_once(whole_pass=whole_pass)
+        self._totals.update({name: value for name, value in report._asdict().items() if name in COUNTED})
         if report._replace(suspected=0, unreachable=()) != SweepReport():
             _log.info("swept: %s", ", ".join(f"{name} {value}" for name, value in report._asdict().items() if value))
 
@@ -100,11 +117,14 @@ class Sweeper:
             fenced = await self._fence()
             deleted, forgotten = await self._sweep_released(cutoff_ms, cluster_map, calls)
             suspected = quarantined = purged = 0
-            for number in _reachable(cluster_map):
+            reachable = _reachable(cluster_map)
+            self._done_nodes, self._total_nodes = 0, len(reachable)
+            for number in reachable:
                 orphans = await self._orphans.look_through(number, calls, whole=whole_pass)
                 suspected, quarantined = suspected + orphans.suspected, quarantined + orphans.quarantined
                 older_than_ms = self._clock.now_ms() - self._settings.quarantine_ms
                 purged += await calls.call(number, lambda store, at=older_than_ms: store.purge_quarantine(at)) or 0  # type: ignore[misc]
+                self._done_nodes += 1
             sessions = await self._forget_sessions(cluster_map)
             unreachable = tuple(sorted(calls.unreachable))
             return SweepReport(len(fenced), deleted, forgotten, suspected, quarantined, purged, sessions, unreachable)

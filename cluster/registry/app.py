@@ -4,7 +4,7 @@
     GET  /v1/map?epoch=N&wait_s=S      ClusterMap, at once when its epoch is not N, else after a change or S seconds
     GET  /v1/nodes                     the same for people, as JSON
     POST /v1/nodes/{id}/drain|resume   begin to empty a node, or take that back
-    GET  /v1/jobs                      the background jobs and how their last runs went, as JSON
+    …    /v1/jobs, /v1/survey, …       the maintenance jobs: see maintenance.py
     GET  /v1/lease                     who is the active master, as JSON; answered by those that stand by as well
     GET  /v1/health                    `ok`; the only one without a token, and answered by those that stand by
 
@@ -16,16 +16,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
 from cluster.registry.leadership import Leadership
+from cluster.registry.maintenance import MaintenanceRoutes
 from cluster.registry.registry import Registry
 from cluster.registry.state import ReportRefused
-from storage.base.background import LoopStatus
 from storage.base.errors import FrostbyteError, NotActiveMaster, Refused, Unavailable
 from storage.base.internal_auth import (
     MASTER_NODE_ID,
@@ -46,7 +46,6 @@ MAP_WAIT_S_MAX = 20.0
 """below every idle deadline on the way"""
 MAP = "/v1/map"
 NODES = "/v1/nodes"
-JOBS = "/v1/jobs"
 LEASE = "/v1/lease"
 HEALTH = "/v1/health"
 
@@ -71,33 +70,32 @@ class Unauthorized(Exception):
 
 
 class MasterApp:
-    """ASGI application over a Registry. jobs: asked for the state of the background jobs."""
+    """ASGI application over a Registry. maintenance: what jobs there are, if any."""
 
     def __init__(
         self,
         registry: Registry,
         leadership: Leadership,
         internal_key: bytes,
-        jobs: Callable[[], Sequence[LoopStatus]] = lambda: (),
+        maintenance: MaintenanceRoutes | None = None,
     ) -> None:
         self._registry = registry
         self._leadership = leadership
         self._internal_key = internal_key
         self._token = access_token(derive_node_key(internal_key, ROLE_MASTER, MASTER_NODE_ID))
-        self._jobs = jobs
+        self._maintenance = maintenance
         self._handlers: dict[tuple[str, str], Callable[[Exchange], Awaitable[None]]] = {
             ("POST", wire.HEARTBEAT): self._heartbeat,
             ("GET", HEALTH): self._health,
             ("GET", MAP): self._map,
             ("GET", NODES): self._nodes,
-            ("GET", JOBS): self._show_jobs,
             ("GET", LEASE): self._show_lease,
         }
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
         try:
-            handler = self._handlers.get((exchange.method, exchange.path), self._node_action)
+            handler = self._handlers.get((exchange.method, exchange.path), self._answer_others)
             await handler(exchange)
         except Unauthorized:
             await exchange.answer_failure(401, "Unauthorized", "a token is missing or is not the right one")
@@ -164,24 +162,20 @@ class MasterApp:
         shown = MasterRole(is_active, lease.address if lease else "", lease.term if lease else 0, error)
         await exchange.answer_bytes(200, (msgspec.json.encode(shown),))
 
-    async def _show_jobs(self, exchange: Exchange) -> None:
-        _require(exchange, self._token)
-        self._leadership.require()
-        listed = msgspec.json.encode([status._asdict() for status in self._jobs()])
-        await exchange.answer_bytes(200, (listed,))
-
     async def _health(self, exchange: Exchange) -> None:
         await exchange.answer_bytes(200, (b"ok",))
 
-    async def _node_action(self, exchange: Exchange) -> None:
+    async def _answer_others(self, exchange: Exchange) -> None:
+        """Orders to nodes, and about the jobs."""
         _require(exchange, self._token)
-        match = _NODE_ACTION.match(exchange.path)
-        if match is None or exchange.method != "POST":
-            raise BadRequest(404, "no such target")
         self._leadership.require()
-        order = self._registry.drain if match[2] == "drain" else self._registry.resume
-        await order(match[1])
-        await exchange.answer_bytes(200, (format_nodes(self._registry.cluster_map),))
+        match = _NODE_ACTION.match(exchange.path)
+        if match is not None and exchange.method == "POST":
+            order = self._registry.drain if match[2] == "drain" else self._registry.resume
+            await order(match[1])
+            await exchange.answer_bytes(200, (format_nodes(self._registry.cluster_map),))
+        elif self._maintenance is None or not await self._maintenance.answer(exchange):
+            raise BadRequest(404, "no such target")
 
 
 def format_nodes(cluster_map: ClusterMap) -> bytes:

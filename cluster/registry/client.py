@@ -69,9 +69,9 @@ class MasterClient:
         except msgspec.MsgspecError as error:
             raise Unavailable(f"the master answered strangely: {error}") from None
 
-    async def call(self, method: str, target: str, *, timeout_s: float = PROMPT_S) -> bytes:
+    async def call(self, method: str, target: str, body: bytes | None = None, *, timeout_s: float = PROMPT_S) -> bytes:
         """Any request of app.py; the answer's body. Unavailable with the master's reason when it is not 200."""
-        answer = await self._client.call(method, target, timeout_s=timeout_s, answer_bytes_max=ANSWER_BYTES_MAX)
+        answer = await self._client.call(method, target, body, timeout_s=timeout_s, answer_bytes_max=ANSWER_BYTES_MAX)
         if answer.status != 200:
             reason = wire.parse_failure_text(answer.body) or answer.body[:300].decode("utf-8", "replace")
             active = answer.headers.get(wire.ACTIVE_MASTER_HEADER, "")
@@ -94,7 +94,7 @@ class ActiveMaster:
     def __init__(self, masters: Sequence[MasterClient]) -> None:
         self._masters = list(masters)
 
-    async def call(self, method: str, target: str) -> bytes:
+    async def call(self, method: str, target: str, body: bytes | None = None, *, timeout_s: float = PROMPT_S) -> bytes:
         """As MasterClient.call. Unavailable also when none is active for TAKEOVER_S; safe for requests that may be
         made twice, as all of the master's are."""
         loop = asyncio.get_running_loop()
@@ -102,7 +102,7 @@ class ActiveMaster:
         while True:
             for master in list(self._masters):
                 try:
-                    return await self._try(master, method, target)
+                    return await self._try(master, method, target, body, timeout_s)
                 except Unavailable as error:
                     if not _is_elsewhere(error):
                         raise
@@ -124,11 +124,11 @@ class ActiveMaster:
         for master in self._masters:
             await master.close()
 
-    async def _try(self, master: MasterClient, method: str, target: str) -> bytes:
+    async def _try(self, master: MasterClient, method: str, target: str, body: bytes | None, timeout_s: float) -> bytes:
         """The one that answered is asked first from then on."""
-        body = await master.call(method, target)
+        answer = await master.call(method, target, body, timeout_s=timeout_s)
         self._masters.sort(key=lambda other: other is not master)
-        return body
+        return answer
 
 
 async def _find_role(master: MasterClient) -> MasterRole | None:

@@ -30,6 +30,8 @@ from storage.metadata.settings import SQLITE, MetadataSettings, check_metadata_s
 CONFIG_BYTES_MAX = 64 * 1024
 KEY_FILE_BYTES_MAX = 1_024
 PERIOD_S_MAX = 366 * 86_400.0
+RATE_BYTES_PER_S_MIN = 4_096
+RATE_BYTES_PER_S_MAX = 1 << 40
 
 _HEX_ID = re.compile(r"[0-9a-f]{32}\Z")
 
@@ -51,7 +53,7 @@ class TimingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MaintenanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds; what the background jobs go by."""
+    """What the background jobs go by: seconds, and bytes a second."""
 
     lease_ttl_s: float = 30.0
     """a write session that was not renewed for this long is fenced"""
@@ -62,6 +64,10 @@ class MaintenanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """how long what was set aside is kept"""
     lifecycle_day_s: float = CALENDAR_DAY_S
     """how long a day of lifecycle rules lasts; shorter ones are for tests"""
+    rebalance_interval_s: float = 60.0
+    """between two looks at whether nodes are filled evenly"""
+    rebalance_bytes_per_s: int = 32 << 20
+    """how fast pieces move for evenness"""
 
 
 class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,11 +175,18 @@ def _check(config: MasterConfig) -> None:
     parse_redundancy(config.redundancy)
     for settings in (config.timing, config.maintenance):
         for name in settings.__struct_fields__:
-            if not 0 < getattr(settings, name) <= PERIOD_S_MAX:
-                raise ConfigError(f"{name} is more than 0 and at most a year, in seconds")
+            _check_quantity(name, getattr(settings, name))
     timing = config.timing
     if not timing.heartbeat_interval_s < timing.suspect_after_s < timing.dead_after_s:
         raise ConfigError("heartbeat_interval_s < suspect_after_s < dead_after_s must hold")
+
+
+def _check_quantity(name: str, value: float) -> None:
+    if name.endswith("_bytes_per_s"):
+        if not RATE_BYTES_PER_S_MIN <= value <= RATE_BYTES_PER_S_MAX:
+            raise ConfigError(f"{name} is between {RATE_BYTES_PER_S_MIN} and {RATE_BYTES_PER_S_MAX}")
+    elif not 0 < value <= PERIOD_S_MAX:
+        raise ConfigError(f"{name} is more than 0 and at most a year, in seconds")
 
 
 def _check_masters(config: MasterConfig) -> None:

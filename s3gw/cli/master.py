@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from cluster.registry.app import JOBS, NODES
-from cluster.registry.client import ActiveMaster, MasterClient
+from cluster.maintenance.survey_status import SurveyStatus
+from cluster.registry.app import NODES
+from cluster.registry.client import PROMPT_S, ActiveMaster, MasterClient
 from cluster.registry.config import MasterConfig, load_config, load_internal_key
+from cluster.registry.maintenance import JOBS, SCRUB, SURVEY, JobOrdered, NodeScrub, ScrubRequest
 from s3gw.cli.home import MASTER_FILE, lock_home, read_cluster_id
 from s3gw.cli.options import find_home
 from s3gw.config import ConfigError
@@ -27,10 +30,15 @@ class Job(msgspec.Struct, frozen=True):
     last_run_ms: int
     last_error: str
     counts: dict[str, int] = {}
-    """what it did since this master began, by name"""
+    """what it did since this master began, by name; `done` and `total`: how far the work under way is"""
+    started_ms: int = 0
+    """of the run under way; 0 between runs"""
 
 
 ACTIVE, STANDBY, SILENT = "active", "standby", "silent"
+NODES_ANSWER_S = 20.0
+"""for an answer that the master asks every node for"""
+_Answer = TypeVar("_Answer")
 
 
 class Master:
@@ -54,7 +62,24 @@ class Master:
 
     async def fetch_jobs(self) -> list[Job]:
         """In the order in which the master lists them."""
-        return msgspec.json.decode(await self._client.call("GET", JOBS), type=list[Job])
+        return await self._ask("GET", JOBS, list[Job])
+
+    async def fetch_survey(self) -> SurveyStatus:
+        """The health of the data."""
+        return await self._ask("GET", SURVEY, SurveyStatus)
+
+    async def fetch_scrubs(self) -> list[NodeScrub]:
+        """How far each node's scrub is."""
+        return await self._ask("GET", SCRUB, list[NodeScrub], timeout_s=NODES_ANSWER_S)
+
+    async def order_job(self, name: str) -> JobOrdered:
+        """Run a background job now."""
+        return await self._ask("POST", f"{JOBS}/{name}/run", JobOrdered)
+
+    async def order_scrub(self, request: ScrubRequest) -> list[NodeScrub]:
+        """Of one node or of all; what each says to that."""
+        body = msgspec.json.encode(request)
+        return await self._ask("POST", SCRUB, list[NodeScrub], body, timeout_s=NODES_ANSWER_S)
 
     async def fetch_roles(self) -> dict[str, str]:
         """Every master of the configuration by its address: `active`, `standby` or `silent`."""
@@ -64,12 +89,21 @@ class Master:
         }
 
     async def order(self, node: Node, action: str) -> None:
-        """`drain` or `resume`. Unavailable with the master's reason when it refuses."""
+        """`drain`, `resume` or `remove`. Unavailable with the master's reason when it refuses."""
         await self._client.call("POST", f"{NODES}/{node.report.node_id}/{action}")
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+    async def _ask(
+        self, method: str, target: str, kind: type[_Answer], body: bytes | None = None, timeout_s: float = PROMPT_S
+    ) -> _Answer:
+        answer = await self._client.call(method, target, body, timeout_s=timeout_s)
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"the master answered strangely: {error}") from None
 
     def _explain(self, error: Unavailable) -> Exception:
         """Whether it is down or does not answer."""

@@ -82,6 +82,7 @@ BAD: dict[str, dict[str, Any]] = {
     "no redundancy": {"redundancy": "two"},
     "more than 0": {"timing": {"tick_interval_s": 0}},
     "at most a year": {"maintenance": {"orphan_age_s": 1e12}},
+    "rebalance_bytes_per_s is between 4096": {"maintenance": {"rebalance_bytes_per_s": 0}},
     "must hold": {"timing": {"suspect_after_s": 20}},
     "Expected": {"timing": {"suspect_after_s": "3"}},
 }

@@ -18,7 +18,6 @@ from cluster.registry.leadership import LEASE_TTL_S, Leadership
 from cluster.registry.registry import Registry, ReportRefused
 from cluster.registry.state import Timing
 from storage.base.address import Address, parse_address
-from storage.base.background import LoopStatus
 from storage.base.clock import ManualClock
 from storage.base.errors import Unavailable
 from storage.base.internal_auth import (
@@ -124,8 +123,7 @@ async def master(tmp_path: Path) -> AsyncIterator[Master]:
     owned = await open_owned_metadata(tmp_path / "metadata")
     metadata, clock = SometimesAway(owned), ManualClock()
     registry, leadership = await lead(metadata, clock)
-    jobs = [LoopStatus("a job", 3, 0, 1234, "")]
-    app = MasterApp(registry, leadership, INTERNAL_KEY, lambda: jobs)
+    app = MasterApp(registry, leadership, INTERNAL_KEY)
     async with serving(app, f"unix:{tmp_path}/m.sock") as address:
         yield Master(metadata, clock, registry, leadership, address)
         registry.suspend()
@@ -306,7 +304,7 @@ async def test_drain_resume_and_retire(master: Master) -> None:
     assert (await master.send("POST", f"/v1/nodes/{'f' * 32}/drain", MASTER_TOKEN)).status == 409
 
 
-async def test_nodes_and_jobs_for_people(master: Master) -> None:
+async def test_nodes_for_people(master: Master) -> None:
     """Every field by its name."""
     await master.report(make_report(1))
     listed = json.loads((await master.send("GET", "/v1/nodes", MASTER_TOKEN)).body)
@@ -314,8 +312,6 @@ async def test_nodes_and_jobs_for_people(master: Master) -> None:
     assert listed["epoch"] == master.registry.cluster_map.epoch
     assert (node["number"], node["state"], node["address"]) == (1, "joining", make_report(1).address)
     assert set(NodeReport.__struct_fields__) < set(node)
-    (job,) = json.loads((await master.send("GET", "/v1/jobs", MASTER_TOKEN)).body)
-    assert (job["name"], job["runs"]) == ("a job", 3)
 
 
 async def test_a_follower_is_told_of_every_change(master: Master, follower: Follower) -> None:

@@ -1,0 +1,210 @@
+"""PURE. What `frostbyte status` says about the data: sentences, and one verdict for whoever watches from outside.
+
+Nothing is said that is not known. The survey looks the data through in walks; before the first walk of an active master
+has ended there is no figure, and the figures of a walk are those of its time.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cluster.maintenance.survey_status import AffectedObject, DrainProgress, SurveyStatus
+from cluster.registry.maintenance import NodeScrub
+from s3gw.cli.formats import count, format_age, format_share, format_size, format_time, name_nodes
+from storage.model import Node, NodeState
+
+AFFECTED_SHOWN_MAX = 20
+
+
+class Verdict(enum.Enum):
+    """The value is the exit status of `frostbyte status --check`."""
+
+    WELL = 0
+    DEGRADED = 1
+    LOST = 2
+
+
+class Judgement(NamedTuple):
+    """reasons: short, empty when all is well."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+
+
+def judge(
+    survey: SurveyStatus, nodes: Sequence[Node], *, writes_succeed: bool, metadata_answers: bool, failing_jobs: int = 0
+) -> Judgement:
+    """LOST: something cannot be read, now or for ever. DEGRADED: less is survived than was asked for, something needs
+    an operator, or it is not known yet whether all is well. Where the cluster's shape promises little, as on a single
+    disk, that is no fault: it was asked for."""
+    lost = [
+        (survey.lost, "lost chunks"),
+        (survey.unavailable, "chunks that cannot be read now"),
+        (not metadata_answers, "the metadata does not answer"),
+    ]
+    present = [node for node in nodes if node.state is not NodeState.GONE]
+    degraded = [
+        (not survey.walks, "the data has not been looked through yet"),
+        (not writes_succeed, "writes fail"),
+        (survey.endangered, "chunks that do not survive one more loss"),
+        (survey.degraded, "chunks with too few pieces"),
+        (max(survey.damaged_pieces, sum(node.report.damaged_count for node in present)), "damaged pieces"),
+        (survey.missing_pieces, "missing pieces"),
+        (sum(node.state in (NodeState.SUSPECT, NodeState.DEAD) for node in present), "nodes that do not answer"),
+        (failing_jobs, "jobs that fail"),
+    ]
+    reasons = tuple(text if found is True else f"{found:,} {text}" for found, text in (*lost, *degraded) if found)
+    if any(found for found, _ in lost):
+        return Judgement(Verdict.LOST, reasons)
+    return Judgement(Verdict.DEGRADED if reasons else Verdict.WELL, reasons)
+
+
+def describe_data(survey: SurveyStatus, now_ms: int) -> list[str]:
+    """How many chunks are whole, and what is wrong with the others."""
+    if not survey.walks:
+        so_far = f", {count(survey.chunks_walked, 'chunk')} so far" if survey.is_walking else ""
+        return [f"The health of the data is not known yet: the first walk of this master has not ended{so_far}."]
+    when = f"as of {format_time(survey.walk_ended_ms)}, {format_age(survey.walk_ended_ms, now_ms)} ago"
+    if not survey.chunks:
+        return [f"Datanodes keep no data, {when}."]
+    total = count(survey.chunks, "chunk")
+    kept = f"{total} ({format_size(survey.bytes)})"
+    if survey.healthy == survey.chunks:
+        found = [f"All pieces of {kept} are there, {when}."]
+    else:
+        found = [f"{survey.healthy:,} of {kept} have all their pieces, {when}."]
+    states = [
+        (survey.lost, "lost: too few pieces are left, and every node that might have more was asked"),
+        (survey.unavailable, "not readable now: nodes that do not answer may have the pieces"),
+        (survey.endangered, "endangered: not one more loss is survived"),
+        (survey.degraded, "degraded: pieces are missing, and one more loss is survived"),
+    ]
+    found += [f"{count(number, 'chunk')} {_is(number)} {text}." for number, text in states if number]
+    if survey.silent_nodes:
+        found.append(f"Not looked through: {name_nodes(survey.silent_nodes)}.")
+    weakest = _describe_weakest(survey.losses)
+    return [*found, weakest] if weakest else found
+
+
+def describe_repairs(survey: SurveyStatus) -> list[str]:
+    """What is being mended, and what was."""
+    found = []
+    if survey.queued or survey.repairing:
+        waiting = f"{count(survey.queued, 'chunk')} ({format_size(survey.queued_bytes)} of pieces)"
+        found.append(f"Repair: {waiting} waiting, {survey.repairing} under way.")
+    if survey.repaired_pieces:
+        made = f"{count(survey.repaired_pieces, 'piece')} ({format_size(survey.repaired_bytes)})"
+        found.append(f"Repaired since this master became active: {made}.")
+    if survey.failed_repairs:
+        found.append(f"{count(survey.failed_repairs, 'repair')} did not make all pieces, and are tried again.")
+    if survey.surplus_pieces:
+        surplus = f"{count(survey.surplus_pieces, 'piece')} ({format_size(survey.surplus_bytes)})"
+        found.append(f"Surplus, to be removed once the others are verified: {surplus}.")
+    return found
+
+
+def describe_drains(drains: Sequence[DrainProgress], holders: Sequence[str] = ()) -> list[str]:
+    """What is left on each node that is being emptied. holders: ids of nodes that a recovery of the metadata needs."""
+    found = []
+    for drain in drains:
+        if is_safe(drain, holders):
+            found.append(f"Node {drain.number} is empty: it is safe to switch it off.")
+        elif drain.pieces_left:
+            left = f"{count(drain.pieces_left, 'piece')} ({format_size(drain.bytes_left)})"
+            found.append(f"Node {drain.number} is being emptied: {left} left. Keep it running.")
+        else:
+            waits = "the metadata's journal is on it" if drain.is_safe else "a last walk has to find it empty"
+            found.append(f"Node {drain.number} is being emptied: {waits}. Keep it running.")
+    return found
+
+
+def is_safe(drain: DrainProgress, holders: Sequence[str] = ()) -> bool:
+    """Whether nothing needs the node any more."""
+    return drain.is_safe and drain.node_id not in holders
+
+
+def describe_verification(nodes: Sequence[Node], now_ms: int) -> list[str]:
+    """When the bytes on the nodes' disks were last read, by what the nodes said last."""
+    holding = [node for node in nodes if node.state is not NodeState.GONE and node.report.chunk_count]
+    if not holding:
+        return []
+    found = []
+    oldest = min((it for it in holding if it.report.oldest_verified_ms), key=_verified_ms, default=None)
+    if oldest is not None:
+        age = format_age(oldest.report.oldest_verified_ms, now_ms)
+        found.append(f"Verified: the piece that was read from its disk longest ago was read {age} ago.")
+    unverified = sum(node.report.unverified_count for node in holding)
+    if unverified:
+        total = count(sum(node.report.chunk_count for node in holding), "piece")
+        found.append(f"{unverified:,} of {total} were not read from the disk since they were written.")
+    damaged = sum(node.report.damaged_count for node in holding)
+    if damaged:
+        where = name_nodes(node.number for node in holding if node.report.damaged_count)
+        found.append(f"{count(damaged, 'piece')} {_was(damaged)} found damaged and set aside on {where}.")
+    silent = [node.number for node in holding if node.state in (NodeState.SUSPECT, NodeState.DEAD)]
+    if silent:
+        found.append(f"What is said of {name_nodes(silent)} was reported before the silence.")
+    return found
+
+
+def describe_scrub(scrubs: Sequence[NodeScrub]) -> list[str]:
+    """How far the passes under way are, and who does not say."""
+    running = [it for it in scrubs if it.status is not None and it.status.is_running]
+    found = []
+    if running:
+        passes = ", ".join(f"node {it.number} {_share_of(it)}" for it in running)
+        pace = sum(it.status.pace_bytes_per_s for it in running if it.status is not None)
+        found.append(f"Scrub: {passes}, at {format_size(pace)} a second in all.")
+    silent = [it.number for it in scrubs if it.status is None]
+    if silent:
+        found.append(f"The scrub of {name_nodes(silent)} is not known: no answer.")
+    return found
+
+
+def name_affected(survey: SurveyStatus, shown_max: int = AFFECTED_SHOWN_MAX) -> list[str]:
+    """Objects that cannot be read, one a line, and how many more there are."""
+    found = [_name_object(it) for it in survey.affected[:shown_max]]
+    more = len(survey.affected) - len(found)
+    if more:
+        found.append(f"and {count(more, 'object')} more: --json lists them")
+    if survey.affected_chunks_unnamed:
+        found.append(f"and what else {count(survey.affected_chunks_unnamed, 'chunk')} beyond those are part of")
+    return found
+
+
+def _name_object(affected: AffectedObject) -> str:
+    name = f"{affected.state}: s3://{affected.bucket}/{affected.object_key}"
+    if affected.upload_id:
+        return f"{name} (a part of the open upload {affected.upload_id})"
+    return f"{name} (version {affected.version_id})" if affected.version_id not in ("", "null") else name
+
+
+def _describe_weakest(losses: dict[str, dict[int, int]]) -> str:
+    """losses: as in SurveyStatus."""
+    kinds = (("nodes", "datanode"), ("disks", "disk"), ("hosts", "host"), ("zones", "zone"))
+    least = [(min(losses[kind]), noun) for kind, noun in kinds if losses.get(kind)]
+    survived = [count(number, noun) for number, noun in least if number > 0]
+    if not least:
+        return ""
+    if not survived:
+        return "Some chunk does not survive the loss of one more datanode."
+    return f"The weakest chunk survives the loss of {' or of '.join(survived)}, whichever it is."
+
+
+def _share_of(scrub: NodeScrub) -> str:
+    status = scrub.status
+    return "" if status is None else format_share(status.checked_bytes, status.total_bytes)
+
+
+def _verified_ms(node: Node) -> int:
+    return node.report.oldest_verified_ms
+
+
+def _is(number: int) -> str:
+    return "is" if number == 1 else "are"
+
+
+def _was(number: int) -> str:
+    return "was" if number == 1 else "were"
