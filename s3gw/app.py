@@ -24,7 +24,7 @@ class GatewayApp:
     """What uvicorn serves."""
 
     def __init__(self, services: Services) -> None:
-        self.metrics = RequestMetrics()
+        self.metrics = RequestMetrics(services.operations.reads)
         self._domains = services.settings.domains
         self._dispatch = Dispatcher(services, self.metrics)
         self._service_pages = Starlette(

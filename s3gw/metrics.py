@@ -1,4 +1,5 @@
-"""What the gateway counts of its requests, for /-/metrics. A request costs two increments and one observation.
+"""What the gateway counts of its requests, for /-/metrics. A request costs two increments and one observation, and what
+reading took since the last one is added.
 
 With PROMETHEUS_MULTIPROC_DIR in the environment every worker writes its numbers there, and any worker answers for all.
 """
@@ -6,9 +7,11 @@ With PROMETHEUS_MULTIPROC_DIR in the environment every worker writes its numbers
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 
+from cluster.read_counts import ReadCounts
 from s3gw.worker_config import METRICS_VARIABLE
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -18,8 +21,11 @@ _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2
 class RequestMetrics:
     """Counts and latencies per operation, bytes in and out. One registry each, so that tests do not share."""
 
-    def __init__(self) -> None:
+    def __init__(self, reads: ReadCounts) -> None:
         self._registry = CollectorRegistry()
+        self._reads = reads
+        self._told = ReadCounts()
+        """as far as the counters have it"""
         self._requests = Counter(
             "frostbyte_s3_requests", "S3 requests answered", ("operation", "status"), registry=self._registry
         )
@@ -32,6 +38,14 @@ class RequestMetrics:
         )
         self._sent = Counter("frostbyte_s3_sent_bytes", "Bytes of response bodies", registry=self._registry)
         self._received = Counter("frostbyte_s3_received_bytes", "Bytes of request bodies", registry=self._registry)
+        stored = Counter(
+            "frostbyte_read_stored_bytes", "Sealed bytes that datanodes sent", ("kind",), registry=self._registry
+        )
+        served = Counter(
+            "frostbyte_read_served_bytes", "Plaintext bytes that came of them", ("kind",), registry=self._registry
+        )
+        self._stored_whole, self._stored_degraded = stored.labels("whole"), stored.labels("degraded")
+        self._served_whole, self._served_degraded = served.labels("whole"), served.labels("degraded")
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def record(self, operation: str, status: int, elapsed_s: float, received_bytes: int, sent_bytes: int) -> None:
@@ -46,6 +60,16 @@ class RequestMetrics:
             self._received.inc(received_bytes)
         if sent_bytes:
             self._sent.inc(sent_bytes)
+        if self._reads != self._told:
+            self._follow_reads()
+
+    def _follow_reads(self) -> None:
+        reads, told = self._reads, self._told
+        self._stored_whole.inc(reads.stored_whole - told.stored_whole)
+        self._stored_degraded.inc(reads.stored_degraded - told.stored_degraded)
+        self._served_whole.inc(reads.served_whole - told.served_whole)
+        self._served_degraded.inc(reads.served_degraded - told.served_degraded)
+        self._told = replace(reads)
 
     def render(self) -> bytes:
         """The exposition text."""

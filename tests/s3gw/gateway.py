@@ -17,6 +17,7 @@ from botocore.config import Config
 
 from cluster.directory import Directory
 from cluster.objectstore import ObjectStore
+from cluster.read_counts import ReadCounts
 from s3gw.app import create_app
 from s3gw.call import Services, Settings
 from s3gw.server import HttpLimits, serve_gateway
@@ -38,6 +39,7 @@ class Switch:
 
     def __init__(self) -> None:
         self.is_ready = True
+        self.reads = ReadCounts()
 
     async def ready(self) -> bool:
         """What the switch says."""
