@@ -11,18 +11,19 @@ from collections import deque
 from typing import NamedTuple
 
 from cluster.body import Body
-from cluster.byte_budget import ByteBudget
 from cluster.chunk_sealer import ChunkSealer
-from cluster.chunk_write import ChunkWrite, CopyCount
+from cluster.chunk_write import ChunkOrder, ChunkWrite
+from cluster.chunk_writes import ChunkWrites
 from cluster.cleanup import Cleanup, Place
 from cluster.deadlines import Deadlines
-from cluster.frame_log import FrameLog
-from cluster.nodes import NodePool
+from cluster.maintenance.pieces import NOWHERE
 from cluster.placer import Placer
+from cluster.redundancy import Redundancy
 from cluster.repair_hints import RepairHints
 from cluster.session import WriteSession
+from cluster.survival import SurviveMin
 from storage.base.errors import ChunkTruncated, NotEnoughNodes
-from storage.base.ids import ChunkId
+from storage.base.ids import ChunkId, stored_chunk_id
 from storage.chunks.spans import chunk_span
 from storage.crypto.envelope import DATA_KEY_BYTES, Cipher, Sealer, sealed_length
 from storage.crypto.keyring import BucketKey, Keyring
@@ -37,16 +38,13 @@ class WriteSettings(NamedTuple):
     """What does not change while a gateway runs."""
 
     cluster_id: bytes
-    copies: CopyCount
+    redundancy: Redundancy
+    """of what is written into buckets that do not say otherwise"""
+    survive_min: SurviveMin = SurviveMin()
     chunk_bytes: int = 8 << 20
     inline_bytes_max: int = 16 << 10
     cipher: Cipher = Cipher.AES_256_GCM
     deadlines: Deadlines = Deadlines()
-
-    @property
-    def redundancy(self) -> str:
-        """As blobs record it."""
-        return f"replica:{self.copies.wanted}"
 
 
 class WriteServices(NamedTuple):
@@ -57,8 +55,7 @@ class WriteServices(NamedTuple):
     session: WriteSession
     metadata: Metadata
     placer: Placer
-    nodes: NodePool
-    budget: ByteBudget
+    chunks: ChunkWrites
     cleanup: Cleanup
     hints: RepairHints
 
@@ -66,29 +63,31 @@ class WriteServices(NamedTuple):
 class _ChunkUnderWay:
     """One chunk from its first byte until it is durable."""
 
-    def __init__(self, row: Chunk, log: FrameLog, sealer: ChunkSealer, write: ChunkWrite) -> None:
+    def __init__(self, row: Chunk, stored_id: ChunkId, sealer: ChunkSealer, write: ChunkWrite) -> None:
         self.row = row
         """as recorded; digest and nodes follow at the end"""
-        self.log = log
+        self.stored_id = stored_id
         self.sealer = sealer
         self.write = write
 
-    async def finish(self, hints: RepairHints, chunk_id: ChunkId) -> None:
+    async def finish(self, hints: RepairHints) -> None:
         """After the last byte was sealed."""
-        nodes = await self.write.finish()
-        if len(nodes) < self.write.copies.wanted:
-            hints.note(chunk_id, 0, NotEnoughNodes())
-        digest = self.log.digest
-        self.log.discard()
-        row = self.row
-        self.row = Chunk(row.index, row.offset, row.length, row.wrapped_key, digest, nodes)
+        await self.write.finish()
+        if not self.write.is_whole:
+            hints.note(self.stored_id, NOWHERE, NotEnoughNodes())
+        row, write = self.row, self.write
+        self.row = Chunk(row.index, row.offset, row.length, row.wrapped_key, write.digest, write.nodes)
+        write.discard()
 
 
 class BlobWrite:
     """`send` the body, or `abort`; then `describe` says what there is, and `places` where bytes of it may be."""
 
-    def __init__(self, services: WriteServices, key: BucketKey, blob_id: bytes, length: int) -> None:
+    def __init__(
+        self, services: WriteServices, key: BucketKey, blob_id: bytes, length: int, redundancy: Redundancy
+    ) -> None:
         self._services = services
+        self._redundancy = redundancy
         self._key = key
         self._blob_id = blob_id
         self._blob_key = BlobKey(key.secret, services.settings.cluster_id, blob_id)
@@ -99,23 +98,17 @@ class BlobWrite:
     @property
     def places(self) -> list[Place]:
         """Every node and chunk that was tried."""
-        return [
-            (number, ChunkId(self._blob_id, chunk.row.index))
-            for chunk in self._begun
-            for number in chunk.write.attempted
-        ]
+        return [(number, chunk.stored_id) for chunk in self._begun for number in chunk.write.attempted]
 
     @property
     def strays(self) -> list[Place]:
         """Of a blob that was sent: where a whole chunk may be that its row does not name."""
-        return [
-            (number, ChunkId(self._blob_id, chunk.row.index)) for chunk in self._begun for number in chunk.write.strays
-        ]
+        return [(number, chunk.stored_id) for chunk in self._begun for number in chunk.write.strays]
 
     def describe(self) -> Blob:
         """The blob with every chunk that was begun."""
         chunks = tuple(chunk.row for chunk in self._begun)
-        redundancy = self._services.settings.redundancy
+        redundancy = str(self._redundancy)
         return Blob(self._blob_id, self._length, self._key.key_id, self._key.version, redundancy, chunks)
 
     async def send(self, body: Body) -> Blob:
@@ -132,11 +125,8 @@ class BlobWrite:
                     chunk = await self._begin_chunk()
                 rest = rest[await chunk.sealer.take(rest) :]
                 if chunk.sealer.complete:
-                    self._finishing.append(
-                        asyncio.get_running_loop().create_task(
-                            chunk.finish(self._services.hints, ChunkId(self._blob_id, chunk.row.index))
-                        )
-                    )
+                    finishing = chunk.finish(self._services.hints)
+                    self._finishing.append(asyncio.get_running_loop().create_task(finishing))
                     chunk = None
         if sent != self._length:
             await body.finish()
@@ -155,7 +145,7 @@ class BlobWrite:
         await asyncio.gather(*self._finishing, return_exceptions=True)
         for chunk in self._begun:
             await chunk.write.abort()
-            chunk.log.discard()
+            chunk.write.discard()
 
     async def _begin_chunk(self) -> _ChunkUnderWay:
         while len(self._finishing) >= CHUNKS_AT_ONCE_MAX - 1:
@@ -163,15 +153,14 @@ class BlobWrite:
         services, settings = self._services, self._services.settings
         index = len(self._begun)
         span = chunk_span(self._length, index, settings.chunk_bytes)
-        chunk_id = ChunkId(self._blob_id, index)
-        choice = services.placer.choose(self._blob_id, index)
-        data_key = os.urandom(DATA_KEY_BYTES)
-        log = FrameLog(services.budget)
-        sealer = ChunkSealer(Sealer(settings.cluster_id, chunk_id, data_key, settings.cipher), span.length, log)
+        choice = services.placer.choose(self._blob_id, index, self._redundancy.width)
+        stored_id = stored_chunk_id(self._blob_id, index)
         size = sealed_length(span.length)
-        write = ChunkWrite(chunk_id, size, choice, settings.copies, log, services.nodes, settings.deadlines)
-        row = Chunk(index, span.offset, span.length, self._blob_key.wrap(index, data_key), log.digest)
-        chunk = _ChunkUnderWay(row, log, sealer, write)
+        write = services.chunks.begin(ChunkOrder(stored_id, size, self._redundancy, choice, settings.survive_min))
+        data_key = os.urandom(DATA_KEY_BYTES)
+        sealer = Sealer(settings.cluster_id, ChunkId(self._blob_id, index), data_key, settings.cipher)
+        row = Chunk(index, span.offset, span.length, self._blob_key.wrap(index, data_key), write.digest)
+        chunk = _ChunkUnderWay(row, stored_id, ChunkSealer(sealer, span.length, write.log), write)
         self._begun.append(chunk)
         write.start()
         return chunk

@@ -3,14 +3,34 @@ completes. Only a frame that straddles blocks is copied together; memory is rese
 
 from __future__ import annotations
 
-from cluster.frame_log import FrameLog
+from typing import Protocol
+
 from storage.crypto.envelope import FRAME_BYTES, HEADER_BYTES, TAG_BYTES, Buffer, Sealer, frame_count
+
+
+class SealedLog(Protocol):
+    """What takes the sealed bytes of one chunk, in order: a FrameLog or a StripeLog."""
+
+    run_frames_max: int
+    """how many frames may come in one buffer"""
+
+    async def reserve(self, size_bytes: int) -> None:
+        """Wait until a piece of this size may be made. Unavailable when it is of no use any more."""
+        ...
+
+    def append(self, piece: Buffer) -> None:
+        """Add a piece that was reserved: the header, frames, or the header and frames."""
+        ...
+
+    def close(self) -> None:
+        """No more pieces will come."""
+        ...
 
 
 class ChunkSealer:
     """For a chunk of exactly plain_length bytes, one or more. `take` until `complete`."""
 
-    def __init__(self, sealer: Sealer, plain_length: int, log: FrameLog) -> None:
+    def __init__(self, sealer: Sealer, plain_length: int, log: SealedLog) -> None:
         self._sealer = sealer
         self._plain_length = plain_length
         self._log = log
@@ -24,7 +44,7 @@ class ChunkSealer:
         return self._fed == self._plain_length
 
     async def take(self, block: memoryview) -> int:
-        """Seal what there is up to the end of the chunk; how many bytes were taken. Errors as FrameLog.reserve."""
+        """Seal what there is up to the end of the chunk; how many bytes were taken. Errors as SealedLog.reserve."""
         run = block[: self._plain_length - self._fed]
         taken = len(run)
         self._fed += taken
@@ -45,7 +65,12 @@ class ChunkSealer:
             self._log.close()
         return taken
 
-    async def _seal(self, run: Buffer, final: bool) -> None:
+    async def _seal(self, frames: Buffer, final: bool) -> None:
+        step = self._log.run_frames_max * FRAME_BYTES
+        for at in range(0, len(frames), step):
+            await self._seal_run(memoryview(frames)[at : at + step], final and at + step >= len(frames))
+
+    async def _seal_run(self, run: memoryview, final: bool) -> None:
         count = frame_count(len(run))
         sealed_length = len(run) + count * TAG_BYTES
         if self._next_frame == 0:

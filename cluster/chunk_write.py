@@ -1,23 +1,28 @@
-"""One chunk on its way to its replicas, all at once, each at its own pace.
+"""One chunk on its way to the nodes that get a piece of it, a replica or a fragment: all at once, each at its own pace.
 
-    refused, full or dead while the start of the chunk is still held  → another node, from the first byte on
-    dead or stalled later                                             → dropped, the chunk goes on to the others
-    a copy is missing when all bytes are sent                         → another node pulls it from one that has it
-    fewer copies than the minimum after that                          → NotEnoughNodes
-    no replica left                                                   → Unavailable, and the producer stops
+    refused, full or dead while the start of the piece is still held  → another node, from the first byte on
+    dead or stalled later                                             → dropped, the others go on
+    too few pieces for what must be survived when all bytes are sent  → missing ones are made from node to node
+    still too few after that                                          → NotEnoughNodes
+    fewer left than bring the chunk back                              → Unavailable, and the producer stops
 
-A replica counts only when the datanode's own digest, of the bytes that it wrote, is the digest of the bytes made here.
+A piece counts only when the datanode's own digest, of the bytes that it wrote, is the digest of the bytes made here.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from cluster.chunk_sealer import SealedLog
 from cluster.deadlines import Deadlines
 from cluster.frame_log import Cursor, FrameLog
 from cluster.nodes import NodePool
 from cluster.placer import Choice
+from cluster.redundancy import Redundancy
+from cluster.survival import SurviveMin
 from storage.base.errors import (
     ChunkError,
     Corrupt,
@@ -28,80 +33,111 @@ from storage.base.errors import (
     Unavailable,
 )
 from storage.base.ids import ChunkId
+from storage.chunks.erasure import Striping
 from storage.chunks.store import ChunkReceipt
 from storage.model import Node
 
 
-class CopyCount(NamedTuple):
-    """How many replicas a chunk gets, and how many must be durable before a write is acknowledged."""
+class ChunkOrder(NamedTuple):
+    """What is asked of one chunk."""
 
-    wanted: int
-    minimum: int
+    chunk_id: ChunkId
+    """as datanodes keep it"""
+    sealed_length: int
+    redundancy: Redundancy
+    choice: Choice
+    survive_min: SurviveMin
+
+    @property
+    def striping(self) -> Striping:
+        """Where it gets fragments."""
+        return Striping(self.redundancy.needed, self.redundancy.width, self.sealed_length)
 
 
-class ChunkWrite:
-    """Made with the nodes that get the chunk, and those that stand in for them.
+class ChunkWrite(ABC):
+    """Made with the nodes that get the pieces, and those that stand in for them. A *place* is that of one piece in the
+    column: the number of the fragment, where there are fragments.
 
-    `start`, then the producer fills the log and closes it, then `finish`; `abort` at any time instead.
+    `start`, then the producer fills `log` and closes it, then `finish`; `abort` at any time instead; `discard` at last.
     """
 
+    log: SealedLog
+    """where the sealed bytes of the chunk go in"""
+
     def __init__(
-        self,
-        chunk_id: ChunkId,
-        sealed_length: int,
-        choice: Choice,
-        copies: CopyCount,
-        log: FrameLog,
-        nodes: NodePool,
-        deadlines: Deadlines,
+        self, order: ChunkOrder, logs: Sequence[FrameLog], lengths: Sequence[int], nodes: NodePool, deadlines: Deadlines
     ) -> None:
+        """logs: what each place is sent. lengths: of the whole piece of each place, in bytes."""
         self.attempted: list[int] = []
         """every node that may hold bytes of the chunk"""
         self.strays: list[int] = []
-        """nodes that had the whole chunk and do not count: they may have kept it all the same"""
-        self._chunk_id = chunk_id
-        self._sealed_length = sealed_length
-        self.copies = copies
-        self._log = log
+        """nodes that had a whole piece and do not count: they may have kept it all the same"""
+        self._order = order
+        self._chunk_id = order.chunk_id
+        self._logs = logs
+        self._lengths = lengths
         self._nodes = nodes
         self._deadlines = deadlines
-        self._choice = choice
         self._stand_ins: list[Node] | None = None
         """ranked when first needed"""
-        self._domains = {node.number: node.report.failure_domain for node in choice.column}
-        self._running: set[int] = set()
-        self._durable: list[int] = []
+        self._domains = {node.number: node.report.failure_domain for node in order.choice.column}
+        self._running: dict[int, int] = {}
+        """place → node"""
+        self._durable: dict[int, int] = {}
+        """place → node"""
         self._tasks: list[asyncio.Task[None]] = []
         self._last_error: FrostbyteError | None = None
+        self._is_lost = False
+
+    # ------------------------------------------------------------------ what replicas and fragments differ in
+
+    @property
+    @abstractmethod
+    def digest(self) -> bytes:
+        """As chunk rows have it, of what was made so far."""
+
+    @property
+    @abstractmethod
+    def nodes(self) -> tuple[int, ...]:
+        """As chunk rows have them: who holds a piece, verified."""
+
+    @abstractmethod
+    async def _make(self, place: int, target: int) -> ChunkReceipt:
+        """A missing piece, made on `target` out of those that are durable."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Give the memory back."""
+
+    # ------------------------------------------------------------------ what they share
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every piece is durable."""
+        return len(self._durable) == self._order.redundancy.width
 
     def start(self) -> None:
-        """Begin to send to all replicas."""
+        """Begin to send to all places. NotEnoughNodes when that would not survive enough, whatever goes well."""
+        column = self._order.choice.column
+        self._require_survival([node.report.failure_domain for node in column])
         loop = asyncio.get_running_loop()
         # All cursors are opened before a byte is appended: none may miss the start.
-        starts = [(node.number, self._log.open_cursor()) for node in self._choice.column]
-        self._running.update(number for number, _ in starts)
-        for number, cursor in starts:
-            assert cursor is not None, "the log is used for one chunk, from its start"
-            self._tasks.append(loop.create_task(self._fill(number, cursor)))
+        cursors = [log.open_cursor() for log in self._logs]
+        self._running.update(enumerate(node.number for node in column))
+        for place, cursor in enumerate(cursors):
+            assert cursor is not None, "a log is used for one chunk, from its start"
+            self._tasks.append(loop.create_task(self._fill(place, cursor)))
 
-    async def finish(self) -> tuple[int, ...]:
-        """After the log was closed: the nodes that hold the chunk, verified. NotEnoughNodes, Unavailable."""
+    async def finish(self) -> None:
+        """After the log was closed: until enough is durable. NotEnoughNodes, Unavailable."""
         for task in self._tasks:
             await task
-        while self._durable and len(self._durable) < self.copies.wanted:
+        while not self._survives_enough and len(self._durable) >= self._order.redundancy.needed and not self.is_whole:
             target = self._take_stand_in()
             if target is None:
                 break
-            await self._copy_to(target)
-        if len(self._durable) < self.copies.minimum:
-            raise NotEnoughNodes(
-                f"{len(self._durable)} of at least {self.copies.minimum} copies could be made durable"
-            ) from self._last_error
-        return tuple(self._durable)
-
-    @property
-    def _expected(self) -> ChunkReceipt:
-        return ChunkReceipt(self._log.length, self._log.digest)
+            await self._make_missing(target)
+        self._require_survival(self._held)
 
     async def abort(self) -> None:
         """Stop sending; what was stored is the caller's to delete (`attempted`)."""
@@ -109,12 +145,31 @@ class ChunkWrite:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _fill(self, number: int, cursor: Cursor) -> None:
-        """Fill one replica's place, with the node given or with one that stands in for it."""
+    @property
+    def _held(self) -> list[str]:
+        """The failure domain of every durable piece."""
+        return [self._domains[number] for number in self._durable.values()]
+
+    @property
+    def _survives_enough(self) -> bool:
+        return self._order.survive_min.is_met(self._order.redundancy, self._held)
+
+    def _require_survival(self, held: list[str]) -> None:
+        if not self._order.survive_min.is_met(self._order.redundancy, held):
+            raise NotEnoughNodes(
+                f"{len(held)} of {self._order.redundancy.width} pieces do not survive {self._order.survive_min}"
+            ) from self._last_error
+
+    def _expected(self, place: int) -> ChunkReceipt:
+        log = self._logs[place]
+        return ChunkReceipt(log.length, log.digest)
+
+    async def _fill(self, place: int, cursor: Cursor) -> None:
+        """Fill one place, with the node given or with one that stands in for it."""
         try:
-            while not await self._try(number, cursor):
-                # The new cursor is opened before the old one closes, which may be all that holds the chunk's start.
-                again = self._log.open_cursor()
+            while not await self._try(place, cursor) and not self._is_lost:
+                # The new cursor is opened before the old one closes, which may be all that holds the piece's start.
+                again = self._logs[place].open_cursor()
                 stand_in = self._take_stand_in() if again is not None else None
                 cursor.close()
                 if again is None:
@@ -122,70 +177,72 @@ class ChunkWrite:
                 cursor = again
                 if stand_in is None:
                     break
-                number = stand_in
-                self._running.add(number)
+                self._running[place] = stand_in
         finally:
             cursor.close()
-        if not self._running and not self._durable:
-            self._log.fail(Unavailable(f"no datanode takes the chunk: {self._last_error}"))
+        if len(self._running) + len(self._durable) < self._order.redundancy.needed and not self._is_lost:
+            self._is_lost = True
+            for log in self._logs:
+                log.fail(Unavailable(f"too few datanodes take the chunk: {self._last_error}"))
 
-    async def _try(self, number: int, cursor: Cursor) -> bool:
-        """Whether the node has the whole chunk now, durable and verified."""
+    async def _try(self, place: int, cursor: Cursor) -> bool:
+        """Whether the place's node has its whole piece now, durable and verified."""
+        number = self._running[place]
         try:
-            await self._send(number, cursor)
+            await self._send(place, number, cursor)
         except (ChunkError, Corrupt, Unavailable) as error:
-            self._fail(number, error)
+            del self._running[place]
+            if not self._is_lost:  # else it was stopped, and is not to blame
+                self._note_failure(number, error)
             if cursor.has_taken_all and not isinstance(error, NodeFull):
                 self.strays.append(number)
             return False
-        self._running.discard(number)
-        self._durable.append(number)
+        del self._running[place]
+        self._durable[place] = number
         self._nodes.note_success(number)
         return True
 
-    async def _send(self, number: int, cursor: Cursor) -> None:
+    async def _send(self, place: int, number: int, cursor: Cursor) -> None:
         self.attempted.append(number)
         try:
             async with asyncio.timeout(self._deadlines.begin_s) as timeout:
                 cursor.hurry(timeout, self._deadlines)
-                receipt = await self._nodes.store(number).put(self._chunk_id, self._sealed_length, cursor)
+                receipt = await self._nodes.store(number).put(self._chunk_id, self._lengths[place], cursor)
         except TimeoutError:
             raise NodeUnreachable(f"node {number} did not take the chunk in time") from None
-        self._check(number, receipt)
+        self._check(place, number, receipt)
 
-    async def _copy_to(self, target: int) -> None:
-        """A missing copy, made from datanode to datanode."""
-        source = self._durable[0]
+    async def _make_missing(self, target: int) -> None:
+        place = next(place for place in range(len(self._logs)) if place not in self._durable)
         self.attempted.append(target)
         try:
             async with asyncio.timeout(self._deadlines.pull_s):
-                receipt = await self._nodes.pull(target, source, self._chunk_id, self._expected)
-            self._check(target, receipt)
+                receipt = await self._make(place, target)
+            self._check(place, target, receipt)
         except TimeoutError:
-            self._fail(target, NodeUnreachable(f"node {target} did not pull the chunk in time"))
+            self._note_failure(target, NodeUnreachable(f"node {target} did not make its piece in time"))
             self.strays.append(target)
         except (ChunkError, Corrupt, Unavailable) as error:
-            self._fail(target, error)
+            self._note_failure(target, error)
             self.strays.append(target)
         else:
-            self._durable.append(target)
+            self._durable[place] = target
 
-    def _check(self, number: int, receipt: ChunkReceipt) -> None:
-        if receipt != self._expected:
+    def _check(self, place: int, number: int, receipt: ChunkReceipt) -> None:
+        if receipt != self._expected(place):
             raise Corrupt(f"node {number} stored other bytes than were sent", chunk_id=str(self._chunk_id))
 
-    def _fail(self, number: int, error: FrostbyteError) -> None:
-        self._running.discard(number)
+    def _note_failure(self, number: int, error: FrostbyteError) -> None:
         self._last_error = error
         self._nodes.note_failure(number)
 
     def _take_stand_in(self) -> int | None:
-        """The next node that was not tried, of a failure domain that holds no copy if there is one."""
+        """The next node that was not tried, of a failure domain that holds no piece if there is one."""
         if self._stand_ins is None:
-            self._stand_ins = self._choice.stand_ins()
+            self._stand_ins = self._order.choice.stand_ins()
         if not self._stand_ins:
             return None
-        taken = {self._domains[number] for number in (*self._running, *self._durable)}
+        taken = {self._domains[number] for number in (*self._running.values(), *self._durable.values())}
         apart = (node for node in self._stand_ins if node.report.failure_domain not in taken)
         node = next(apart, self._stand_ins[0])
         self._stand_ins.remove(node)

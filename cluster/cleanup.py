@@ -13,6 +13,7 @@ import msgspec
 
 from cluster.deadlines import Deadlines
 from cluster.nodes import NodePool
+from cluster.redundancy import replicated
 from storage.base.errors import ChunkError, Corrupt, FrostbyteError, Refused, Unavailable
 from storage.base.ids import SESSION_ID_BYTES, ChunkId
 from storage.metadata.commands import ReleaseBlobs
@@ -21,6 +22,8 @@ from storage.model import Blob
 
 RELEASE_ATTEMPTS_MAX = 4
 RELEASE_RETRY_S = 1.0
+LEFTOVERS = str(replicated(1))
+"""how chunks are recorded of which only the places are known: fragments have their order no more"""
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +66,7 @@ class Cleanup:
             for chunk in blob.chunks
             if (nodes := tuple(number for number, chunk_id in left if chunk_id.chunk_index == chunk.index))
         )
-        self.start_releasing(msgspec.structs.replace(blob, chunks=chunks))
+        self.start_releasing(msgspec.structs.replace(blob, redundancy=LEFTOVERS, chunks=chunks))
 
     def start_releasing(self, blob: Blob) -> None:
         """Record a blob as released unless it was committed, trying for a while; no request waits for this. Safe where

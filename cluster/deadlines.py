@@ -25,3 +25,5 @@ class Deadlines(NamedTuple):
     """a datanode deletes what a failed write left"""
     metadata_s: float = 15.0
     """the metadata answers a read or a commit"""
+    stripe_s: float = 15.0
+    """a client sends the rest of a stripe whose memory others wait for"""

@@ -1,8 +1,9 @@
-"""The sealed bytes of one chunk between the gateway that makes them and the replicas that take them.
+"""The sealed bytes of one chunk, or of one fragment, between the process that makes them and the datanodes that take
+them.
 
 One producer appends pieces (a header or some sealed frames); every replica reads them through a cursor of its own, at
 its own pace. What the slowest reader has not taken yet is bounded by a window, so a slow datanode holds the producer
-back (until it is dropped) and a slow client holds nothing.
+back (until it is dropped) and a slow client holds nothing. Without a reader pieces pass through: their digest is known.
 
 The start of a chunk is kept, as a loan of the byte budget, until more than KEPT_BYTES_MAX were appended: a datanode
 that refuses, is full or dies that early is replaced by another one that gets identical bytes from the first on. A chunk
@@ -21,14 +22,18 @@ from cluster.byte_budget import ByteBudget
 from cluster.deadlines import Deadlines
 from storage.base.errors import FrostbyteError
 from storage.chunks.store import DIGEST_BYTES, Buffer
+from storage.crypto.envelope import FRAME_BYTES
 
 WINDOW_BYTES_MAX = 1 << 20
+RUN_FRAMES_MAX = WINDOW_BYTES_MAX // FRAME_BYTES
 KEPT_BYTES_MAX = 1 << 20
 """not above the window, so that a reader that begins anew never holds the producer back for longer than any other"""
 
 
 class FrameLog:
     """Pieces in, cursors out. `discard` must be called at the end, whatever happened: it gives the budget its bytes."""
+
+    run_frames_max = RUN_FRAMES_MAX
 
     def __init__(
         self,
@@ -70,6 +75,12 @@ class FrameLog:
 
     async def reserve(self, size_bytes: int) -> None:
         """Wait until a piece of this size may be made and appended. Raises what `fail` was given; Unavailable."""
+        await self.wait_for_room(size_bytes)
+        await self._budget.acquire(size_bytes)
+        self.grant(size_bytes)
+
+    async def wait_for_room(self, size_bytes: int) -> None:
+        """Until the slowest reader is near enough for a piece of this size. Raises what `fail` was given."""
         while self._untaken_bytes and self._untaken_bytes + size_bytes > self._window_bytes_max:
             if self._failure is not None:
                 raise self._failure
@@ -77,11 +88,13 @@ class FrameLog:
             await self._room.wait()
         if self._failure is not None:
             raise self._failure
-        await self._budget.acquire(size_bytes)
+
+    def grant(self, size_bytes: int) -> None:
+        """Let a piece of this size be appended; somebody took it out of the budget, which gets it back from here."""
         self._reserved_bytes += size_bytes
 
     def append(self, piece: Buffer) -> None:
-        """Add a piece that was reserved."""
+        """Add a piece that was reserved, or granted."""
         size_bytes = len(piece)
         self._reserved_bytes -= size_bytes
         self._crc = crc64nvme(piece, self._crc)
@@ -94,6 +107,8 @@ class FrameLog:
                 self._forget_start()
             elif self._end == 1:
                 self._budget.lend(self, self._forget_start)
+        if not self._cursors:
+            self._advance()
         self._news.set()
 
     def close(self) -> None:

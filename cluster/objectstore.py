@@ -120,7 +120,7 @@ class ObjectStore:
 
     async def put(self, bucket: Bucket, object_key: bytes, body: Body, request: PutRequest) -> PutResult:
         """Chunk, seal, place, fan out, commit. Nothing of it is visible or stays when anything raises."""
-        async with self._writer.write(bucket.bucket_key_id, body, request.seal) as written:
+        async with self._writer.write(bucket, body, request.seal) as written:
             digests = await body.finish()
             return await self._commit(written, bucket, object_key, digests, request)
 
@@ -128,9 +128,9 @@ class ObjectStore:
         self, bucket: Bucket, object_key: bytes, body: OpenEndedBody, request: PutRequest
     ) -> PutResult:
         """As put, of a body whose end comes as a surprise: what is sure of it is one blob, its tail another."""
-        async with self._writer.write(bucket.bucket_key_id, body, request.seal) as written:
+        async with self._writer.write(bucket, body, request.seal) as written:
             digests = await body.finish()
-            async with self._writer.write(bucket.bucket_key_id, HeldBody(body.tail), request.seal) as tail:
+            async with self._writer.write(bucket, HeldBody(body.tail), request.seal) as tail:
                 tail.follow(written)
                 return await self._commit(tail, bucket, object_key, digests, request)
 
@@ -176,7 +176,7 @@ class ObjectStore:
                 except SourceChanged:
                     pass  # deleted since: its blobs are released, and kept for as long as this read is open
             body = CopiedBody(reading, 0, source.version.size, self._new_hasher, algorithm)
-            async with self._writer.write(bucket.bucket_key_id, body, request.seal) as written:
+            async with self._writer.write(bucket, body, request.seal) as written:
                 digests = await body.finish()
                 return await self._commit(written, bucket, object_key, digests, request)
 
@@ -245,7 +245,7 @@ class ObjectStore:
         customer_key = None if seal is None else seal.customer_key
         if customer_key is not None or upload.attributes.sse:
             self._customers.verify(bucket, upload.attributes, customer_key)
-        async with self._writer.write(bucket.bucket_key_id, body, seal) as written:
+        async with self._writer.write(bucket, body, seal) as written:
             digests = await body.finish()
             checksum = digests.checksum
             if customer_key is not None:
@@ -424,7 +424,7 @@ class ObjectStore:
             and checksum is not None
             and checksum.algorithm is algorithm
             and checksum.type is ChecksumType.FULL_OBJECT
-            and all(self._writer.would_write(blob.size, blob.redundancy) for blob in reading.blobs)
+            and all(self._writer.would_write(bucket, blob.size, blob.redundancy) for blob in reading.blobs)
         )
 
     @asynccontextmanager

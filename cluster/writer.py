@@ -1,11 +1,12 @@
-"""The write side of a gateway: plaintext blocks → chunks → sealed frames → all replicas at once → a blob to commit.
+"""The write side of a gateway: plaintext blocks → chunks → sealed frames → all pieces at once → a blob to commit.
 
-    async with writer.write(bucket_key_id, body) as written:    # the body's chunks are durable on their nodes now
+    async with writer.write(bucket, body) as written:    # the body's chunks are durable on their nodes now
         digests = await body.finish()
         committed = await written.commit(CommitVersion(…, blobs=written.blobs))
 
 1. A small body is sealed whole and becomes part of the commit itself; no datanode is asked.
-2. A large one is cut; each chunk gets its own data key and its own nodes, and streams to them as it comes.
+2. A large one is cut; each chunk gets its own data key and its own nodes, and streams to them as it comes: as replicas
+   or as fragments, as the bucket's redundancy and the size of the body have it.
 3. Leaving the context with an error takes everything back: nothing stays that a commit does not reference. An error
    that leaves the outcome of the commit unknown deletes nothing; the metadata decides (see Cleanup.start_releasing).
 
@@ -25,6 +26,8 @@ from awscrt.checksums import crc64nvme
 
 from cluster.blob_write import BlobWrite, WriteServices
 from cluster.body import Body
+from cluster.bucket_redundancy import redundancy_of_blob
+from cluster.redundancy import INLINE
 from cluster.seal import Seal
 from storage.base.errors import ChunkTruncated, Refused, SessionFenced, Unavailable
 from storage.base.ids import SESSION_ID_BYTES, ChunkId
@@ -33,9 +36,7 @@ from storage.crypto.envelope import DATA_KEY_BYTES, Sealer
 from storage.crypto.keyring import BucketKey
 from storage.crypto.keys import BlobKey
 from storage.metadata.commands import Command
-from storage.model import Blob, Chunk, Extent
-
-INLINE = "inline"
+from storage.model import Blob, Bucket, Chunk, Extent
 
 
 class Outcome(enum.Enum):
@@ -114,27 +115,30 @@ class Writer:
         """What a commit without new blobs must name. Unavailable."""
         return self._services.session.session_id
 
-    def would_write(self, size: int, redundancy: str) -> bool:
+    def would_write(self, bucket: Bucket, size: int, redundancy: str) -> bool:
         """Whether a body of this size would be stored in this way now."""
         settings = self._services.settings
-        return redundancy == (INLINE if size <= settings.inline_bytes_max else settings.redundancy)
+        if size <= settings.inline_bytes_max:
+            return redundancy == INLINE
+        return redundancy == str(redundancy_of_blob(bucket, settings.redundancy, size))
 
     @asynccontextmanager
-    async def write(self, bucket_key_id: str, body: Body, seal: Seal | None = None) -> AsyncIterator[Written]:
+    async def write(self, bucket: Bucket, body: Body, seal: Seal | None = None) -> AsyncIterator[Written]:
         """Store the body's blocks; its `finish` is the caller's to call. seal: None for the bucket's key alone.
 
         Unavailable, NotEnoughNodes, UnknownKeyId (before the body is asked for anything); what the body raises.
         """
-        services = self._services
+        services, settings = self._services, self._services.settings
         if seal is None:
-            key = services.keyring.current_bucket_key(bucket_key_id)
+            key = services.keyring.current_bucket_key(bucket.bucket_key_id)
         else:
-            key = seal.choose_key(services.keyring, services.settings.cluster_id, bucket_key_id)
-        if body.length <= services.settings.inline_bytes_max:
+            key = seal.choose_key(services.keyring, settings.cluster_id, bucket.bucket_key_id)
+        if body.length <= settings.inline_bytes_max:
             yield await self._write_inline(key, body)
             return
+        redundancy = redundancy_of_blob(bucket, settings.redundancy, body.length)
         session = services.session.enter()
-        blob_write = BlobWrite(services, key, session.next_blob_id(), body.length)
+        blob_write = BlobWrite(services, key, session.next_blob_id(), body.length, redundancy)
         written: Written | None = None
         try:
             blob = await blob_write.send(body)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.assembly import BUDGET_BYTES_MIN
 from cluster.chunk_slice import ChunkSlice, make_layout
+from cluster.chunk_writes import BUDGET_BYTES_MIN
 from cluster.read_run import SPAN_FRAMES_MAX
 from storage.base.errors import Corrupt
 from storage.base.ids import stored_chunk_id

@@ -133,16 +133,16 @@ async def test_placement_leaves_out_who_failed_while_it_can() -> None:
     """Three of four serve; two of four that cannot keep copies apart are not worth it; all are last resorts."""
     nodes = [node(number, domain=f"z/{'ab'[number // 3]}/d") for number in (1, 2, 3, 4)]
     pool, clock = await pool_of(*nodes)
-    placer = Placer(pool, 2)
+    placer = Placer(pool)
     placer.adopt(ClusterMap(1, tuple(nodes)))
 
     def chosen() -> set[int]:
-        return {it.number for index in range(40) for it in placer.choose(bytes(16), index).column}
+        return {it.number for index in range(40) for it in placer.choose(bytes(16), index, 2).column}
 
     assert chosen() == {1, 2, 3, 4}
     pool.note_failure(1)
     assert chosen() == {2, 3, 4}
-    assert placer.choose(bytes(16), 0).stand_ins()[-1].number == 1
+    assert placer.choose(bytes(16), 0, 2).stand_ins()[-1].number == 1
     pool.note_failure(2)
     assert chosen() == {1, 2, 3, 4}, "3 and 4 share a host"
     clock.advance(FAILURE_MEMORY_S)
@@ -153,11 +153,11 @@ async def test_placement_follows_the_map() -> None:
     """Nodes that are not up take nothing, and too few are refused."""
     nodes = [node(1), node(2), node(3, state=NodeState.DRAINING)]
     pool, _ = await pool_of(*nodes)
-    placer = Placer(pool, 2)
+    placer = Placer(pool)
     with pytest.raises(NotEnoughNodes):
-        placer.choose(bytes(16), 0)
+        placer.choose(bytes(16), 0, 2)
     placer.adopt(ClusterMap(1, tuple(nodes)))
-    assert {it.number for it in placer.choose(bytes(16), 0).column} == {1, 2}
+    assert {it.number for it in placer.choose(bytes(16), 0, 2).column} == {1, 2}
     placer.adopt(ClusterMap(2, tuple(nodes[1:])))
     with pytest.raises(NotEnoughNodes):
-        placer.choose(bytes(16), 0)
+        placer.choose(bytes(16), 0, 2)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from cluster.chunk_writes import BUDGET_BYTES_MIN
 from cluster.read_run import SLOW_AFTER_S
 from storage.base.clock import ManualClock
 from storage.base.errors import Corrupt, InvalidPart, NoSuchKey, SealBroken, Unavailable
@@ -197,7 +198,7 @@ async def test_a_quick_client_gets_growing_blocks_and_a_slow_one_single_frames(t
 
 async def test_readers_that_stop_reading_starve_nobody(tmp_path: Path) -> None:
     """Thirty open reads that nobody continues leave the whole budget to others."""
-    settings = replace(SETTINGS, budget_bytes=4 << 20, chunk_bytes=8 << 20)
+    settings = replace(SETTINGS, budget_bytes=BUDGET_BYTES_MIN, chunk_bytes=8 << 20)
     data = os.urandom(4 << 20)
     async with open_world(tmp_path, settings=settings) as world:
         await world.put(b"key", data)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from awscrt.checksums import crc64nvme
 
-from cluster.writer import INLINE
+from cluster.chunk_writes import BUDGET_BYTES_MIN
+from cluster.redundancy import INLINE
 from storage.base.errors import (
     ChunkTruncated,
     NoSuchKey,
@@ -77,7 +78,7 @@ def first_choice(world: World) -> FaultyDatanode:
     session = world.objects._writer._services.session
     counter = session.enter().counter + 1
     blob_id = session.session_id + counter.to_bytes(8, "big")
-    return world.nodes[world.objects._writer._services.placer.choose(blob_id, 0).column[0].number]
+    return world.nodes[world.objects._writer._services.placer.choose(blob_id, 0, 2).column[0].number]
 
 
 # ------------------------------------------------------------------ nodes that do not begin
@@ -175,7 +176,7 @@ async def test_a_pull_that_fails_goes_to_the_next_node(tmp_path: Path) -> None:
     data = os.urandom(4 << 20)
     async with world_of(tmp_path, node_count=4, large=True) as world:
         choice = world.objects._writer._services.placer.choose(
-            world.objects._writer.session_id + (1).to_bytes(8, "big"), 0
+            world.objects._writer.session_id + (1).to_bytes(8, "big"), 0, 2
         )
         candidates = [*choice.column, *choice.stand_ins()]
         world.nodes[candidates[0].number].put_dies_after_bytes = 2 << 20
@@ -407,8 +408,8 @@ async def test_memory_is_bounded_however_slow_the_nodes(tmp_path: Path) -> None:
 
 
 async def test_many_bodies_share_the_budget(tmp_path: Path) -> None:
-    """Forty at once over a budget of 2 MiB: all of them end, and the budget is never exceeded."""
-    settings = replace(SETTINGS, budget_bytes=2 << 20)
+    """Forty at once over the smallest budget: all of them end, and the budget is never exceeded."""
+    settings = replace(SETTINGS, budget_bytes=BUDGET_BYTES_MIN)
     async with open_world(tmp_path, settings=settings) as world:
         for node in world.nodes.values():
             node.slow_by_steps = 1
@@ -418,12 +419,12 @@ async def test_many_bodies_share_the_budget(tmp_path: Path) -> None:
             assert await world.get(b"key-%d" % index) == data[index]
         budget = world.cluster.operations.budget
         assert budget.held_bytes == 0
-        assert budget.held_bytes_peak <= 2 << 20
+        assert budget.held_bytes_peak <= BUDGET_BYTES_MIN
 
 
 async def test_stalled_clients_do_not_starve_the_others(tmp_path: Path) -> None:
     """Clients that stopped in the middle of a chunk hold loans only: a quick one passes through a tiny budget."""
-    settings = replace(SETTINGS, budget_bytes=2 << 20, chunk_bytes=1 << 20)
+    settings = replace(SETTINGS, budget_bytes=BUDGET_BYTES_MIN, chunk_bytes=1 << 20)
     async with open_world(tmp_path, settings=settings) as world:
         stalled = asyncio.Semaphore(0)
 
@@ -438,7 +439,7 @@ async def test_stalled_clients_do_not_starve_the_others(tmp_path: Path) -> None:
                     world.bucket, b"slow", BlocksBody([bytes(65_536)] * 9, before_block=stall), world.request()
                 )
             )
-            for _ in range(12)
+            for _ in range(24)
         ]
         for _ in clients:
             await stalled.acquire()
