@@ -10,8 +10,10 @@ import base64
 import hashlib
 import hmac
 import json
+import zlib
 from typing import Any
 
+import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 CLUSTER_ID = bytes.fromhex("c1" * 16)
@@ -142,7 +144,80 @@ def customer_vectors() -> dict[str, Any]:
     }
 
 
-FILES = {"chunk-1.json": chunk_vectors, "customer-1.json": customer_vectors, "keys-1.json": key_vectors}
+def journal_vectors() -> dict[str, Any]:
+    """A segment of two records, and a snapshot of two pieces with its manifest."""
+    label, segment_id = b"frostbyte journal 1", (9).to_bytes(8, "big") + bytes(range(8))
+    described = b"FBJ1" + bytes([1, 0, 0, 0]) + CLUSTER_ID + segment_id
+    described += b"".join(n.to_bytes(8, "big") for n in (0x1122334455667788, 41, 1_700_000_000_000))
+    described += (3).to_bytes(4, "big") + (2).to_bytes(4, "big") + bytes(24)
+    aead = AESGCM(expand(SYSTEM_KEY, label + CLUSTER_ID + segment_id))
+    segment = described + aead.encrypt(b"\xff" * 4 + bytes(8), b"", label + described)
+    payloads = [plaintext(30), plaintext(1000)]
+    for sequence, payload in enumerate(payloads, 41):
+        number = sequence.to_bytes(8, "big")
+        sealed = aead.encrypt(bytes(4) + number, payload, label + CLUSTER_ID + b"\x01" + segment_id + number)
+        record = len(sealed).to_bytes(4, "big") + number + sealed
+        segment += record + zlib.crc32(record).to_bytes(4, "big")
+    return {
+        "cluster_id": CLUSTER_ID.hex(),
+        "system_key": SYSTEM_KEY.hex(),
+        "segment_id": segment_id.hex(),
+        "history": 0x1122334455667788,
+        "first_sequence": 41,
+        "opened_ms": 1_700_000_000_000,
+        "schema_version": 3,
+        "key_version": 2,
+        "payloads": [payload.hex() for payload in payloads],
+        "segment": segment.hex(),
+        "snapshot": _snapshot_vectors(),
+    }
+
+
+def _snapshot_vectors() -> dict[str, Any]:
+    """zlib's output may differ between its versions, so a piece is given, to be opened."""
+    label, snapshot_id = b"frostbyte snapshot 1", (77).to_bytes(8, "big") + bytes(range(8, 16))
+    aead = AESGCM(expand(SYSTEM_KEY, label + CLUSTER_ID + snapshot_id))
+
+    def head(magic: bytes, number: int) -> bytes:
+        return (
+            magic
+            + bytes([1, 0, 0, 0])
+            + CLUSTER_ID
+            + snapshot_id
+            + number.to_bytes(4, "big")
+            + bytes([0, 0, 0, 2])
+            + bytes(16)
+        )
+
+    content = plaintext(500)
+    described = {
+        "history": 5,
+        "sequence": 77,
+        "applied_at_ms": 1_700_000_000_001,
+        "taken_ms": 1_700_000_000_002,
+        "schema_version": 3,
+        "size_bytes": 500,
+        "sha256": hashlib.sha256(content).digest(),
+        "pieces": 1,
+    }
+    piece = head(b"FBS1", 0) + aead.encrypt(bytes(12), zlib.compress(content, 1), label + head(b"FBS1", 0))
+    packed = msgspec.msgpack.encode(described)
+    manifest = head(b"FBM1", 1) + aead.encrypt(b"\xff" * 4 + bytes(8), packed, label + head(b"FBM1", 1))
+    return {
+        "snapshot_id": snapshot_id.hex(),
+        "content": content.hex(),
+        "piece": piece.hex(),
+        "manifest": manifest.hex(),
+        **{name: value.hex() if isinstance(value, bytes) else value for name, value in described.items()},
+    }
+
+
+FILES = {
+    "chunk-1.json": chunk_vectors,
+    "customer-1.json": customer_vectors,
+    "journal-1.json": journal_vectors,
+    "keys-1.json": key_vectors,
+}
 
 if __name__ == "__main__":
     for name, compute in FILES.items():

@@ -1,6 +1,7 @@
 """Where the database stands in its journal, as rows that change with the groups that they tell of.
 
-    meta journal_sequence       of the last group; rises by one with each
+    meta journal_sequence       of the last group that went through a journal; rises by one with each
+    meta journal_applied_ms     when that group was applied
     meta journal_history        which journal the sequence counts in; 0: in none, a snapshot must come first
     meta journal_incarnation    of the newest segment that was opened from here, or that was replayed
     meta journal_snapshot_due   1 after a recovery, until a snapshot was taken
@@ -36,6 +37,7 @@ class Position(NamedTuple):
     """See the module."""
 
     sequence: int
+    applied_at_ms: int
     history: int
     incarnation: int
     snapshot_due: bool
@@ -45,21 +47,19 @@ def read_position(execute: Execute) -> Position:
     found = dict(execute(_SELECT).fetchall())
     return Position(
         found["journal_sequence"],
+        found["journal_applied_ms"],
         found["journal_history"],
         found["journal_incarnation"],
         bool(found["journal_snapshot_due"]),
     )
 
 
-def advance_sequence(execute: Execute) -> int:
-    """The sequence of the group that this transaction is."""
+def advance(execute: Execute, applied_at_ms: int) -> int:
+    """The sequence of the group that this transaction is, which was applied at this time."""
     sequence: int = execute(_SELECT_SEQUENCE).fetchone()[0] + 1
-    set_sequence(execute, sequence)
-    return sequence
-
-
-def set_sequence(execute: Execute, sequence: int) -> None:
     execute(_SET, (sequence, "journal_sequence"))
+    execute(_SET, (applied_at_ms, "journal_applied_ms"))
+    return sequence
 
 
 def set_history(execute: Execute, history: int) -> None:
@@ -99,7 +99,7 @@ class LocalJournal:
     def _keep(execute: Execute, group: AppliedGroup) -> None:
         record = encode_group(group)
         count, size_bytes = execute(_COUNT_PENDING).fetchone()
-        sequence = advance_sequence(execute)
+        sequence = advance(execute, group.applied_at_ms)
         if count >= PENDING_RECORDS_MAX or size_bytes + len(record) > PENDING_BYTES_MAX:
             set_history(execute, 0)
             clear_pending(execute)

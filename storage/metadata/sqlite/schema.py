@@ -117,8 +117,8 @@ _VERSION_3 = (
         length INTEGER NOT NULL, digest BLOB NOT NULL, nodes BLOB NOT NULL,
         PRIMARY KEY (blob_id, generation, chunk_index)) WITHOUT ROWID""",
     "CREATE INDEX parts_by_blob ON parts (blob_id) WHERE blob_id IS NOT NULL",
-    "INSERT INTO meta VALUES ('journal_sequence', 0), ('journal_history', 0), ('journal_incarnation', 0),"
-    " ('journal_snapshot_due', 0)",
+    "INSERT INTO meta VALUES ('journal_sequence', 0), ('journal_applied_ms', 0), ('journal_history', 0),"
+    " ('journal_incarnation', 0), ('journal_snapshot_due', 0)",
     "CREATE TABLE journal_pending (sequence INTEGER PRIMARY KEY, record BLOB NOT NULL)",
 )
 

@@ -41,7 +41,7 @@ def append(connection: sqlite3.Connection, number: int) -> None:
 def test_without_a_history_nothing_is_kept(connection: sqlite3.Connection) -> None:
     """A database that was never in a journal pays nothing for one."""
     append(connection, 1)
-    assert read_position(connection.execute) == (0, 0, 0, False)
+    assert read_position(connection.execute) == (0, 0, 0, 0, False)
     assert list_pending(connection.execute) == []
 
 
@@ -53,7 +53,7 @@ def test_what_cannot_go_into_the_journal_waits_with_what_it_changed(connection: 
     connection.execute("BEGIN")
     LocalJournal().append(connection.execute, group(3))
     connection.execute("ROLLBACK")
-    assert read_position(connection.execute) == (2, HISTORY, 0, False)
+    assert read_position(connection.execute) == (2, 1002, HISTORY, 0, False)
     assert [(sequence, decode_group(record)) for sequence, record in list_pending(connection.execute)] == [
         (1, AppliedGroup(1001, ((OpenSession(b"00000001", "x"), True),))),
         (2, AppliedGroup(1002, ((OpenSession(b"00000002", "x"), True),))),
