@@ -7,11 +7,11 @@ from typing import Any
 
 import typer
 
+from s3gw.cli.formats import format_time
 from s3gw.cli.home import read_cluster_id
 from s3gw.cli.offline import open_records
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, find_config, run
 from s3gw.cli.screen import add_row, make_table, show
-from s3gw.cli.status import format_time
 from s3gw.config import Config
 from storage.model import Bucket
 

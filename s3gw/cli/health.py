@@ -39,24 +39,26 @@ def judge(
     """LOST: something cannot be read, now or for ever. DEGRADED: less is survived than was asked for, something needs
     an operator, or it is not known yet whether all is well. Where the cluster's shape promises little, as on a single
     disk, that is no fault: it was asked for."""
-    lost = [
-        (survey.lost, "lost chunks"),
-        (survey.unavailable, "chunks that cannot be read now"),
-        (not metadata_answers, "the metadata does not answer"),
-    ]
     present = [node for node in nodes if node.state is not NodeState.GONE]
-    degraded = [
-        (not survey.walks, "the data has not been looked through yet"),
-        (not writes_succeed, "writes fail"),
-        (survey.endangered, "chunks that do not survive one more loss"),
-        (survey.degraded, "chunks with too few pieces"),
-        (max(survey.damaged_pieces, sum(node.report.damaged_count for node in present)), "damaged pieces"),
-        (survey.missing_pieces, "missing pieces"),
-        (sum(node.state in (NodeState.SUSPECT, NodeState.DEAD) for node in present), "nodes that do not answer"),
-        (failing_jobs, "jobs that fail"),
+    lost = [
+        (count(survey.lost, "chunk") + " lost", survey.lost),
+        (count(survey.unavailable, "chunk") + " not readable now", survey.unavailable),
+        ("the metadata does not answer", not metadata_answers),
     ]
-    reasons = tuple(text if found is True else f"{found:,} {text}" for found, text in (*lost, *degraded) if found)
-    if any(found for found, _ in lost):
+    damaged = max(survey.damaged_pieces, sum(node.report.damaged_count for node in present))
+    silent = sum(node.state in (NodeState.SUSPECT, NodeState.DEAD) for node in present)
+    degraded = [
+        ("the data has not been looked through yet", not survey.walks),
+        ("writes fail", not writes_succeed),
+        (count(survey.endangered, "chunk") + " endangered", survey.endangered),
+        (count(survey.degraded, "chunk") + " degraded", survey.degraded),
+        (count(damaged, "piece") + " damaged", damaged),
+        (count(survey.missing_pieces, "piece") + " missing", survey.missing_pieces),
+        (count(silent, "node") + " not answering", silent),
+        (count(failing_jobs, "job") + " failing", failing_jobs),
+    ]
+    reasons = tuple(text for text, is_so in (*lost, *degraded) if is_so)
+    if any(is_so for _, is_so in lost):
         return Judgement(Verdict.LOST, reasons)
     return Judgement(Verdict.DEGRADED if reasons else Verdict.WELL, reasons)
 
@@ -98,26 +100,32 @@ def describe_repairs(survey: SurveyStatus) -> list[str]:
         made = f"{count(survey.repaired_pieces, 'piece')} ({format_size(survey.repaired_bytes)})"
         found.append(f"Repaired since this master became active: {made}.")
     if survey.failed_repairs:
-        found.append(f"{count(survey.failed_repairs, 'repair')} did not make all pieces, and are tried again.")
+        found.append(f"{count(survey.failed_repairs, 'repair')} did not make all pieces; each is tried again.")
     if survey.surplus_pieces:
         surplus = f"{count(survey.surplus_pieces, 'piece')} ({format_size(survey.surplus_bytes)})"
         found.append(f"Surplus, to be removed once the others are verified: {surplus}.")
     return found
 
 
-def describe_drains(drains: Sequence[DrainProgress], holders: Sequence[str] = ()) -> list[str]:
+def describe_drains(nodes: Sequence[Node], drains: Sequence[DrainProgress], holders: Sequence[str] = ()) -> list[str]:
     """What is left on each node that is being emptied. holders: ids of nodes that a recovery of the metadata needs."""
-    found = []
-    for drain in drains:
-        if is_safe(drain, holders):
-            found.append(f"Node {drain.number} is empty: it is safe to switch it off.")
-        elif drain.pieces_left:
-            left = f"{count(drain.pieces_left, 'piece')} ({format_size(drain.bytes_left)})"
-            found.append(f"Node {drain.number} is being emptied: {left} left. Keep it running.")
-        else:
-            waits = "the metadata's journal is on it" if drain.is_safe else "a last walk has to find it empty"
-            found.append(f"Node {drain.number} is being emptied: {waits}. Keep it running.")
-    return found
+    found = {drain.number: _describe_drain(drain, holders) for drain in drains}
+    for node in nodes:
+        if node.state is NodeState.DRAINING and node.number not in found:
+            found[node.number] = (
+                f"Node {node.number} is being emptied: what is left is known when a walk has ended. Keep it running."
+            )
+    return [found[number] for number in sorted(found)]
+
+
+def _describe_drain(drain: DrainProgress, holders: Sequence[str]) -> str:
+    if is_safe(drain, holders):
+        return f"Node {drain.number} is empty: it is safe to switch it off."
+    if drain.pieces_left:
+        left = f"{count(drain.pieces_left, 'piece')} ({format_size(drain.bytes_left)}) left"
+    else:
+        left = "the metadata's journal is on it" if drain.is_safe else "a last walk has to find it empty"
+    return f"Node {drain.number} is being emptied: {left}. Keep it running."
 
 
 def is_safe(drain: DrainProgress, holders: Sequence[str] = ()) -> bool:
@@ -138,7 +146,7 @@ def describe_verification(nodes: Sequence[Node], now_ms: int) -> list[str]:
     unverified = sum(node.report.unverified_count for node in holding)
     if unverified:
         total = count(sum(node.report.chunk_count for node in holding), "piece")
-        found.append(f"{unverified:,} of {total} were not read from the disk since they were written.")
+        found.append(f"Not read from the disk since they were written: {unverified:,} of {total}.")
     damaged = sum(node.report.damaged_count for node in holding)
     if damaged:
         where = name_nodes(node.number for node in holding if node.report.damaged_count)

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from s3gw.cli.formats import format_time
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, find_home, open_keyring_of
 from s3gw.cli.screen import add_row, make_table, show
-from s3gw.cli.status import format_time
 from s3gw.config import ConfigError
 from storage.crypto.keyring import CACHE_TTL_S, KeyFile
 from storage.crypto.keys import named_key_id

@@ -21,7 +21,7 @@ METADATA_SENTENCES = {
 
 
 def describe_nodes(cluster_map: ClusterMap) -> list[dict[str, Any]]:
-    """One dict for each node, in the order of the numbers. Sizes are bytes."""
+    """One dict for each node, in the order of the numbers. Sizes are bytes; figures of what is stored count pieces."""
     return [
         {
             "number": node.number,
@@ -35,6 +35,13 @@ def describe_nodes(cluster_map: ClusterMap) -> list[dict[str, Any]]:
             "reserve_bytes": node.report.reserve_bytes,
             "durability": node.report.durability,
             "last_heard_ms": node.last_heard_ms,
+            "is_closed": node.is_closed,
+            "chunk_count": node.report.chunk_count,
+            "stored_bytes": node.report.stored_bytes,
+            "requests": node.report.requests,
+            "damaged_count": node.report.damaged_count,
+            "unverified_count": node.report.unverified_count,
+            "oldest_verified_ms": node.report.oldest_verified_ms,
         }
         for node in cluster_map.nodes
     ]
@@ -65,9 +72,6 @@ def list_warnings(redundancy: Redundancy, cluster_map: ClusterMap) -> list[str]:
         if node.state not in (NodeState.UP, NodeState.DRAINING)
     ]
     found += [f"Node {node.number} is full: only its reserve is left." for node in present if is_full(node)]
-    draining = [str(node.number) for node in present if node.state is NodeState.DRAINING]
-    if draining:
-        found.append(f"Draining, and not emptied by this release: node {', '.join(draining)}. Keep it running.")
     survives = evaluate_survival(redundancy, cluster_map.nodes)
     if survives is None:
         found.append(f"Writes fail now: {redundancy} needs {redundancy.width} nodes that take chunks.")

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from datetime import UTC, datetime
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
+import typer
 from rich.table import Table
 
+from cluster.maintenance.survey_status import SurveyStatus
 from cluster.registry.config import MasterConfig
+from cluster.registry.maintenance import NodeScrub
+from s3gw.cli.formats import format_age, format_share, format_size, format_time
+from s3gw.cli.health import (
+    Verdict,
+    describe_data,
+    describe_drains,
+    describe_repairs,
+    describe_scrub,
+    describe_verification,
+    judge,
+    name_affected,
+)
 from s3gw.cli.master import SILENT, Job, find_master, open_master
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
 from s3gw.cli.report import (
@@ -21,56 +37,107 @@ from s3gw.cli.report import (
     list_warnings,
 )
 from s3gw.cli.screen import add_row, make_table, show
+from storage.base.clock import SystemClock
 from storage.base.errors import Unavailable
 from storage.metadata.open import open_metadata
 from storage.model import ClusterMap, SessionState
 
 METADATA_DEADLINE_S = 5.0
 
+_STYLES = {Verdict.WELL.name: "green", Verdict.DEGRADED.name: "yellow", Verdict.LOST.name: "bold red"}
+
+
+class Told(NamedTuple):
+    """What the master said."""
+
+    cluster_map: ClusterMap
+    jobs: list[Job]
+    masters: dict[str, str]
+    survey: SurveyStatus
+    scrubs: list[NodeScrub]
+
 
 def status(
-    as_json: JsonOption = False, data: DataOption = None, config: ConfigOption = None, master: MasterOption = None
+    as_json: JsonOption = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Exit status for monitoring: 0 all is well, 1 degraded, 2 data is lost or not readable now."
+        ),
+    ] = False,
+    data: DataOption = None,
+    config: ConfigOption = None,
+    master: MasterOption = None,
 ) -> None:
-    """Show nodes, what losses are survived, jobs, and what an operator should know."""
-    print_status(run(fetch_status(*find_master(data, config, master))), as_json=as_json)
+    """Show the health of the data, nodes, what losses are survived, jobs, and what an operator should know."""
+    found = run(fetch_status(*find_master(data, config, master)))
+    print_status(found, as_json=as_json)
+    if check:
+        sys.exit(Verdict[found["verdict"].upper()].value)
 
 
 async def fetch_status(config: MasterConfig, home: Path | None) -> dict[str, Any]:
     """Everything that is shown, as JSON can say it. ConfigError, Unavailable."""
     async with open_master(config, home) as master:
-        cluster_map, jobs, masters = await master.fetch_map(), await master.fetch_jobs(), await master.fetch_roles()
-    return describe_status(config, cluster_map, jobs, masters, await _fetch_metadata(config))
+        cluster_map = await master.fetch_map()
+        told = Told(
+            cluster_map,
+            *await asyncio.gather(
+                master.fetch_jobs(), master.fetch_roles(), master.fetch_survey(), master.fetch_scrubs()
+            ),
+        )
+    return describe_status(config, told, await _fetch_metadata(config), SystemClock().now_ms())
 
 
-def describe_status(
-    config: MasterConfig,
-    cluster_map: ClusterMap,
-    jobs: list[Job],
-    masters: dict[str, str],
-    metadata: dict[str, Any],
-) -> dict[str, Any]:
+def describe_status(config: MasterConfig, told: Told, metadata: dict[str, Any], now_ms: int) -> dict[str, Any]:
     """Figures by name. `survives` is null where a write is not possible now."""
+    cluster_map, jobs, masters, survey, scrubs = told
     survives = evaluate_survival(config.placed, cluster_map.nodes)
     warnings = list_warnings(config.placed, cluster_map)
-    warnings += [f"Job {job.name} fails: {job.last_error}" for job in jobs if job.last_error]
+    failing = [job for job in jobs if job.last_error]
+    warnings += [f"Job {job.name} fails: {job.last_error}" for job in failing]
     warnings += [f"The master at {address} does not answer." for address, role in masters.items() if role == SILENT]
     if not metadata["answers"]:
         warnings.insert(0, f"The metadata does not answer, so no request succeeds: {metadata['error']}")
     warnings += [f"Metadata: {sentence}." for sentence in metadata.get("loss_window", ())]
+    judgement = judge(
+        survey,
+        cluster_map.nodes,
+        writes_succeed=survives is not None,
+        metadata_answers=metadata["answers"],
+        failing_jobs=len(failing),
+    )
     return {
         "cluster_id": config.cluster_id,
         "epoch": cluster_map.epoch,
+        "verdict": judgement.verdict.name.lower(),
+        "reasons": list(judgement.reasons),
         "redundancy": config.redundancy,
         "durability": describe_durability(cluster_map.nodes),
         "survives": survives and survives._asdict(),
         "summary": describe_survival(config.placed, survives) if survives else "",
+        "health": [
+            *describe_data(survey, now_ms),
+            *describe_repairs(survey),
+            *describe_drains(cluster_map.nodes, survey.drains),
+            *describe_verification(cluster_map.nodes, now_ms),
+            *describe_scrub(scrubs),
+        ],
+        "affected": name_affected(survey),
         "warnings": warnings,
         "notes": [METADATA_SENTENCES[config.metadata.engine]],
+        "survey": _name_fields(survey),
+        "scrub": _name_fields(scrubs),
         "nodes": describe_nodes(cluster_map),
         "masters": [{"address": address, "role": role} for address, role in masters.items()],
         "jobs": [{name: getattr(job, name) for name in Job.__struct_fields__} for job in jobs],
         "metadata": {"engine": config.metadata.engine, **metadata},
     }
+
+
+def _name_fields(value: object) -> Any:
+    """As JSON has it."""
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 async def _fetch_metadata(config: MasterConfig) -> dict[str, Any]:
@@ -102,6 +169,10 @@ def print_status(status: dict[str, Any], *, as_json: bool) -> None:
         print(json.dumps(status, indent=2))
         return
     show(f"cluster {status['cluster_id']}, epoch {status['epoch']}")
+    reasons = f": {'; '.join(status['reasons'])}" if status["reasons"] else ""
+    show(f"{status['verdict']}{reasons}", style=_STYLES[status["verdict"].upper()])
+    show(*status["health"])
+    show(*status["affected"], style="red")
     show(f"redundancy {status['redundancy']}, durability {status['durability']}")
     if status["summary"]:
         show(status["summary"])
@@ -118,41 +189,52 @@ def print_status(status: dict[str, Any], *, as_json: bool) -> None:
 
 
 def make_node_table(nodes: list[dict[str, Any]]) -> Table:
-    """One row for each node."""
-    table = make_table("node", "state", "free", "of", "failure domain", "address", title="nodes")
+    """One row for each node. `read` is when the piece was read from the disk that was not read for longest."""
+    columns = (
+        "node",
+        "state",
+        "pieces",
+        "stored",
+        "free",
+        "of",
+        "read",
+        "unread",
+        "damaged",
+        "failure domain",
+        "address",
+    )
+    table = make_table(*columns, title="nodes")
+    now_ms = SystemClock().now_ms()
     for node in nodes:
         add_row(
             table,
             str(node["number"]),
-            f"{node['state']}, full" if node["is_full"] else node["state"],
+            _describe_state(node),
+            f"{node['chunk_count']:,}",
+            format_size(node["stored_bytes"]),
             format_size(node["free_bytes"]),
             format_size(node["capacity_bytes"]),
+            format_age(node["oldest_verified_ms"], now_ms),
+            f"{node['unverified_count']:,}",
+            f"{node['damaged_count']:,}",
             node["failure_domain"],
             node["address"],
         )
     return table
 
 
+def _describe_state(node: dict[str, Any]) -> str:
+    marks = [name for name, is_so in (("full", node["is_full"]), ("closed", node["is_closed"])) if is_so]
+    return ", ".join([node["state"], *marks])
+
+
 def _make_job_table(jobs: list[dict[str, Any]]) -> Table:
-    table = make_table("job", "runs", "last run", "did", "last error", title="jobs")
+    table = make_table("job", "runs", "last run", "now", "did", "last error", title="jobs")
     for job in jobs:
-        did = ", ".join(f"{name} {count}" for name, count in sorted(job["counts"].items()) if count) or "-"
-        add_row(table, job["name"], str(job["runs"]), format_time(job["last_run_ms"]), did, job["last_error"] or "-")
+        counts = dict(job["counts"])
+        done, total = counts.pop("done", 0), counts.pop("total", 0)
+        did = ", ".join(f"{name} {number:,}" for name, number in sorted(counts.items()) if number) or "-"
+        now = "-" if not job["started_ms"] else format_share(done, total) if total else "running"
+        last = format_time(job["last_run_ms"])
+        add_row(table, job["name"], f"{job['runs']:,}", last, now, did, job["last_error"] or "-")
     return table
-
-
-def format_size(size_bytes: int) -> str:
-    """In the largest binary unit that leaves at least one."""
-    value, unit = float(size_bytes), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
-def format_time(time_ms: int) -> str:
-    """UTC to the second; `never` for 0."""
-    if not time_ms:
-        return "never"
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
