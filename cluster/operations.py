@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 from cluster.byte_budget import ByteBudget
 from cluster.nodes import NodePool
+from cluster.object_health import ObjectExamination, examine_object
 from cluster.placement import is_full
 from cluster.placer import Placer
 from cluster.read_counts import ReadCounts
@@ -15,7 +16,7 @@ from cluster.repair_hints import RepairHint, RepairHints
 from cluster.session import WriteSession
 from storage.base.errors import ChunkError, Corrupt, FrostbyteError, NotEnoughNodes, Unavailable
 from storage.metadata.interface import Metadata
-from storage.model import ClusterMap, NodeState
+from storage.model import Bucket, ClusterMap, NodeState
 
 
 class MapSource(Protocol):
@@ -158,6 +159,15 @@ class Operations:
             len(domains),
             len(self._hints),
             tuple(self._warnings(nodes, writable)),
+        )
+
+    async def examine_object(
+        self, bucket: Bucket, object_key: bytes, version_id: str | None = None, *, verify: bool = False
+    ) -> ObjectExamination:
+        """See cluster.object_health.examine_object."""
+        cluster_map = self._maps.cluster_map
+        return await examine_object(
+            self._metadata, self._nodes, cluster_map, bucket, object_key, version_id, verify=verify
         )
 
     def repair_hints(self) -> list[RepairHint]:
