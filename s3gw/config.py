@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from storage.base.address import Address, parse_address
 from storage.base.errors import FrostbyteError
 from storage.base.files import DiskFiles, fetch_file
 from storage.crypto.envelope import parse_cipher
+from storage.datanode.scrubber import INTERVAL_DEFAULT_S, PACE_DEFAULT
 from storage.metadata.settings import SQLITE, MetadataSettings, check_metadata_settings
 
 DATANODES_MAX = 64
@@ -78,6 +80,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     memory_budget_bytes: int = 64 << 20
     reserve_bytes: int | None = None
     """free space that a datanode leaves alone; 1 GiB or 5 % of its disk, whichever is less, unless said otherwise"""
+    scrub_bytes_per_s: int = PACE_DEFAULT
+    """how fast each datanode reads its chunks again to verify them"""
+    scrub_interval_s: float = INTERVAL_DEFAULT_S
+    """between the begins of two such passes"""
     durability: str = "fsync"
     """`fsync`, or `none`: nothing acknowledged survives a power cut then, and status says so"""
     cipher: str = "aes-256-gcm"
@@ -208,6 +214,8 @@ def _check(config: Config, environment: Mapping[str, str]) -> None:
         raise ConfigError("inline_size_bytes_max is at most 64 KiB")
     if config.reserve_bytes is not None and config.reserve_bytes < 0:
         raise ConfigError("reserve_bytes is not negative")
+    if config.scrub_bytes_per_s < 1 or not 1 <= config.scrub_interval_s < inf:
+        raise ConfigError("scrub_bytes_per_s and scrub_interval_s are at least 1")
     if config.bucket_defaults not in BUCKET_DEFAULTS:
         raise ConfigError(f"bucket_defaults is acl or aws, not {config.bucket_defaults!r}")
     parse_listen(config.listen)

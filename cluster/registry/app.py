@@ -103,7 +103,7 @@ class MasterApp:
             await exchange.answer_failure(refusal.status, "BadRequest", str(refusal))
         except ReportRefused as refusal:
             _log.warning("%s refused: %s", exchange.path, refusal)
-            await exchange.answer_failure(409, ReportRefused.__name__, str(refusal))
+            await exchange.answer_failure(409, type(refusal).__name__, str(refusal))
         except NotActiveMaster as refusal:
             await self._point_to_the_active_one(exchange, refusal)
         except (Unavailable, Refused) as error:

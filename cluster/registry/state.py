@@ -54,9 +54,25 @@ _HEARD: dict[NodeState, NodeState] = {
 
 _DRAINABLE = frozenset(_HEARD)
 
+_FIGURES = (
+    "capacity_bytes",
+    "free_bytes",
+    "reserve_bytes",
+    "chunk_count",
+    "stored_bytes",
+    "requests",
+    "damaged_count",
+    "unverified_count",
+    "oldest_verified_ms",
+)
+
 
 class ReportRefused(Exception):
     """The report or the order is not accepted; the text is one line for the operator of the node."""
+
+
+class NodeRetired(ReportRefused):
+    """The node is gone. Told by this name (wire.NODE_RETIRED), so that it takes no chunks any more."""
 
 
 class Timing(NamedTuple):
@@ -126,7 +142,7 @@ def evaluate_report(
             raise ReportRefused(f"a cluster has at most {NODES_MAX} nodes")
         return NodeState.JOINING
     if node.state is NodeState.GONE:
-        raise ReportRefused(f"node {report.node_id} was retired; empty its data directory to join as a new node")
+        raise NodeRetired(f"node {report.node_id} was retired; empty its data directory to join as a new node")
     heard_s = state.heard_s.get(report.node_id)
     if report.address != node.report.address and heard_s is not None and now_s - heard_s < timing.suspect_after_s:
         raise ReportRefused(
@@ -268,7 +284,7 @@ def _check_report(report: NodeReport, cluster_id: str) -> None:
         raise ReportRefused(f"node {report.node_id} belongs to another cluster")
     if not 1 <= report.format_version <= FORMAT_VERSION_MAX:
         raise ReportRefused(f"node {report.node_id} has format {report.format_version}, this master knows 1")
-    if min(report.capacity_bytes, report.free_bytes, report.reserve_bytes, report.chunk_count) < 0:
+    if min(getattr(report, name) for name in _FIGURES) < 0:
         raise ReportRefused(f"node {report.node_id} reports a negative size")
     if len(report.failure_domain) > FAILURE_DOMAIN_CHARACTERS_MAX:
         raise ReportRefused(f"a failure domain has at most {FAILURE_DOMAIN_CHARACTERS_MAX} characters")

@@ -140,6 +140,8 @@ def describe_datanode(home: Home, datanode: DatanodeHome) -> dict[str, Any]:
         "tls_key": config.internal.tls_key,
         "tls_ca": config.internal.tls_ca,
         "durability": config.durability,
+        "scrub_bytes_per_s": config.scrub_bytes_per_s,
+        "scrub_interval_s": config.scrub_interval_s,
     }
     if config.reserve_bytes is not None:
         document["reserve_bytes"] = config.reserve_bytes

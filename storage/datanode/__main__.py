@@ -24,7 +24,7 @@ from storage.base.internal_server import CannotListen, load_server_tls, serve
 from storage.base.log import configure_logging
 from storage.base.open_files import raise_open_files_limit
 from storage.chunks.disk import DiskChunkStore
-from storage.chunks.store import ChunkStore
+from storage.chunks.store import OwnChunkStore
 from storage.datanode.app import DatanodeApp
 from storage.datanode.config import (
     DURABILITY_NONE,
@@ -43,9 +43,11 @@ from storage.datanode.identity import (
     find_identity,
     store_identity,
 )
+from storage.datanode.intake import Intake
 from storage.datanode.journal_app import JournalRoutes
 from storage.datanode.journal_files import JournalFiles
 from storage.datanode.peers import Peers
+from storage.datanode.scrubber import SCRUB_FILE, Scrubber, ScrubFile
 from storage.datanode.unsynced import UnsyncedFiles
 from storage.model import NodeReport
 
@@ -54,8 +56,9 @@ EXIT_REFUSED = 2
 _log = logging.getLogger("storage.datanode")
 
 
-async def run(config: DatanodeConfig, directory: Path, store: ChunkStore, identity: Identity) -> None:
-    """Serve the store until SIGTERM or SIGINT, reporting to the masters meanwhile. CannotListen, ConfigError."""
+async def run(config: DatanodeConfig, directory: Path, store: OwnChunkStore, identity: Identity) -> None:
+    """Serve the store until SIGTERM or SIGINT, scrubbing it and reporting to the masters meanwhile. CannotListen,
+    ConfigError."""
     node_key = load_node_key(config, identity.node_id)
     domain = find_failure_domain(directory, config.zone, config.host)
     tls_ca = config.tls_ca or None
@@ -64,9 +67,14 @@ async def run(config: DatanodeConfig, directory: Path, store: ChunkStore, identi
     reserve_bytes = choose_reserve_bytes(config, files.space(directory).capacity_bytes)
     journal = JournalRoutes(JournalFiles(files, directory, reserve_bytes))
     advertised = config.advertise
+    clock, intake = SystemClock(), Intake()
+    scrubber = Scrubber(store, clock, config.scrub, ScrubFile(files, directory / SCRUB_FILE))
+    app = DatanodeApp(
+        store, node_key, clock, peers, journal=journal, node_id=identity.node_id, scrubber=scrubber, intake=intake
+    )
 
     async def make_report() -> NodeReport:
-        space = await store.space()
+        space, figures = await store.space(), store.figures
         return NodeReport(
             node_id=identity.node_id,
             cluster_id=identity.cluster_id,
@@ -77,21 +85,24 @@ async def run(config: DatanodeConfig, directory: Path, store: ChunkStore, identi
             reserve_bytes=space.reserve_bytes,
             format_version=FORMAT_VERSION,
             durability=config.durability,
+            requests=app.requests,
+            **figures._asdict(),
         )
 
-    heartbeats = Heartbeats(config.master_addresses, identity.node_id, node_key, make_report, tls_ca)
+    heartbeats = Heartbeats(config.master_addresses, identity.node_id, node_key, make_report, tls_ca, intake.hear)
 
     def announce(bound: Address) -> None:
         nonlocal advertised
         advertised = advertised or str(bound)
         _log.info("node %s serves %s at %s", identity.node_id, directory, bound)
         heartbeats.start()
+        scrubber.start()
 
     try:
-        app = DatanodeApp(store, node_key, SystemClock(), peers, journal=journal, node_id=identity.node_id)
         await serve(app, config.listen_address, config.tls, on_started=announce)
     finally:
         await heartbeats.close()
+        await scrubber.close()
         await peers.close()
         journal.close()
     _log.info("node %s stopped", identity.node_id)

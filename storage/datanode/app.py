@@ -11,19 +11,21 @@ import hmac
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qs
 
 from storage.base.clock import Clock
-from storage.base.errors import FrostbyteError
+from storage.base.errors import Corrupt, FrostbyteError
 from storage.base.ids import ChunkId, parse_chunk_id
 from storage.base.internal_auth import access_token, bearer, verify_pull_ticket
-from storage.chunks.store import ChunkStore
+from storage.chunks.store import OwnChunkStore
 from storage.datanode import journal_wire, wire
-from storage.datanode.exchange import BadRequest, Exchange, Receive, Send
+from storage.datanode.exchange import BadRequest, Exchange, Handler, Receive, Send
+from storage.datanode.intake import Intake
 from storage.datanode.journal_app import JournalRoutes
 from storage.datanode.peers import Peers
 from storage.datanode.pull import ChunkPuller
 from storage.datanode.rebuild import FragmentRebuilder
+from storage.datanode.scrub_app import ScrubRoutes
+from storage.datanode.scrubber import Scrubber
 
 SPAN_BYTES_MAX = 1 << 20
 """a range up to this size is answered from memory, which spares the store one look at the chunk's footer"""
@@ -40,25 +42,29 @@ _TICKET = b"Ticket "
 
 _log = logging.getLogger(__name__)
 
-Handler = Callable[[Exchange], Awaitable[None]]
-
 
 class DatanodeApp:
     """ASGI application. node_key: of this datanode; peers: the way to others, for pulls and rebuilds; journal: the
     files of the metadata, where there are any; node_id: told to whoever brings no valid token, so that who has the
-    internal key and only the address can derive it."""
+    internal key and only the address can derive it. scrubber: of this store; intake: whether it takes new chunks."""
 
     def __init__(
         self,
-        store: ChunkStore,
+        store: OwnChunkStore,
         node_key: bytes,
         clock: Clock,
         peers: Peers,
         *,
         journal: JournalRoutes | None = None,
         node_id: str = "",
+        scrubber: Scrubber | None = None,
+        intake: Intake | None = None,
     ) -> None:
+        self.requests = 0
+        """under way"""
         self._store = store
+        self._scrubber = scrubber or Scrubber(store, clock)
+        self._intake = intake or Intake()
         self._journal = journal
         self._challenge = f'Bearer realm="{node_id}"'.encode()
         self._node_key = node_key
@@ -86,10 +92,12 @@ class DatanodeApp:
             ("POST", wire.PURGE): self._purge,
             ("GET", wire.INVENTORY): self._inventory,
             ("GET", wire.SPACE): self._space,
+            **ScrubRoutes(store, self._scrubber).handlers,
         }
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
+        self.requests += 1
         try:
             await self._dispatch(exchange)
         except BadRequest as refusal:
@@ -103,6 +111,8 @@ class DatanodeApp:
         except Exception as error:  # noqa: BLE001 - the process's edge: a defect or a failing disk costs one request
             _log.exception("%s %s", exchange.method, exchange.path)
             await self._fail(exchange, 500, INTERNAL, type(error).__name__)
+        finally:
+            self.requests -= 1
 
     async def _fail(self, exchange: Exchange, status: int, name: str, message: str) -> None:
         if not exchange.started:
@@ -136,7 +146,12 @@ class DatanodeApp:
         handler = self._chunk_handlers.get((exchange.method, slash + action))
         if handler is None:
             raise BadRequest(405, "no such action on a chunk")
-        await handler(exchange, _chunk_id(text))
+        chunk_id = _chunk_id(text)
+        try:
+            await handler(exchange, chunk_id)
+        except Corrupt:
+            self._scrubber.suspect(chunk_id)
+            raise
 
     def _is_caller(self, exchange: Exchange) -> bool:
         return hmac.compare_digest(exchange.headers.get(b"authorization", b""), self._authorization)
@@ -160,6 +175,7 @@ class DatanodeApp:
     # --- one chunk
 
     async def _put_chunk(self, exchange: Exchange, chunk_id: ChunkId) -> None:
+        self._intake.require()
         try:
             length = wire.parse_content_length(exchange.header(b"content-length"))
         except ValueError as error:
@@ -211,13 +227,15 @@ class DatanodeApp:
         await exchange.answer(200, wire.encode(await self._store.verify(chunk_id)))
 
     async def _pull_chunk(self, exchange: Exchange, chunk_id: ChunkId) -> None:
-        request = _parsed(wire.parse_pull_request, await exchange.read_body(wire.SMALL_BODY_BYTES_MAX))
+        self._intake.require()
+        request = await exchange.read_parsed(wire.parse_pull_request, wire.SMALL_BODY_BYTES_MAX)
         async with self._pulls:
             receipt = await self._puller.pull(chunk_id, request)
         await exchange.answer(201, wire.encode(receipt))
 
     async def _rebuild_chunk(self, exchange: Exchange, chunk_id: ChunkId) -> None:
-        request = _parsed(wire.parse_rebuild_request, await exchange.read_body(wire.SMALL_BODY_BYTES_MAX))
+        self._intake.require()
+        request = await exchange.read_parsed(wire.parse_rebuild_request, wire.SMALL_BODY_BYTES_MAX)
         async with self._rebuilds:
             receipt = await self._rebuilder.rebuild(chunk_id, request)
         await exchange.answer(201, wire.encode(receipt))
@@ -225,41 +243,39 @@ class DatanodeApp:
     # --- many chunks
 
     async def _put_batch(self, exchange: Exchange) -> None:
+        self._intake.require()
         async with self._batches:
-            items = _parsed(wire.parse_put_items, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))
+            items = await exchange.read_parsed(wire.parse_put_items, wire.BATCH_BODY_BYTES_MAX)
             await exchange.answer(200, wire.encode_outcomes(await self._store.put_many(items)))
 
     async def _get_batch(self, exchange: Exchange) -> None:
         async with self._batches:
-            spans = _parsed(wire.parse_spans, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))
-            await exchange.answer(200, wire.encode_outcomes(await self._store.get_many(spans)))
+            spans = await exchange.read_parsed(wire.parse_spans, wire.BATCH_BODY_BYTES_MAX)
+            outcomes = await self._store.get_many(spans)
+            for (chunk_id, _, _), outcome in zip(spans, outcomes, strict=True):
+                if isinstance(outcome, Corrupt):
+                    self._scrubber.suspect(chunk_id)
+            await exchange.answer(200, wire.encode_outcomes(outcomes))
 
     async def _inspect_batch(self, exchange: Exchange) -> None:
-        chunk_ids = _parsed(wire.parse_chunk_ids, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))
+        chunk_ids = await exchange.read_parsed(wire.parse_chunk_ids, wire.BATCH_BODY_BYTES_MAX)
         await exchange.answer(200, wire.encode(await self._store.inspect_many(chunk_ids)))
 
     async def _delete_batch(self, exchange: Exchange) -> None:
-        chunk_ids = _parsed(wire.parse_chunk_ids, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))
+        chunk_ids = await exchange.read_parsed(wire.parse_chunk_ids, wire.BATCH_BODY_BYTES_MAX)
         await exchange.answer(200, wire.encode(await self._store.delete_many(chunk_ids)))
 
     async def _quarantine_batch(self, exchange: Exchange) -> None:
-        chunk_ids = _parsed(wire.parse_chunk_ids, await exchange.read_body(wire.BATCH_BODY_BYTES_MAX))
+        chunk_ids = await exchange.read_parsed(wire.parse_chunk_ids, wire.BATCH_BODY_BYTES_MAX)
         await exchange.answer(200, wire.encode(await self._store.quarantine_many(chunk_ids)))
 
     async def _purge(self, exchange: Exchange) -> None:
-        older_than_ms = _parsed(wire.parse_moment, await exchange.read_body(wire.SMALL_BODY_BYTES_MAX))
+        older_than_ms = await exchange.read_parsed(wire.parse_moment, wire.SMALL_BODY_BYTES_MAX)
         await exchange.answer(200, wire.encode(await self._store.purge_quarantine(older_than_ms)))
 
     async def _inventory(self, exchange: Exchange) -> None:
-        asked = parse_qs(exchange.query.decode("latin-1"), max_num_fields=4)
-        after = asked.get("after", [""])[0]
-        limit = asked.get("limit", [""])[0]
-        if not (limit.isascii() and limit.isdigit() and len(limit) <= 6 and int(limit) >= 1):
-            raise BadRequest(400, "limit is a number of entries")
-        entries = await self._store.inventory(
-            _chunk_id(after) if after else None, min(int(limit), wire.INVENTORY_ENTRIES_MAX)
-        )
-        await exchange.answer(200, wire.encode(entries))
+        after, limit = exchange.read_query(wire.parse_page)
+        await exchange.answer(200, wire.encode(await self._store.inventory(after, limit)))
 
     async def _space(self, exchange: Exchange) -> None:
         await exchange.answer(200, wire.encode(await self._store.space()))
@@ -268,12 +284,5 @@ class DatanodeApp:
 def _chunk_id(text: str) -> ChunkId:
     try:
         return parse_chunk_id(text)
-    except ValueError as error:
-        raise BadRequest(400, str(error)) from error
-
-
-def _parsed(parse: Callable[[bytes], Any], body: bytes) -> Any:
-    try:
-        return parse(body)
     except ValueError as error:
         raise BadRequest(400, str(error)) from error

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from storage.base.address import Address, parse_address
-from storage.base.errors import ChunkError, ChunkTruncated, Corrupt, NodeUnreachable, Unavailable
+from storage.base.errors import ChunkError, ChunkTruncated, Corrupt, NodeFull, NodeUnreachable, Unavailable
 from storage.base.ids import ChunkId
 from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_key
 from storage.base.internal_client import Answer, Deadlines, InternalClient
@@ -78,8 +78,7 @@ class DatanodeClient:
             if len(batch) == 1 and len(batch[0][1]) > wire.BATCH_BYTES_MAX:
                 outcomes.append(await self._put_one(*batch[0]))
                 continue
-            body = wire.encode_put_items(batch)
-            outcomes += await self._post(wire.BATCH_PUT, body, _counting(wire.parse_put_outcomes, len(batch)))
+            outcomes += await self._put_batch(batch)
         return outcomes
 
     async def get(self, chunk_id: ChunkId, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
@@ -165,6 +164,23 @@ class DatanodeClient:
         answer = await self._http.call("GET", wire.page_target(wire.INVENTORY, after, limit))
         return self._parsed(answer, 200, wire.parse_inventory)
 
+    async def list_damaged(self, after: ChunkId | None, limit: int) -> list[wire.DamagedChunk]:
+        """As OwnChunkStore."""
+        answer = await self._http.call("GET", wire.page_target(wire.DAMAGED, after, limit))
+        return self._parsed(answer, 200, wire.parse_damaged)
+
+    async def forget_damaged(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
+        """As OwnChunkStore: the records do not count on these any more."""
+        return await self._post_ids(wire.DAMAGED_FORGET, chunk_ids, wire.parse_flags)
+
+    async def scrub_status(self) -> wire.ScrubStatus:
+        """How far the scrub is."""
+        return self._parsed(await self._http.call("GET", wire.SCRUB), 200, wire.parse_scrub_status)
+
+    async def order_scrub(self, order: wire.ScrubOrder) -> wire.ScrubStatus:
+        """Another pace, and a pass from the start if asked for; a pass that it began is in the answer."""
+        return await self._post(wire.SCRUB, wire.encode(order), wire.parse_scrub_status)
+
     async def space(self) -> Space:
         return self._parsed(await self._http.call("GET", wire.SPACE), 200, wire.parse_space)
 
@@ -181,6 +197,13 @@ class DatanodeClient:
             batch = chunk_ids[start : start + wire.BATCH_ITEMS_MAX]
             outcomes += await self._post(target, wire.encode_chunk_ids(batch), _counting(parse, len(batch)))
         return outcomes
+
+    async def _put_batch(self, batch: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
+        parse = _counting(wire.parse_put_outcomes, len(batch))
+        try:
+            return await self._post(wire.BATCH_PUT, wire.encode_put_items(batch), parse)
+        except NodeFull as error:  # a node that takes no new chunks refuses the whole batch unread
+            return [error] * len(batch)
 
     async def _put_one(self, chunk_id: ChunkId, data: Buffer) -> ChunkReceipt | ChunkError:
         try:

@@ -14,6 +14,7 @@ import binascii
 import json
 import re
 from dataclasses import dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from storage.base.address import Address, parse_address
 from storage.base.ids import CLUSTER_ID_BYTES
 from storage.base.internal_auth import INTERNAL_KEY_BYTES, NODE_KEY_BYTES, ROLE_DATANODE, derive_node_key
 from storage.base.tls_files import TlsFiles
+from storage.datanode.scrubber import INTERVAL_DEFAULT_S, PACE_DEFAULT, ScrubSettings
 
 CONFIG_BYTES_MAX = 64 * 1024
 KEY_FILE_BYTES_MAX = 1024
@@ -65,6 +67,9 @@ class DatanodeConfig:
     tls_key: str = ""
     tls_ca: str = ""
     durability: str = DURABILITY_FSYNC
+    scrub_bytes_per_s: int = PACE_DEFAULT
+    scrub_interval_s: float = INTERVAL_DEFAULT_S
+    """between the begins of two passes"""
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -82,7 +87,14 @@ class DatanodeConfig:
             raise ConfigError("exactly one of node_key, node_key_file and internal_key_file is needed")
         if len(self.masters) > MASTERS_MAX:
             raise ConfigError(f"at most {MASTERS_MAX} masters")
+        if self.scrub_bytes_per_s < 1 or not 1 <= self.scrub_interval_s < inf:
+            raise ConfigError("scrub_bytes_per_s and scrub_interval_s are at least 1")
         self._check_addresses()
+
+    @property
+    def scrub(self) -> ScrubSettings:
+        """How the node scrubs."""
+        return ScrubSettings(self.scrub_bytes_per_s, self.scrub_interval_s)
 
     def _check_addresses(self) -> None:
         if bool(self.tls_cert) != bool(self.tls_key):
@@ -195,6 +207,12 @@ def _check_types(config: DatanodeConfig) -> None:
         if item.name == "masters":
             if not isinstance(value, tuple) or not all(isinstance(text, str) for text in value):
                 raise ConfigError("masters is a list of addresses")
+        elif item.name == "scrub_bytes_per_s":
+            if type(value) is not int:
+                raise ConfigError("scrub_bytes_per_s is a whole number")
+        elif item.name == "scrub_interval_s":
+            if type(value) not in (int, float):
+                raise ConfigError("scrub_interval_s is a number")
         elif item.name == "reserve_bytes":
             if value is not None and type(value) is not int:
                 raise ConfigError("reserve_bytes is a whole number")

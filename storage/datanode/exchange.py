@@ -7,7 +7,7 @@ server sends 100 with the first read.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from storage.base.errors import ChunkTruncated
 from storage.datanode.wire import ERROR_HEADER, encode_failure
@@ -16,9 +16,12 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
+Handler = Callable[["Exchange"], Awaitable[None]]
 
 UNREAD_BYTES_MAX = 256 * 1024
 """a refused body up to this size is read and thrown away by the server, so that the connection can be used again"""
+
+_T = TypeVar("_T")
 
 _MSGPACK = (b"content-type", b"application/msgpack")
 _BINARY = (b"content-type", b"application/octet-stream")
@@ -31,6 +34,13 @@ class BadRequest(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+def _checked(parse: Callable[[bytes], _T], data: bytes) -> _T:
+    try:
+        return parse(data)
+    except ValueError as error:
+        raise BadRequest(400, str(error)) from error
 
 
 class Exchange:
@@ -78,6 +88,14 @@ class Exchange:
             if size > bytes_max:
                 raise BadRequest(413, f"a body of this request has at most {bytes_max} bytes")
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+
+    async def read_parsed(self, parse: Callable[[bytes], _T], bytes_max: int) -> _T:
+        """The whole body as what it says. BadRequest: 413, or 400 when the parser raises ValueError."""
+        return _checked(parse, await self.read_body(bytes_max))
+
+    def read_query(self, parse: Callable[[bytes], _T]) -> _T:
+        """The query as what it says. BadRequest (400)."""
+        return _checked(parse, self.query)
 
     async def answer(self, status: int, body: bytes) -> None:
         """A msgpack body."""

@@ -16,7 +16,7 @@ from storage.base.errors import Unavailable
 from storage.base.internal_auth import NODE_HEADER, report_token
 from storage.base.internal_client import Deadlines, InternalClient
 from storage.datanode import wire
-from storage.model import NodeReport
+from storage.model import NodeReport, NodeState
 
 INTERVAL_S = 2.0
 """until a master says otherwise"""
@@ -29,15 +29,27 @@ DEADLINES = Deadlines(connect_s=2.0, progress_s=2.0, answer_s=5.0)
 _log = logging.getLogger(__name__)
 
 ReportMaker = Callable[[], Awaitable[NodeReport]]
+StateListener = Callable[[NodeState], None]
+
+
+def _ignore(_: NodeState) -> None:
+    """Nobody listens."""
 
 
 class MasterLink:
     """The heartbeats to one master."""
 
     def __init__(
-        self, address: Address, node_id: str, node_key: bytes, make_report: ReportMaker, tls_ca: str | None
+        self,
+        address: Address,
+        node_id: str,
+        node_key: bytes,
+        make_report: ReportMaker,
+        tls_ca: str | None,
+        hear: StateListener = _ignore,
     ) -> None:
         self._make_report = make_report
+        self._hear = hear
         self._client = InternalClient(
             address,
             report_token(node_key),
@@ -60,6 +72,8 @@ class MasterLink:
             self.loop.interval_s = STANDBY_INTERVAL_S
             return
         if answer.status != 200:
+            if answer.headers.get(wire.ERROR_HEADER) == wire.NODE_RETIRED:
+                self._hear(NodeState.GONE)
             said = wire.parse_failure_text(answer.body)
             raise Unavailable(f"the master at {self._client.address} answered {answer.status} {said}".rstrip())
         try:
@@ -69,6 +83,7 @@ class MasterLink:
         if not self.epoch:
             _log.info("registered with the master at %s, epoch %d", self._client.address, heard.epoch)
         self.epoch = heard.epoch
+        self._hear(heard.state)
         self.loop.interval_s = heard.heartbeat_interval_s
 
     async def close(self) -> None:
@@ -87,8 +102,10 @@ class Heartbeats:
         node_key: bytes,
         make_report: ReportMaker,
         tls_ca: str | None = None,
+        hear: StateListener = _ignore,
     ) -> None:
-        self.links = [MasterLink(address, node_id, node_key, make_report, tls_ca) for address in masters]
+        """hear: told what the node is to the active master, each time that it says so."""
+        self.links = [MasterLink(address, node_id, node_key, make_report, tls_ca, hear) for address in masters]
 
     def start(self) -> None:
         """Begin; call it once the node can be reached at the address that it reports."""

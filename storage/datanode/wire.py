@@ -30,6 +30,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -48,7 +49,7 @@ from storage.base.errors import (
     NodeUnreachable,
     Unavailable,
 )
-from storage.base.ids import CHUNK_ID_BYTES, ChunkId, chunk_id_from_bytes
+from storage.base.ids import CHUNK_ID_BYTES, ChunkId, chunk_id_from_bytes, parse_chunk_id
 from storage.chunks.erasure import PARITY_MAX
 from storage.chunks.store import DIGEST_BYTES, Buffer, ChunkReceipt, ChunkState, InventoryEntry, Space
 from storage.model import NodeState
@@ -85,6 +86,8 @@ DIGEST_HEADER = "x-frostbyte-digest"
 ERROR_HEADER = "x-frostbyte-error"
 ACTIVE_MASTER_HEADER = "x-frostbyte-active-master"
 """of a master that stands by: where the active one is"""
+NODE_RETIRED = "NodeRetired"
+"""why a master refuses the report of a node that is gone: in ERROR_HEADER"""
 
 STATUS_OF: dict[str, int] = {
     ChunkNotFound.__name__: 404,
@@ -253,6 +256,15 @@ def chunk_target(chunk_id: ChunkId, action: str = "") -> str:
 def page_target(target: str, after: ChunkId | None, limit: int) -> str:
     """Of one page of INVENTORY or DAMAGED."""
     return f"{target}?after={after or ''}&limit={limit}"
+
+
+def parse_page(query: bytes) -> tuple[ChunkId | None, int]:
+    """(after, limit) of page_target, the limit cut to INVENTORY_ENTRIES_MAX. ValueError."""
+    asked = parse_qs(query.decode("latin-1"), max_num_fields=4)
+    after, limit = asked.get("after", [""])[0], asked.get("limit", [""])[0]
+    if not (limit.isascii() and limit.isdigit() and len(limit) <= 6 and int(limit) >= 1):
+        raise ValueError("limit is a number of entries")
+    return parse_chunk_id(after) if after else None, min(int(limit), INVENTORY_ENTRIES_MAX)
 
 
 def format_range(offset: int, length: int | None) -> str:
