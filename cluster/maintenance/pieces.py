@@ -6,6 +6,7 @@ A *position* is the number of a fragment; all replicas are alike, and each is at
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from cluster.redundancy import Redundancy, parse_redundancy
 from storage.base.ids import ChunkId, stored_chunk_id
@@ -18,9 +19,12 @@ NOWHERE = 0
 """in the place of a node number: the fragment is on no node"""
 
 
+_parse = lru_cache(maxsize=256)(parse_redundancy)
+
+
 def redundancy_of(place: ChunkPlace) -> Redundancy:
     """How many pieces there should be, and how many are needed."""
-    return parse_redundancy(place.redundancy)
+    return _parse(place.redundancy)
 
 
 def stored_id_of(place: ChunkPlace) -> ChunkId:

@@ -67,6 +67,11 @@ class ReadHorizon:
         return self._cutoff_ms
 
     @property
+    def reads_since_s(self) -> float:
+        """As of the last look: no read that still runs began before this steady time; -inf when that is not known."""
+        return min((it.reads_since_s for it in self._seen.values()), default=self._last_look_s)
+
+    @property
     def silent_s(self) -> float:
         """For how long, as of the last look, the most silent open session has been seen unchanged."""
         return max((self._last_look_s - it.changed_s for it in self._seen.values()), default=0.0)

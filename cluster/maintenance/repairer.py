@@ -16,7 +16,7 @@ from typing import NamedTuple
 from cluster.maintenance.node_slots import NodeSlots
 from cluster.maintenance.piece_copy import PieceCopier
 from cluster.maintenance.piece_look import PieceLook
-from cluster.maintenance.pieces import named_pieces, receipt_of, redundancy_of, stored_id_of
+from cluster.maintenance.pieces import NOWHERE, named_pieces, receipt_of, redundancy_of, stored_id_of
 from cluster.maintenance.repair import Finding, Piece, RepairPlan, is_enough, name_nodes, plan_repair
 from cluster.maintenance.targets import Targets
 from cluster.nodes import NodePool
@@ -36,6 +36,8 @@ class Repaired(NamedTuple):
     pieces: int = 0
     """made, or found and named"""
     bytes: int = 0
+    left: tuple[int, ...] = ()
+    """nodes that the row named before and does not name now"""
     is_settled: bool = True
 
 
@@ -116,7 +118,8 @@ class Repairer:
         if good < redundancy.width:
             raise NotEnoughNodes(f"{good} of {redundancy.width} pieces")
         named = (*plan.adopted, *made)
-        return Repaired(len(named), sum(receipt_of(place, piece.position).length for piece in named))
+        made_bytes = sum(receipt_of(place, piece.position).length for piece in named)
+        return Repaired(len(named), made_bytes, tuple(set(place.nodes) - {NOWHERE, *nodes}))
 
     async def _make_pieces(self, place: ChunkPlace, plan: RepairPlan, *, deep: bool) -> list[Piece]:
         """One for each position that is wanted, as far as there are targets that take it."""
