@@ -48,7 +48,7 @@ _TABLES = "SELECT relname FROM pg_class WHERE relnamespace = 'frostbyte'::regnam
 _SEQUENCES = "SELECT relname FROM pg_class WHERE relnamespace = 'frostbyte'::regnamespace AND relkind = 'S'"
 _RESEED = (
     "INSERT INTO frostbyte.meta VALUES ('schema_version', (SELECT $1::bigint)), ('configuration_sequence', 1),"
-    " ('epoch', 1), ('server_incarnation', frostbyte.server_incarnation())"
+    " ('epoch', 1), ('journal_sequence', 0), ('server_incarnation', frostbyte.server_incarnation())"
 )
 
 

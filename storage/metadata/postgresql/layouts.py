@@ -37,8 +37,8 @@ FUNCTIONS_3 = (
     END $$""",
     # the rows of the old layout are set aside before they are changed; the keys of the chunks stay
     """CREATE FUNCTION relayout(
-        p_blob_id bytea, p_generation integer, p_redundancy text, p_chunks chunk_layout[], p_term bigint,
-        p_now_ms bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+        p_blob_id bytea, p_generation integer, p_new_generation integer, p_redundancy text, p_chunks chunk_layout[],
+        p_term bigint, p_now_ms bigint) RETURNS boolean LANGUAGE plpgsql AS $$
     BEGIN
         PERFORM require_term(p_term);
         PERFORM require_open_nodes(ARRAY(SELECT DISTINCT p.nodes FROM unnest(p_chunks) p));
@@ -54,7 +54,7 @@ FUNCTIONS_3 = (
         INSERT INTO retired_chunks
         SELECT c.blob_id, p_generation, c.chunk_index, c.offset, c.length, c.digest, c.nodes
         FROM chunks c WHERE c.blob_id = p_blob_id;
-        UPDATE blobs SET generation = p_generation + 1, redundancy = p_redundancy WHERE blob_id = p_blob_id;
+        UPDATE blobs SET generation = p_new_generation, redundancy = p_redundancy WHERE blob_id = p_blob_id;
         UPDATE chunks c SET digest = p.digest, nodes = p.nodes FROM unnest(p_chunks) p
         WHERE c.blob_id = p_blob_id AND c.chunk_index = p.chunk_index;
         RETURN true;
@@ -77,7 +77,7 @@ FUNCTIONS_3 = (
 )
 
 _SET_REPLICAS = "SELECT set_replicas($1, $2, $3, $4, $5, $6, $7)"
-_RELAYOUT = "SELECT relayout($1, $2, $3, $4, $5, $6)"
+_RELAYOUT = "SELECT relayout($1, $2, $3, $4, $5, $6, $7)"
 _FORGET = "SELECT forget_blobs($1, $2, $3)"
 _SELECT_RELEASED = (
     "SELECT b.released_ms, b.blob_id, b.generation, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy,"
@@ -109,12 +109,13 @@ async def set_replicas(database: Database, command: SetReplicas) -> bool:
 
 async def relayout(database: Database, command: Relayout) -> bool:
     """See the command."""
-    require_next_generation(command)
+    generation = require_next_generation(command)
     chunks = [(chunk.index, chunk.digest, encode_nodes(chunk.nodes)) for chunk in command.chunks]
     ((is_set,),) = await database.write(
         _RELAYOUT,
         command.blob_id,
         command.generation,
+        generation,
         command.redundancy,
         chunks,
         command.term,

@@ -9,7 +9,16 @@ import pytest
 
 from storage.base.errors import Corrupt, FrostbyteError, Unavailable
 from storage.metadata import copy as copying
-from storage.metadata.commands import ChangeObject, CreateBucket, CreateUser, PutBucketSetting, RegisterNode
+from storage.metadata.commands import (
+    ChangeObject,
+    ChunkLayout,
+    CreateBucket,
+    CreateUser,
+    PutBucketSetting,
+    RegisterNode,
+    Relayout,
+    SetNodeClosed,
+)
 from storage.metadata.copy import TABLES, Row, Table, copy_metadata
 from storage.metadata.interface import Metadata
 from storage.metadata.postgresql.open import open_postgres_metadata
@@ -57,12 +66,15 @@ async def filled(tmp_path: Path) -> Path:
 
 
 async def fill(metadata: Metadata) -> None:
-    """Versions, markers, null versions, uploads, copies, users, nodes."""
+    """Versions, markers, null versions, uploads, copies, layouts, users, nodes."""
     worker = await Worker.start(metadata)
     user = User(OWNER, "alice", "Alice", "", False, 7)
     await worker.apply(CreateUser(user, AccessKey("AK1", OWNER, b"\x00sealed", True, 7)))
     await worker.apply(PutBucketSetting(worker.bucket.bucket_id, "cors", b"<x/>"))
     await worker.apply(RegisterNode(NodeReport("n1", "c" * 32, "unix:/x", "z/h/1", 10, 5, 1, 1), NodeState.UP))
+    for node_id in ("n2", "n3"):
+        report = NodeReport(node_id, "c" * 32, "unix:/y", "z/h/1", 10, 5, 1, 1)
+        await worker.apply(RegisterNode(report, NodeState.DRAINING))
     attributes = Attributes(
         "text/plain", storage_class="GLACIER", checksum=Checksum(ChecksumAlgorithm.CRC32, "AAAAAA==")
     )
@@ -84,6 +96,10 @@ async def fill(metadata: Metadata) -> None:
     parts = [await worker.put_part(upload, number) for number in (1, 2)]
     await worker.complete(upload, parts)
     await worker.put_part(await worker.create_upload(b"open"), 1)
+    (blob,) = (await metadata.read_version(worker.bucket.bucket_id, b"chunked/4")).blobs
+    chunks = tuple(ChunkLayout(chunk.index, b"digest", (1, 0, 2)) for chunk in blob.chunks)
+    assert await worker.apply(Relayout(blob.blob_id, 0, "ec:2+1", chunks)) is True
+    await worker.apply(SetNodeClosed("n3", True))
 
 
 async def see(metadata: Metadata) -> list[object]:
@@ -153,8 +169,8 @@ async def test_no_number_is_used_twice_after_a_copy(filled: Path, postgres: Post
     worker = await Worker.start(metadata, made)
     await worker.put(b"k")
     await worker.put_part(await worker.create_upload(b"m"), 1)
-    report = NodeReport("n2", "c" * 32, "unix:/y", "z/h/1", 10, 5, 1, 1)
-    assert (await metadata.apply(RegisterNode(report, NodeState.UP))).number == 2
+    report = NodeReport("n4", "c" * 32, "unix:/z", "z/h/1", 10, 5, 1, 1)
+    assert (await metadata.apply(RegisterNode(report, NodeState.UP))).number == 4
     await metadata.close()
 
 

@@ -106,12 +106,26 @@ async def test_a_layout_of_the_past_or_of_other_chunks_changes_nothing(worker: W
     assert (await worker.metadata.read_version(worker.bucket.bucket_id, b"k")).blobs == (laid_out(blob, chunks),)
 
 
+async def test_an_attempt_chooses_its_generation(worker: Worker) -> None:
+    """Any above the last; who looked before it finds another one."""
+    blob = await put_chunked(worker)
+    chunks = new_layout(blob)
+    for generation, chosen in ((0, 7), (7, 0), (8, GENERATION_MAX)):
+        assert await worker.apply(Relayout(blob.blob_id, generation, EC, chunks, 0, chosen)) is True
+        assert await worker.apply(Relayout(blob.blob_id, generation, EC, chunks, 0, chosen)) is False
+    (read,) = (await worker.metadata.read_version(worker.bucket.bucket_id, b"k")).blobs
+    assert read.generation == GENERATION_MAX
+    assert [blob.generation for blob in await released(worker.metadata)] == [0, 7, 8]
+    await worker.apply(ForgetBlobs((blob.blob_id,) * 3, (7, 1, 8)))
+    assert [blob.generation for blob in await released(worker.metadata)] == [0]
+
+
 async def test_generations_end_where_chunk_ids_do(worker: Worker) -> None:
     """And a new blob is of the first one; chunks of another are no failed write's."""
     blob = await put_chunked(worker)
-    for generation in (GENERATION_MAX, -1):
+    for before, after in ((GENERATION_MAX, 0), (-1, 0), (0, GENERATION_MAX + 1), (3, 3), (3, 2), (3, -1)):
         with pytest.raises(LimitExceeded):
-            await worker.apply(Relayout(blob.blob_id, generation, EC, new_layout(blob)))
+            await worker.apply(Relayout(blob.blob_id, before, EC, new_layout(blob), 0, after))
     later = msgspec.structs.replace(worker.chunked(10), generation=1)
     with pytest.raises(LimitExceeded):
         await worker.put(b"later", blob=later)

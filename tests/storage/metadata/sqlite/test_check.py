@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.metadata.commands import CreateUser
+from storage.metadata.commands import ChunkLayout, CreateUser, Relayout
 from storage.metadata.sqlite.check import check_integrity
 from storage.metadata.sqlite.database import DATABASE_NAME
 from storage.metadata.sqlite.open import open_owned_metadata
@@ -23,6 +23,7 @@ async def damaged(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
     worker = await Worker.start(metadata)
     await worker.put(b"inline")
     await worker.put(b"chunked", blob=worker.chunked(30, 10))
+    await lay_out(worker, b"chunked")
     versioned = await worker.in_bucket("v", Versioning.ENABLED)
     for etag in ("one", "two"):
         await versioned.put(b"stack", etag, blob=versioned.chunked(20, 10))
@@ -37,6 +38,13 @@ async def damaged(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
     assert check_integrity(connection) == []
     yield connection
     connection.close()
+
+
+async def lay_out(worker: Worker, object_key: bytes) -> None:
+    """The object's only blob, anew."""
+    (blob,) = (await worker.metadata.read_version(worker.bucket.bucket_id, object_key)).blobs
+    chunks = tuple(ChunkLayout(chunk.index, b"", (1, 2, 3)) for chunk in blob.chunks)
+    assert await worker.apply(Relayout(blob.blob_id, 0, "ec:2+1", chunks)) is True
 
 
 @pytest.mark.parametrize(
@@ -70,6 +78,11 @@ async def damaged(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
         ("DELETE FROM parts", "an unreleased blob that nothing references"),
         ("DELETE FROM chunks WHERE chunk_index = 0", "whose chunks are not its whole body"),
         ("UPDATE chunks SET chunk_index = 9 WHERE chunk_index = 1", "whose chunks are not its whole body"),
+        ("UPDATE blobs SET generation = 0", "an old layout that is not older"),
+        ("DELETE FROM retired_chunks WHERE chunk_index = 1", "without all its chunks"),
+        ("DELETE FROM retired_layouts", "a chunk of an old layout that does not exist"),
+        ("UPDATE blobs SET generation = 32768 WHERE size = 30", "a generation that no chunk id can hold"),
+        ("UPDATE blobs SET generation = 1 WHERE redundancy = 'inline'", "a generation that no chunk id can hold"),
         ("DELETE FROM inline_bodies", "an inline blob without a body"),
         ("INSERT INTO chunks VALUES (X'00', 0, 0, 1, X'', X'', X'')", "a chunk without a blob"),
         ("INSERT INTO inline_bodies VALUES (X'00', X'', X'', X'')", "a body without an inline blob"),

@@ -8,21 +8,36 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from storage.base.errors import FrostbyteError
-from storage.metadata.commands import ChangeObject
-from storage.metadata.records import encode_record
-from storage.metadata.sqlite import blobs, changes, deletes, listing, objects, uploads, version_listing, versions
+from storage.base.errors import FrostbyteError, StalePlacement
+from storage.metadata.commands import ChangeObject, ChunkLayout, ForgetBlobs, Relayout, SetNodeClosed
+from storage.metadata.records import encode_nodes, encode_record
+from storage.metadata.sqlite import (
+    blobs,
+    changes,
+    deletes,
+    layouts,
+    listing,
+    objects,
+    places,
+    uploads,
+    version_listing,
+    versions,
+)
 from storage.metadata.sqlite.database import DATABASE_NAME
 from storage.metadata.sqlite.open import open_owned_metadata
 from storage.metadata.sqlite.schema import MIGRATIONS, migrate, read_schema_version
-from storage.model import Attributes
+from storage.model import Attributes, Blob, Chunk, Node, NodeReport, NodeState
 from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.engines import check_database
 
-VERSION_1_SHA256 = "228ef7cc07b7a2a693aa882f71bb858af9fa93c786d3faccdfc9b204d6931fa8"
-"""of the statements of version 1, which was released: a change to them needs a migration, not a new digest"""
+RELEASED_SHA256 = (
+    "228ef7cc07b7a2a693aa882f71bb858af9fa93c786d3faccdfc9b204d6931fa8",
+    "60d786cffa2fe76a6fb85e9e8327f6332cc417b9c91decf31c007d7a72b19c40",
+)
+"""of the statements of each version that was released: a change to them needs a migration, not a new digest"""
 
 FRAGMENTS = ("_HEADS", "_STACKED", "_UPLOADS", "_EXTENTS", "_VERSION")
 """texts that statements are made of"""
@@ -100,6 +115,45 @@ async def test_a_store_of_version_1_is_opened_and_goes_on(tmp_path: Path) -> Non
     assert check_database(tmp_path) == []
 
 
+async def test_a_store_of_version_2_is_opened_and_goes_on(tmp_path: Path) -> None:
+    """Its blobs are of the first generation and its nodes open; they are laid out anew, closed and listed."""
+    old = sqlite3.connect(tmp_path / DATABASE_NAME, isolation_level=None)
+    migrate(old, MIGRATIONS[:2])
+    old.execute("INSERT INTO buckets VALUES (1, 'b', 'o', 'r', 1, 'bk-1', '')")
+    report = NodeReport("n1", "c" * 32, "unix:/x", "z/h/1", 10, 5, 1, 1)
+    old.execute("INSERT INTO nodes VALUES (1, 'n1', ?, 'up', 5)", (encode_record(report),))
+    version = (1, 1, b"k", 1, bytes(8), 1, 0, 5, "e", 5, "o", encode_record(Attributes()), b"", 0, None, None, "", 0, 0)
+    old.execute(f"INSERT INTO versions VALUES ({', '.join('?' * 19)})", version)
+    old.execute("INSERT INTO heads VALUES (1, 0, X'6B', 1, 1, 1, 5, 'e', 5, 'STANDARD', 'o', '', '')")
+    blob = Blob(bytes(16), 5, "bk-1", 1, "replica:2", (Chunk(0, 0, 5, b"w", b"d", (1, 2)),))
+    nodes = encode_nodes((1, 2))
+    old.execute("INSERT INTO extents VALUES (1, 0, 5, 0, ?)", (blob.blob_id,))
+    old.execute("INSERT INTO blobs VALUES (?, 5, 'bk-1', 1, 'replica:2', NULL)", (blob.blob_id,))
+    old.execute("INSERT INTO chunks VALUES (?, 0, 0, 5, X'77', X'64', ?)", (blob.blob_id, nodes))
+    gone = msgspec.structs.replace(blob, blob_id=b"g" * 16)
+    old.execute("INSERT INTO blobs VALUES (?, 5, 'bk-1', 1, 'replica:2', 7)", (gone.blob_id,))
+    old.execute("INSERT INTO chunks VALUES (?, 0, 0, 5, X'77', X'64', ?)", (gone.blob_id, nodes))
+    old.close()
+
+    metadata = await open_owned_metadata(tmp_path)
+    assert (await metadata.read_version(1, b"k")).blobs == (blob,)
+    assert await metadata.list_released_blobs(8, 10) == [gone]
+    assert (await metadata.cluster_map()).nodes == (Node(1, report, NodeState.UP, 5),)
+    await metadata.apply(SetNodeClosed("n1", True))
+    with pytest.raises(StalePlacement):
+        await metadata.apply(Relayout(blob.blob_id, 0, "replica:1", (ChunkLayout(0, b"e", (1,)),)))
+    assert await metadata.apply(Relayout(blob.blob_id, 0, "replica:1", (ChunkLayout(0, b"e", (2,)),))) is True
+    places = await metadata.list_chunk_places(None, 10)
+    assert [(place.blob_id, place.generation, place.nodes) for place in places] == [
+        (blob.blob_id, 1, (2,)),
+        (gone.blob_id, 0, (1, 2)),
+    ]
+    await metadata.apply(ForgetBlobs((gone.blob_id, blob.blob_id)))
+    assert await metadata.list_released_blobs(2**62, 10) == []
+    await metadata.close()
+    assert check_database(tmp_path) == []
+
+
 def test_a_failing_step_leaves_the_version_before_it(connection: sqlite3.Connection) -> None:
     """A step is one transaction, as a crash in it would be."""
     broken = (*MIGRATIONS[:1], ("CREATE TABLE half (x)", "INSERT INTO nowhere VALUES (1)"))
@@ -121,13 +175,14 @@ def test_a_newer_database_is_refused_in_one_line(connection: sqlite3.Connection)
 
 
 def test_a_released_version_is_never_edited() -> None:
-    """Databases of version 1 exist; what they look like is fixed."""
-    assert hashlib.sha256("\n".join(MIGRATIONS[0]).encode()).hexdigest() == VERSION_1_SHA256
+    """Databases of these versions exist; what they look like is fixed."""
+    digests = [hashlib.sha256("\n".join(statements).encode()).hexdigest() for statements in MIGRATIONS]
+    assert tuple(digests[: len(RELEASED_SHA256)]) == RELEASED_SHA256
 
 
 @pytest.mark.parametrize(
     "module",
-    [versions, changes, deletes, objects, listing, version_listing, blobs, uploads],
+    [versions, changes, deletes, objects, listing, version_listing, blobs, layouts, uploads],
     ids=lambda module: module.__name__,
 )
 def test_no_statement_of_an_object_scans_a_table(connection: sqlite3.Connection, module: object) -> None:
@@ -145,3 +200,24 @@ def test_no_statement_of_an_object_scans_a_table(connection: sqlite3.Connection,
         seen += 1
         assert not [row[3] for row in plan if row[3].startswith("SCAN") or "TEMP B-TREE" in row[3]], name
     assert seen >= 2
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        layouts.RELEASED_WITH_CHUNKS,
+        places.CHUNK_PLACES,
+        places.BUCKET_BLOBS,
+        places.select_places(3),
+        places.select_users(3),
+        "SELECT number FROM nodes WHERE is_closed = 1",
+    ],
+)
+def test_no_look_at_chunks_scans_a_table(connection: sqlite3.Connection, statement: str) -> None:
+    """What is walked through as a whole is only what the statement itself has limited or was given."""
+    migrate(connection)
+    parameters = [1] * (len(set(re.findall(r"\?\d", statement))) or statement.count("?"))
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    scanned = {step.split()[1] for step in plan if step.startswith("SCAN")}
+    assert scanned <= {"a", "b", "l", "v", "3", "nodes"}, plan
+    assert "nodes" not in scanned or any("nodes_closed" in step for step in plan)

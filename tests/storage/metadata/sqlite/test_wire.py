@@ -56,6 +56,10 @@ COMMANDS: list[c.Command] = [
     c.DeleteVersions(1, (c.DeleteTarget(b"k", "v", noncurrent_only=True),)),
     c.ChangeObject(1, b"k", "v", {"t": ""}, (Grant("o", "READ"),), c.Retention(LockMode.GOVERNANCE, 5), False, True),
     c.ChangeObject(1, b"k", tags={}, acl=()),
+    c.SetReplicas(b"b" * 16, 3, (1, 2), (1, 0), 5, 7),
+    c.Relayout(b"b" * 16, 1, "ec:2+1", (c.ChunkLayout(0, b"d" * 24, (1, 0, 3)),), 7, 9),
+    c.ForgetBlobs((b"b" * 16,), (2,), 7),
+    c.SetNodeClosed("n", True, 7),
     c.CompleteUpload(b"s" * 8, 1, b"k", "id", c.NewVersion(b"u" * 8, 0, "e", "o", Attributes()), ()),
 ]
 OUTCOMES: list[tuple[type[c.Command], object]] = [
@@ -68,6 +72,8 @@ OUTCOMES: list[tuple[type[c.Command], object]] = [
     (c.PutPart, PartInfo(1, 5, "e", 7, b"b")),
     (c.RegisterNode, Node(1, NodeReport("n", "c", "unix:/x", "d", 1, 2, 3, 4), NodeState.UP, 5)),
     (c.SetReplicas, False),
+    (c.Relayout, True),
+    (c.SetNodeClosed, None),
 ]
 
 
@@ -117,10 +123,14 @@ def test_commands_survive_the_way(command: c.Command) -> None:
     assert (frame.request_id, decode_command(frame)) == (7, command)
 
 
-def test_a_target_of_the_first_release_is_understood() -> None:
+def test_commands_of_the_releases_before_are_understood() -> None:
     """Without the fields that were appended since."""
     body = msgspec.msgpack.encode(["DeleteVersions", 1, [[b"k", "v", [None, None]]]])
     assert decode_command(Frame(1, COMMAND, body)) == c.DeleteVersions(1, (c.DeleteTarget(b"k", "v"),))
+    body = msgspec.msgpack.encode(["ForgetBlobs", [b"b"]])
+    assert decode_command(Frame(1, COMMAND, body)) == c.ForgetBlobs((b"b",), (), 0)
+    body = msgspec.msgpack.encode(["SetReplicas", b"b", 1, [1], [2]])
+    assert decode_command(Frame(1, COMMAND, body)) == c.SetReplicas(b"b", 1, (1,), (2,), 0, 0)
 
 
 def test_every_command_has_a_way() -> None:
