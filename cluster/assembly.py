@@ -138,7 +138,7 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         yield Cluster(
             ObjectStore(settings.cluster_id, keyring, metadata, writer, reader, outside.new_hasher, clock),
             Directory(metadata, keyring, clock),
-            Operations(metadata, session, placer, maps, hints, budget, redundancy, nodes, reading.counts),
+            Operations(metadata, session, placer, maps, hints, budget, redundancy, survive_min, nodes, reading.counts),
         )
 
 

@@ -80,8 +80,11 @@ class ByteBudget:
         self._serve()
 
     def lend(self, holder: object, call_in: CallIn) -> None:
-        """Announce that `holder` can give bytes back at any time. Only bytes that are in the budget can be lent."""
+        """Announce that `holder` can give bytes back at any time. Only bytes that are in the budget can be lent. Where
+        somebody waits already it is called in at once."""
         self._loans[holder] = call_in
+        if self._waiters:
+            self._call_in(0)
 
     def settle(self, holder: object) -> None:
         """The loan is over; a no-op when it was called in."""

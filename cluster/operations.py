@@ -14,7 +14,9 @@ from cluster.read_counts import ReadCounts
 from cluster.redundancy import Redundancy, evaluate_cluster
 from cluster.repair_hints import RepairHint, RepairHints
 from cluster.session import WriteSession
+from cluster.survival import SurviveMin
 from storage.base.errors import ChunkError, Corrupt, FrostbyteError, NotEnoughNodes, Unavailable
+from storage.base.ids import BLOB_ID_BYTES
 from storage.metadata.interface import Metadata
 from storage.model import Bucket, ClusterMap, NodeState
 
@@ -37,6 +39,7 @@ class MapSource(Protocol):
 READY_DEADLINE_S = 2.0
 PROBED_NODES_MAX = 16
 """of a large cluster; a write needs a few that answer"""
+PROBED_COLUMNS = 16
 RENEWALS_MISSED_MAX = 2.5
 """more, and the metadata has not taken a command for two renewals: a commit would hardly succeed"""
 
@@ -81,6 +84,7 @@ class Operations:
         hints: RepairHints,
         budget: ByteBudget,
         redundancy: Redundancy,
+        survive_min: SurviveMin,
         nodes: NodePool,
         reads: ReadCounts,
     ) -> None:
@@ -93,6 +97,7 @@ class Operations:
         self._maps = maps
         self._hints = hints
         self._redundancy = redundancy
+        self._survive_min = survive_min
 
     async def ready(self) -> bool:
         """Whether a write would succeed now: the metadata answers and takes commands, and enough of the nodes that can
@@ -103,9 +108,18 @@ class Operations:
         try:
             async with asyncio.timeout(READY_DEADLINE_S):
                 await self._metadata.configuration_sequence()
-                return await self._enough_nodes_answer()
+                return self._some_column_survives_enough() and await self._enough_nodes_answer()
         except (FrostbyteError, TimeoutError):
             return False
+
+    def _some_column_survives_enough(self) -> bool:
+        """False where every write would be refused for what it promises. NotEnoughNodes."""
+        width = self._redundancy.width
+        columns = (self._placer.choose(bytes(BLOB_ID_BYTES), index, width).column for index in range(PROBED_COLUMNS))
+        return any(
+            self._survive_min.is_met(self._redundancy, [node.report.failure_domain for node in column])
+            for column in columns
+        )
 
     async def _enough_nodes_answer(self) -> bool:
         """True as soon as enough did, however long the others take. NotEnoughNodes."""

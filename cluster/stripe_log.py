@@ -60,8 +60,8 @@ class StripeLog:
         self._timer: asyncio.TimerHandle | None = None
 
     async def reserve(self, size_bytes: int) -> None:
-        """Before the first frame of a stripe: wait until all of it may be made. Raises what `fail` was given, also to a
-        fragment's log; Unavailable."""
+        """Before the first frame of a stripe: wait until all of it may be made. Raises what `fail` was given, here or
+        to all fragments; Unavailable."""
         if self._failure is not None:
             raise self._failure
         if self._reserved_bytes:

@@ -130,6 +130,18 @@ async def test_loans_are_called_in_before_anybody_waits() -> None:
     await waiting
 
 
+async def test_what_is_lent_while_somebody_waits_is_called_in_at_once() -> None:
+    """Whoever waits already asks nobody again."""
+    budget = ByteBudget(100)
+    await budget.acquire(100)
+    waiting = asyncio.create_task(budget.acquire(50))
+    await settle()
+    budget.lend("late", lambda: budget.release(60))
+    async with asyncio.timeout(10):
+        await waiting
+    assert budget.held_bytes == 90
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     capacity=st.integers(1, 50),
