@@ -15,7 +15,7 @@ import pytest
 from cluster.objectstore import CopySource, ObjectReading, PutResult
 from storage.base.clock import ManualClock
 from storage.base.errors import NoSuchKey, NoSuchUpload, SourceChanged
-from storage.metadata.commands import Command, CommitVersion, Conditions, DeleteTarget
+from storage.metadata.commands import REDUNDANCY_SETTING, Command, CommitVersion, Conditions, DeleteTarget
 from storage.model import Attributes, Bucket, ByteRange, Checksum, ChecksumAlgorithm, NodeState, Versioning
 from tests.cluster.world import BlocksBody, World, open_world
 
@@ -89,6 +89,26 @@ async def test_a_copy_to_another_bucket_is_sealed_again(world: World) -> None:
     assert await world.get(b"copy", bucket=other) == data
     read = await world.metadata.read_version(other.bucket_id, b"copy")
     assert {blob.bucket_key_id for blob in read.blobs} == {other.bucket_key_id}
+
+
+async def test_a_copy_of_another_redundancy_is_sealed_again(world: World) -> None:
+    """The bucket's changed since: the copy gets what it would be written in, which is then shared with the next."""
+    data = os.urandom(700_000)
+    await world.put(b"key", data)
+    await world.put(b"small", b"small")
+    await world.cluster.directory.put_setting(world.bucket, REDUNDANCY_SETTING, b"ec:2+1")
+    await world.cluster.directory.refresh()
+    bucket = await world.cluster.directory.bucket("bucket")
+    for source, target in ((b"key", b"copy"), (b"copy", b"again"), (b"small", b"small copy")):
+        await copy(world, source_of(bucket, await world.objects.head(bucket, source)), target, bucket)
+    blobs = {}
+    for key in (b"key", b"copy", b"again", b"small", b"small copy"):
+        (blobs[key],) = (await world.metadata.read_version(bucket.bucket_id, key)).blobs
+    assert blobs[b"key"].redundancy == "replica:2"
+    assert blobs[b"copy"].redundancy == "ec:2+1"
+    assert blobs[b"again"].blob_id == blobs[b"copy"].blob_id
+    assert blobs[b"small copy"].blob_id == blobs[b"small"].blob_id
+    assert await world.get(b"again") == data
 
 
 async def test_a_copy_with_another_checksum_is_streamed(world: World) -> None:
