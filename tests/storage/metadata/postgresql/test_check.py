@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from storage.metadata.commands import ChunkLayout, Relayout
 from storage.metadata.postgresql.check import check_integrity
 from storage.metadata.postgresql.open import connect_postgres
 from storage.model import Versioning
@@ -21,6 +22,11 @@ BROKEN = {
     "DELETE FROM extents": "nothing references",
     "UPDATE blobs SET released_ms = 1": "released",
     "DELETE FROM chunks WHERE chunk_index = 1": "whose chunks are not its whole body",
+    "UPDATE blobs SET generation = 0": "an old layout that is not older",
+    "DELETE FROM retired_chunks WHERE chunk_index = 1": "without all its chunks",
+    "DELETE FROM retired_layouts": "a chunk of an old layout that does not exist",
+    "UPDATE blobs SET generation = 32768 WHERE size = 30": "a generation that no chunk id can hold",
+    "UPDATE blobs SET generation = 1 WHERE redundancy = 'inline'": "a generation that no chunk id can hold",
     "DELETE FROM inline_bodies": "an inline blob without a body",
     "DELETE FROM buckets": "a bucket that does not exist",
     "DELETE FROM uploads": "a part without an upload",
@@ -37,7 +43,10 @@ async def filled(postgres: PostgresEngine) -> PostgresEngine:
     """One of everything."""
     worker = await Worker.start(await postgres.connect())
     await worker.put(b"inline")
-    await worker.put(b"chunked", blob=worker.chunked(30, 10))
+    blob = worker.chunked(30, 10)
+    await worker.put(b"chunked", blob=blob)
+    chunks = tuple(ChunkLayout(index, b"", (1, 2, 3)) for index in range(3))
+    assert await worker.apply(Relayout(blob.blob_id, 0, "ec:2+1", chunks)) is True
     await worker.put_part(await worker.create_upload(b"m"), 1)
     versioned = await worker.in_bucket("versioned", Versioning.ENABLED)
     for _ in range(2):

@@ -9,7 +9,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from storage.base.errors import BucketNotEmpty, FrostbyteError, SessionFenced, SourceChanged
+from storage.base.errors import (
+    BucketNotEmpty,
+    FrostbyteError,
+    SessionFenced,
+    SourceChanged,
+    StalePlacement,
+    Unavailable,
+)
 from storage.metadata.commands import (
     AbortUpload,
     CloseSession,
@@ -21,14 +28,17 @@ from storage.metadata.commands import (
     DeleteVersions,
     FenceSessions,
     PutPart,
+    RegisterNode,
+    SetNodeClosed,
     SetVersioning,
 )
+from storage.metadata.postgresql import nodes
 from storage.metadata.postgresql.database import ATTEMPTS_MAX
 from storage.metadata.postgresql.engine import HANDLERS, PostgresMetadata
 from storage.metadata.postgresql.open import connect_postgres
 from storage.metadata.postgresql.pool import Connection
 from storage.metadata.postgresql.schema import MIGRATIONS
-from storage.model import Versioning
+from storage.model import NodeReport, NodeState, Versioning
 from tests.linear.checker import find_violation
 from tests.linear.racer import race_in_this_process
 from tests.storage.metadata.builders import OWNER, PART_BYTES, Worker
@@ -174,6 +184,54 @@ async def test_an_abort_waits_for_the_part_that_is_being_recorded(worker: Worker
     await held.commit()
     await aborting
     assert await worker.released() == {blob.blob_id}
+
+
+async def begin_commit_to_a_node(worker: Worker, held: HeldTransaction) -> CommitVersion:
+    """One node, and a commit that names it, let in and not over. → another one"""
+    report = NodeReport("n1", "c" * 32, "unix:/x", "z/h/1", 10, 5, 1, 1)
+    assert (await worker.apply(RegisterNode(report, NodeState.DRAINING))).number == 1
+    commits = []
+    for object_key in (b"held", b"late"):
+        blob, version = worker.chunked(20, 10, (1,)), worker.version(20, "e")
+        commits.append(CommitVersion(worker.session_id, worker.bucket.bucket_id, object_key, version, (blob,)))
+    await held.apply(commits[0])
+    return commits[1]
+
+
+async def test_closing_a_node_waits_for_the_commits_it_let_in(
+    worker: Worker, held: HeldTransaction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was let in is seen by whoever looks afterwards; what was waiting in line is refused. What names no node, and
+    the registry, wait for nobody."""
+    monkeypatch.setattr(nodes, "CLOSING_WAIT_MS", 60_000)
+    late = await begin_commit_to_a_node(worker, held)
+    closing = await held.until_waiting(worker.apply(SetNodeClosed("n1", True)))
+    waiting = asyncio.create_task(worker.apply(late))
+    await worker.put(b"inline")
+    await worker.apply(RegisterNode(NodeReport("n2", "c" * 32, "unix:/y", "z/h/1", 10, 5, 1, 1), NodeState.UP))
+    await held.commit()
+    await closing
+    with pytest.raises(StalePlacement):
+        await waiting
+    assert {place.nodes for place in await worker.metadata.list_chunk_places(None, 10)} == {(1,)}
+    assert {entry.object_key for entry in (await worker.metadata.list_heads(worker.bucket.bucket_id)).entries} == {
+        b"held",
+        b"inline",
+    }
+
+
+async def test_closing_a_node_gives_up_soon(
+    worker: Worker, held: HeldTransaction, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that does not end must not keep all others waiting. Nothing was changed."""
+    monkeypatch.setattr(nodes, "CLOSING_WAIT_MS", 1)
+    late = await begin_commit_to_a_node(worker, held)
+    with pytest.raises(Unavailable) as refused:
+        await worker.apply(SetNodeClosed("n1", True))
+    assert refused.value.details == {}
+    await worker.apply(late)
+    await held.commit()
+    await worker.apply(SetNodeClosed("n1", True))
 
 
 async def test_reads_wait_for_nobody(worker: Worker, held: HeldTransaction) -> None:

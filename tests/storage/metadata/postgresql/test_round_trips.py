@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from storage.metadata.commands import ChangeObject, DeleteTarget, DeleteVersions, RenewSession
+from storage.metadata.commands import (
+    ChangeObject,
+    ChunkLayout,
+    DeleteTarget,
+    DeleteVersions,
+    FenceSessions,
+    ForgetBlobs,
+    Relayout,
+    RenewSession,
+    SetReplicas,
+)
 from storage.metadata.postgresql.deletes import TARGETS_PER_TRANSACTION
 from storage.metadata.postgresql.engine import PostgresMetadata
 from storage.model import ByteRange
@@ -61,6 +71,31 @@ async def test_an_object_write_is_one_round_trip(worker: Worker, proxy: Postgres
         "delete many": lambda: worker.apply(DeleteVersions(worker.bucket.bucket_id, targets)),
         "change": lambda: worker.apply(ChangeObject(worker.bucket.bucket_id, b"chunked", tags={"a": "b"})),
         "renew": lambda: worker.apply(RenewSession(worker.session_id, 0)),
+    }
+    counted = {name: await count(proxy, operation) for name, operation in operations.items()}
+    assert counted == dict.fromkeys(operations, 1)
+
+
+async def test_upkeep_is_one_round_trip(worker: Worker, proxy: PostgresProxy) -> None:
+    """A change of replicas, a new layout, what is forgotten, a fence, and each page of what looks after chunks."""
+    metadata, blob = worker.metadata, worker.chunked(100, 10)
+    await worker.put(b"k", blob=blob)
+    generations = iter(range(10))
+
+    async def lay_out() -> None:
+        chunks = tuple(ChunkLayout(index, b"", (1, 2)) for index in range(10))
+        assert await worker.apply(Relayout(blob.blob_id, next(generations), "replica:2", chunks))
+
+    operations: dict[str, Operation] = {
+        "replicas": lambda: worker.apply(SetReplicas(blob.blob_id, 0, (1, 2), (2, 1))),
+        "layout": lay_out,
+        "released": lambda: metadata.list_released_blobs(2**62, 10),
+        "forget": lambda: worker.apply(ForgetBlobs((blob.blob_id,) * 2, (0, 1))),
+        "fence": lambda: worker.apply(FenceSessions(60_000)),
+        "places": lambda: metadata.list_chunk_places((blob.blob_id, 3), 5),
+        "some places": lambda: metadata.find_chunk_places([(blob.blob_id, 3), (blob.blob_id, 4)]),
+        "users": lambda: metadata.find_blob_users([blob.blob_id], 10),
+        "blobs": lambda: metadata.list_bucket_blobs(worker.bucket.bucket_id, 0, 10),
     }
     counted = {name: await count(proxy, operation) for name, operation in operations.items()}
     assert counted == dict.fromkeys(operations, 1)
