@@ -22,6 +22,11 @@ COMMANDS = {
     "user": "s3gw.cli.user:app",
     "bucket": "s3gw.cli.bucket:app",
     "node": "s3gw.cli.node:app",
+    "object": "s3gw.cli.object:app",
+    "repair": "s3gw.cli.jobs:repair",
+    "scrub": "s3gw.cli.jobs:scrub",
+    "sweep": "s3gw.cli.jobs:sweep",
+    "rebalance": "s3gw.cli.jobs:rebalance",
     "key": "s3gw.cli.key:app",
 }
 """name → module and what in it: a function is one command, a Typer a group of them"""

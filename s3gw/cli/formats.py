@@ -50,3 +50,8 @@ def name_nodes(numbers: Iterable[int]) -> str:
 def format_share(done: int, total: int) -> str:
     """Whole percent, 100 only when all is done; `100 %` of nothing."""
     return f"{min(99, done * 100 // total) if done < total else 100} %"
+
+
+def printable(text: str) -> str:
+    """What a terminal would not show, or would obey, as backslash escapes: an object's name may hold anything."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

@@ -7,12 +7,12 @@ has ended there is no figure, and the figures of a walk are those of its time.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from cluster.maintenance.survey_status import AffectedObject, DrainProgress, SurveyStatus
 from cluster.registry.maintenance import NodeScrub
-from s3gw.cli.formats import count, format_age, format_share, format_size, format_time, name_nodes
+from s3gw.cli.formats import count, format_age, format_share, format_size, format_time, name_nodes, printable
 from storage.model import Node, NodeState
 
 AFFECTED_SHOWN_MAX = 20
@@ -86,8 +86,8 @@ def describe_data(survey: SurveyStatus, now_ms: int) -> list[str]:
     found += [f"{count(number, 'chunk')} {_is(number)} {text}." for number, text in states if number]
     if survey.silent_nodes:
         found.append(f"Not looked through: {name_nodes(survey.silent_nodes)}.")
-    weakest = _describe_weakest(survey.losses)
-    return [*found, weakest] if weakest else found
+    least = {kind: min(counts) for kind, counts in survey.losses.items() if counts}
+    return [*found, describe_losses(least)] if least else found
 
 
 def describe_repairs(survey: SurveyStatus) -> list[str]:
@@ -183,21 +183,20 @@ def name_affected(survey: SurveyStatus, shown_max: int = AFFECTED_SHOWN_MAX) -> 
 
 
 def _name_object(affected: AffectedObject) -> str:
-    name = f"{affected.state}: s3://{affected.bucket}/{affected.object_key}"
+    name = f"{affected.state}: s3://{affected.bucket}/{printable(affected.object_key)}"
     if affected.upload_id:
         return f"{name} (a part of the open upload {affected.upload_id})"
     return f"{name} (version {affected.version_id})" if affected.version_id not in ("", "null") else name
 
 
-def _describe_weakest(losses: dict[str, dict[int, int]]) -> str:
-    """losses: as in SurveyStatus."""
+def describe_losses(least: Mapping[str, int]) -> str:
+    """What the weakest chunk survives. least: by `zones`, `hosts`, `disks`, `nodes`, how many may be lost."""
     kinds = (("nodes", "datanode"), ("disks", "disk"), ("hosts", "host"), ("zones", "zone"))
-    least = [(min(losses[kind]), noun) for kind, noun in kinds if losses.get(kind)]
-    survived = [count(number, noun) for number, noun in least if number > 0]
-    if not least:
-        return ""
+    if least.get("nodes", 0) < 0:
+        return "The weakest chunk cannot be read now."
+    survived = [count(least[kind], noun) for kind, noun in kinds if least.get(kind, 0) > 0]
     if not survived:
-        return "Some chunk does not survive the loss of one more datanode."
+        return "The weakest chunk does not survive the loss of one more datanode that has a piece of it."
     return f"The weakest chunk survives the loss of {' or of '.join(survived)}, whichever it is."
 
 

@@ -1,4 +1,4 @@
-"""`frostbyte node add|list|drain|resume`: datanodes of a cluster."""
+"""`frostbyte node add|list|drain|resume|remove`: datanodes of a cluster."""
 
 from __future__ import annotations
 
@@ -13,20 +13,17 @@ from cluster.registry.config import MasterConfig, load_internal_key
 from s3gw.cli.home import FILES
 from s3gw.cli.master import choose_node, find_master, open_master
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
+from s3gw.cli.progress import Look, look_at_drain
 from s3gw.cli.report import describe_nodes
 from s3gw.cli.screen import show
 from s3gw.cli.status import make_node_table
+from s3gw.cli.watch import follow_to_the_end, watch
 from s3gw.config import ConfigError
 from storage.base.files import store_file
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key
 from storage.datanode.config import parse_config
 
 app = typer.Typer(no_args_is_help=True, help="Datanodes.")
-
-NOT_EMPTIED = (
-    "no new chunk is placed on it. This release does not move the chunks that it holds: keep it running, they are read"
-    " from it"
-)
 
 
 @app.command("add")
@@ -75,10 +72,21 @@ def list_nodes(
 
 
 @app.command("drain")
-def drain(node: str, data: DataOption = None, config: ConfigOption = None, master: MasterOption = None) -> None:
-    """Place nothing new on a node (its number or id). Its chunks are not moved by this release."""
-    number = run(_order(*find_master(data, config, master), node, "drain"))
-    print(f"node {number} is draining: {NOT_EMPTIED}")
+def drain(
+    node: str,
+    watched: Annotated[
+        bool, typer.Option("--watch", help="Show what is left on it until it is safe to switch it off.")
+    ] = False,
+    data: DataOption = None,
+    config: ConfigOption = None,
+    master: MasterOption = None,
+) -> None:
+    """Empty a node (its number or id): nothing new is placed on it, and what it holds is made anew on others."""
+    found = find_master(data, config, master)
+    number = run(_order(*found, node, "drain"))
+    print(f"node {number} is draining: keep it running until `frostbyte status` says that it is safe to switch it off")
+    if watched:
+        watch(lambda: _follow_drain(*found, number), "the drain goes on")
 
 
 @app.command("resume")
@@ -86,6 +94,23 @@ def resume(node: str, data: DataOption = None, config: ConfigOption = None, mast
     """Take a drain back: the node is placed on again as soon as it is heard of."""
     number = run(_order(*find_master(data, config, master), node, "resume"))
     print(f"node {number} is no longer draining")
+
+
+@app.command("remove")
+def remove(
+    node: str,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Do not wait for its pieces, as long as every chunk can be read without them."),
+    ] = False,
+    data: DataOption = None,
+    config: ConfigOption = None,
+    master: MasterOption = None,
+) -> None:
+    """Let go of a node for good, once it is drained, or of a dead one. Says what has to happen first, if anything."""
+    action = "remove?force=1" if force else "remove"
+    number = run(_order(*find_master(data, config, master), node, action))
+    print(f"node {number} is gone; its data directory can be emptied")
 
 
 async def _list(config: MasterConfig, home: Path | None) -> list[dict[str, Any]]:
@@ -98,6 +123,20 @@ async def _order(config: MasterConfig, home: Path | None, text: str, action: str
         node = choose_node((await master.fetch_map()).nodes, text)
         await master.order(node, action)
         return node.number
+
+
+async def _follow_drain(config: MasterConfig, home: Path | None, number: int) -> Look:
+    most = 0
+    async with open_master(config, home) as master:
+
+        async def look() -> Look:
+            nonlocal most
+            nodes, survey = (await master.fetch_map()).nodes, await master.fetch_survey()
+            most = max([most, *(it.pieces_left for it in survey.drains if it.number == number)])
+            node = next(node for node in nodes if node.number == number)
+            return look_at_drain(node, survey, most, ())
+
+        return await follow_to_the_end(look)
 
 
 def _describe(config: MasterConfig, listen: str, zone: str, tls: tuple[str, str, str], node_id: str) -> dict[str, Any]:

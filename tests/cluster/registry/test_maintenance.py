@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,10 @@ import msgspec
 import pytest
 
 from cluster.maintenance.survey_status import AffectedObject, NodeHoldings, SurveyStatus
-from cluster.nodes import NodePool
 from cluster.registry import maintenance
-from cluster.registry.app import MasterApp
-from cluster.registry.client import ActiveMaster, MasterClient
-from cluster.registry.leadership import LEASE_TTL_S, Leadership
-from cluster.registry.maintenance import MaintenanceRoutes, NodeScrub, ScrubRequest
-from cluster.registry.registry import Registry
-from cluster.registry.state import Holdings, Timing
-from storage.base.background import BackgroundLoop
-from storage.base.clock import ManualClock
+from cluster.registry.leadership import LEASE_TTL_S
+from cluster.registry.maintenance import NodeScrub, ScrubRequest
+from cluster.registry.state import Holdings
 from storage.base.errors import NodeUnreachable, Unavailable
 from storage.base.internal_auth import (
     MASTER_NODE_ID,
@@ -32,115 +25,24 @@ from storage.base.internal_auth import (
     report_token,
 )
 from storage.base.internal_client import InternalClient
-from storage.datanode.wire import ScrubOrder, ScrubStatus
-from storage.metadata.sqlite.open import open_owned_metadata
-from storage.model import Node, NodeState
-from tests.cluster.nodes import CLUSTER_ID, make_report
-from tests.storage.base.serving import serving
-
-INTERNAL_KEY = bytes(range(32))
-NODE_IDS = [make_report(number).node_id for number in (1, 2, 3)]
-
-
-class Scrubbing:
-    """What is asked of a datanode here."""
-
-    def __init__(self) -> None:
-        self.orders: list[ScrubOrder] = []
-        self.status = ScrubStatus(1_000, 0, True, 5, 5_000, 10, 10_000, 0, 1 << 20)
-        self.failure: Exception | None = None
-        self.hangs = False
-
-    async def scrub_status(self) -> ScrubStatus:
-        if self.failure is not None:
-            raise self.failure
-        if self.hangs:
-            await asyncio.Event().wait()
-        return self.status
-
-    async def order_scrub(self, order: ScrubOrder) -> ScrubStatus:
-        self.orders.append(order)
-        return await self.scrub_status()
-
-    async def close(self) -> None: ...
-
-
-class Survey:
-    """One that has walked, or has not."""
-
-    def __init__(self) -> None:
-        self.status = SurveyStatus()
-        self.found: dict[int, Holdings] = {}
-
-    def holdings(self, number: int) -> Holdings | None:
-        return self.found.get(number)
-
-
-class Scene:
-    """An active master over real metadata, three nodes that are up, one job."""
-
-    def __init__(self, registry: Registry, leadership: Leadership, clock: ManualClock) -> None:
-        self.registry = registry
-        self.leadership = leadership
-        self.clock = clock
-        self.survey = Survey()
-        self.stores = {number: Scrubbing() for number in (1, 2, 3)}
-        self.ordered = 0
-        self.job = BackgroundLoop(
-            "tidy-up", 3600, self.work, counts=lambda: {"done": 3, "total": 9}, on_order=self._note_order
-        )
-        nodes = NodePool(INTERNAL_KEY, clock, self._connect)  # type: ignore[arg-type]
-        routes = MaintenanceRoutes(registry, [self.job], nodes, self.survey)
-        self.app = MasterApp(registry, leadership, INTERNAL_KEY, routes)
-        self.master: ActiveMaster
-
-    async def work(self) -> None: ...
-
-    def _note_order(self) -> None:
-        self.ordered += 1
-
-    def _connect(self, node: Node) -> Scrubbing:
-        return self.stores[node.number]
-
-    async def call(self, method: str, target: str, body: Any = None) -> Any:
-        """An answer as JSON. body: bytes, or what becomes JSON."""
-        given = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
-        return json.loads(await self.master.call(method, target, given, timeout_s=10))
-
-    async def refused(self, method: str, target: str, body: Any = None) -> str:
-        """The status and the reason of a request that must fail."""
-        with pytest.raises(Unavailable) as refusal:
-            await self.call(method, target, body)
-        assert "\n" not in str(refusal.value)
-        return str(refusal.value).partition("answered ")[2]
-
-    def state(self, number: int) -> NodeState:
-        """Of a node as published last."""
-        return next(node.state for node in self.registry.cluster_map.nodes if node.number == number)
+from storage.datanode.wire import ScrubOrder
+from storage.model import NodeState
+from tests.cluster.registry.scene import INTERNAL_KEY, NODE_IDS, Scene, open_scene
 
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     """Serving."""
-    metadata, clock = await open_owned_metadata(tmp_path / "metadata"), ManualClock()
-    registry = Registry(CLUSTER_ID, metadata, clock, Timing())
-
-    async def stand_by() -> None:
-        registry.suspend()
-
-    leadership = Leadership(metadata, clock, registry.load, stand_by)
-    clock.advance(LEASE_TTL_S)
-    await leadership.renew()
-    for number in (1, 2, 3, 1, 2, 3):
-        await registry.heartbeat(make_report(number))
-    made = Scene(registry, leadership, clock)
-    async with serving(made.app, f"unix:{tmp_path}/m.sock") as address:
-        made.master = ActiveMaster([MasterClient(address, INTERNAL_KEY)])
+    async with open_scene(tmp_path) as made:
         yield made
-        await made.master.close()
-        registry.suspend()
-    await made.job.stop()
-    await metadata.close()
+
+
+async def refused(scene: Scene, method: str, target: str, body: Any = None) -> str:
+    """The status and the reason of a request that must fail."""
+    with pytest.raises(Unavailable) as refusal:
+        await scene.call(method, target, body)
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value).partition("answered ")[2]
 
 
 ROUTES = [
@@ -172,7 +74,7 @@ async def test_a_master_that_stands_by_points_elsewhere(scene: Scene, method: st
     """Its jobs do not run, and what it knows is old."""
     scene.leadership._is_alone = False
     scene.clock.advance(LEASE_TTL_S)
-    assert (await scene.refused(method, target)).startswith("503")
+    assert (await refused(scene, method, target)).startswith("503")
     assert scene.ordered == 0
 
 
@@ -199,7 +101,7 @@ async def test_a_job_is_run_by_order(scene: Scene) -> None:
     while (await scene.call("GET", "/v1/jobs"))[0]["runs"] < ordered["runs"]:
         await asyncio.sleep(0)
     assert scene.ordered == 1
-    assert await scene.refused("POST", "/v1/jobs/nothing/run") == "404: there is no job nothing; there are tidy-up"
+    assert await refused(scene, "POST", "/v1/jobs/nothing/run") == "404: there is no job nothing; there are tidy-up"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +120,7 @@ async def test_a_job_is_run_by_order(scene: Scene) -> None:
 )
 async def test_targets_that_do_not_exist(scene: Scene, method: str, target: str) -> None:
     """404, and nothing is ordered."""
-    assert (await scene.refused(method, target)).startswith("404")
+    assert (await refused(scene, method, target)).startswith("404")
     assert scene.ordered == 0
 
 
@@ -287,21 +189,21 @@ async def test_a_scrub_is_ordered_of_one_node_or_of_all(scene: Scene) -> None:
 )
 async def test_orders_to_scrub_that_are_none(scene: Scene, body: Any, reason: str) -> None:
     """One line each, and no node hears of it."""
-    assert (await scene.refused("POST", "/v1/scrub", body)).startswith(reason)
+    assert (await refused(scene, "POST", "/v1/scrub", body)).startswith(reason)
     assert not any(store.orders for store in scene.stores.values())
 
 
 async def test_a_node_is_removed_in_steps(scene: Scene) -> None:
     """Each order goes as far as it can, and says what it waits for; the survey's figures decide."""
     target = f"/v1/nodes/{NODE_IDS[0]}/remove"
-    assert "drain it first" in await scene.refused("POST", target)
+    assert "drain it first" in await refused(scene, "POST", target)
     await scene.call("POST", f"/v1/nodes/{NODE_IDS[0]}/drain")
-    assert "the walk that is under way" in await scene.refused("POST", target)
+    assert "the walk that is under way" in await refused(scene, "POST", target)
     scene.survey.found[1] = Holdings(5, 0, is_final=False)
-    assert "409: " in await scene.refused("POST", target)
-    assert "5 pieces are left" in await scene.refused("POST", target)
+    assert "409: " in await refused(scene, "POST", target)
+    assert "5 pieces are left" in await refused(scene, "POST", target)
     scene.survey.found[1] = Holdings(0, 0, is_final=False)
-    assert "one more walk" in await scene.refused("POST", target)
+    assert "one more walk" in await refused(scene, "POST", target)
     scene.survey.found[1] = Holdings(0, 0, is_final=True)
     assert await scene.call("POST", target) == {"node_id": NODE_IDS[0], "state": "gone"}
     assert scene.state(1) is NodeState.GONE
@@ -313,10 +215,10 @@ async def test_force_does_not_wait_for_pieces_and_never_loses_chunks(scene: Scen
     target = f"/v1/nodes/{NODE_IDS[1]}/remove"
     await scene.call("POST", f"/v1/nodes/{NODE_IDS[1]}/drain")
     scene.survey.found[2] = Holdings(5, 1, is_final=True)
-    assert "1 chunks cannot be read without" in await scene.refused("POST", f"{target}?force=1")
+    assert "1 chunks cannot be read without" in await refused(scene, "POST", f"{target}?force=1")
     scene.survey.found[2] = Holdings(5, 0, is_final=False)
-    assert "5 pieces are left" in await scene.refused("POST", f"{target}?force=0")
-    assert "one more walk" in await scene.refused("POST", f"{target}?force=1")
+    assert "5 pieces are left" in await refused(scene, "POST", f"{target}?force=0")
+    assert "one more walk" in await refused(scene, "POST", f"{target}?force=1")
     scene.survey.found[2] = Holdings(5, 0, is_final=True)
     assert (await scene.call("POST", f"{target}?force=1"))["state"] == "gone"
 
@@ -324,6 +226,6 @@ async def test_force_does_not_wait_for_pieces_and_never_loses_chunks(scene: Scen
 @pytest.mark.parametrize("query", ["?force=2", "?force=1&force=1", "?f=1", "?force", "?" + "a=1&" * 20])
 async def test_removals_that_cannot_be(scene: Scene, query: str) -> None:
     """What is not understood is not guessed at."""
-    assert (await scene.refused("POST", f"/v1/nodes/{NODE_IDS[0]}/remove{query}")).startswith("400: force is")
-    assert "there is no node" in await scene.refused("POST", f"/v1/nodes/{'f' * 32}/remove")
+    assert (await refused(scene, "POST", f"/v1/nodes/{NODE_IDS[0]}/remove{query}")).startswith("400: force is")
+    assert "there is no node" in await refused(scene, "POST", f"/v1/nodes/{'f' * 32}/remove")
     assert scene.state(1) is NodeState.UP

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.registry.config import load_internal_key
+from s3gw.cli.application import COMMANDS
 from s3gw.cli.home import read_cluster_id
 from s3gw.cli.offline import open_records
 from s3gw.config import load_config
@@ -194,6 +195,7 @@ def test_a_new_nodes_key_in_a_file_of_its_own(program: Program, data: Path, tmp_
         (["list"], "no server runs on"),
         (["drain", "1"], "no server runs on"),
         (["resume", "1"], "no server runs on"),
+        (["remove", "1"], "no server runs on"),
     ],
 )
 def test_node_commands_that_cannot_be(program: Program, data: Path, arguments: list[str], reason: str) -> None:
@@ -214,7 +216,7 @@ def test_status_of_what_does_not_run(program: Program, data: Path, tmp_path: Pat
 def test_help_names_every_command(program: Program) -> None:
     """With what each is for."""
     said = program.succeed("--help")
-    for name in ("up", "init", "gateway", "master", "metadata", "datanode", "status", "user", "bucket", "node", "key"):
+    for name in ("up", "init", *COMMANDS):
         assert f" {name} " in said
 
 

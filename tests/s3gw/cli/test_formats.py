@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3gw.cli.formats import count, format_age, format_share, format_size, format_time, name_nodes
+from s3gw.cli.formats import count, format_age, format_share, format_size, format_time, name_nodes, printable
 
 NOW_MS = 1_700_000_000_000
 
@@ -71,3 +71,11 @@ def test_a_share_is_whole_only_when_all_is_done(done: int, total: int) -> None:
     assert text.endswith(" %")
     assert 0 <= int(text[:-2]) <= 100
     assert (text == "100 %") == (done >= total)
+
+
+@given(st.text())
+def test_nothing_that_a_terminal_obeys_is_printed(text: str) -> None:
+    """And what it shows is as it is."""
+    assert printable(text).isprintable()
+    assert (printable(text) == text) == text.isprintable()
+    assert printable("a\x1b[2Jb\n") == "a\\x1b[2Jb\\n"

@@ -130,7 +130,7 @@ def test_chunks_that_are_not_whole() -> None:
         "3 chunks are endangered",
         "4 chunks are degraded",
         "Not looked through",
-        "Some chunk does not survive the loss of one more datanode.",
+        "The weakest chunk cannot be read now.",
     ]
     assert "nodes 2, 5" in found[5]
 
