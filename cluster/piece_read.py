@@ -5,7 +5,7 @@ failed, and what was read. Which pieces to ask for is decided by cluster.replica
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from cluster.chunk_slice import ChunkSlice, Layout
@@ -89,7 +89,7 @@ class Fetcher(Protocol):
 
 
 class PieceRead:
-    """A span of one piece, on its way from one node."""
+    """A span of one piece, on its way from one node. Moments are by the event loop's clock."""
 
     def __init__(self, services: ReadServices, node: int, chunk_id: ChunkId, offset: int, length: int) -> None:
         self.node = node
@@ -102,46 +102,59 @@ class PieceRead:
         self._chunk_id = chunk_id
         self._offset = offset
         self._length = length
-        self._loop = asyncio.get_running_loop()
-        self._asked_s = self._loop.time()
-        self.overdue_s = self._asked_s + services.hedging.delay_s(node)
-        """by the loop's clock"""
+        self._now_s = asyncio.get_running_loop().time
+        self._asked_s = self._now_s()
+        self._hedge_s = self._asked_s + services.hedging.delay_s(node)
+        self.deadline_s = self._asked_s + services.deadlines.first_byte_s
+        """when it is given up, unless another block comes before"""
 
     async def run(self, take: Take) -> None:
-        """Hands every block to `take`. What the node or `take` raises; NodeUnreachable for a deadline."""
-        deadlines = self._services.deadlines
+        """Hands every block to `take`. What the node or `take` raises; Corrupt for fewer bytes than were asked for."""
         sealed = self._services.nodes.store(self.node).get(self._chunk_id, self._offset, self._length)
         try:
-            async with asyncio.timeout(deadlines.first_byte_s) as timeout:
-                async for block in sealed:
-                    now_s = self._loop.time()
-                    timeout.reschedule(now_s + deadlines.read_stall_s)
-                    if not self.has_begun:
-                        self.has_begun = True
-                        self._services.hedging.note_first_byte(self.node, now_s - self._asked_s)
-                    self.received_bytes += len(block)
-                    take(block)
-        except TimeoutError:
-            raise NodeUnreachable(f"node {self.node} sent nothing in time") from None
+            async for block in sealed:
+                now_s = self._now_s()
+                self.deadline_s = now_s + self._services.deadlines.read_stall_s
+                if not self.has_begun:
+                    self.has_begun = True
+                    self._services.hedging.note_first_byte(self.node, now_s - self._asked_s)
+                self.received_bytes += len(block)
+                take(block)
         finally:
             if isinstance(sealed, AsyncGenerator):
                 await sealed.aclose()
         if self.received_bytes < self._length:
             raise Corrupt(f"{self._length - self.received_bytes} bytes are missing at the end")
 
+    @property
+    def next_look_s(self) -> float:
+        """When it has to be looked at again, if nothing happens before."""
+        if self.has_begun or self.is_late:
+            return self.deadline_s
+        return min(self._hedge_s, self.deadline_s)
+
+    def is_overdue(self, now_s: float) -> bool:
+        """It sent nothing for longer than it should, and nobody else was asked for it yet."""
+        return not (self.has_begun or self.is_late) and self._hedge_s <= now_s
+
     def wait_longer(self) -> None:
         """Nobody else can be asked now. Be overdue again later, and less and less often."""
-        now_s = self._loop.time()
-        self.overdue_s = now_s + 2 * (now_s - self._asked_s)
+        now_s = self._now_s()
+        self._hedge_s = now_s + 2 * (now_s - self._asked_s)
 
 
 class Race:
-    """The reads of one fetch that run side by side. Leaving the context ends those that are still under way."""
+    """The reads of one fetch that run side by side. Leaving the context ends those that are still under way.
+
+    One timer serves all of them: by asyncio.wait and a timeout for each, waiting took as long as the rest of a fetch.
+    """
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._services = attempt.services
         self._running: dict[asyncio.Task[None], PieceRead] = {}
+        self._done: list[asyncio.Task[None]] = []
+        self._waiter: asyncio.Future[None] | None = None
 
     def __enter__(self) -> Race:
         return self
@@ -150,8 +163,6 @@ class Race:
         for task, read in self._running.items():
             self._attempt.stored_bytes += read.received_bytes
             task.cancel()
-            # A failure that nobody will ask about is not a failure.
-            task.add_done_callback(lambda task: task.cancelled() or task.exception())
             has_lost = kind is None and read.is_late and not read.has_begun
             if has_lost and self._services.hedging.note_late(read.node):
                 self._services.nodes.note_failure(read.node)
@@ -163,23 +174,25 @@ class Race:
 
     @property
     def overdue(self) -> list[PieceRead]:
-        """Those that sent nothing for longer than they should, and for which nobody else was asked yet."""
+        """See PieceRead. Each is to be marked late, or told to wait longer."""
         now_s = asyncio.get_running_loop().time()
-        return [it for it in self._running.values() if not (it.has_begun or it.is_late) and it.overdue_s <= now_s]
+        return [read for read in self._running.values() if read.is_overdue(now_s)]
 
     def ask(self, node: int, chunk_id: ChunkId, offset: int, length: int, take: Take) -> PieceRead:
         """Begin to read [offset, offset + length) of a piece."""
         read = PieceRead(self._services, node, chunk_id, offset, length)
         self._services.hedging.earn()
-        self._running[asyncio.get_running_loop().create_task(read.run(take))] = read
+        task = asyncio.get_running_loop().create_task(read.run(take))
+        task.add_done_callback(self._note_done)
+        self._running[task] = read
         return read
 
     async def next_done(self) -> list[tuple[PieceRead, FrostbyteError | None]]:
-        """Wait until a read is over or overdue. → those that are over, each with what was wrong with it."""
-        waiting = [read.overdue_s for read in self._running.values() if not (read.has_begun or read.is_late)]
-        pause_s = max(0.0, min(waiting) - asyncio.get_running_loop().time()) if waiting else None
-        done, _ = await asyncio.wait(self._running, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
-        return [self._end(task) for task in done]
+        """Wait until reads are over, or one is overdue. → those that are over, each with what was wrong with it."""
+        if not self._done:
+            await self._wait_until(min(read.next_look_s for read in self._running.values()))
+        done, self._done = self._done, []
+        return [self._end(task) for task in done] or list(self._give_up())
 
     def may_hedge(self, late: int, others: Iterable[int]) -> bool:
         """Whether these nodes may be asked for what `late` should have sent: none that is in doubt itself. For a node
@@ -188,6 +201,27 @@ class Race:
         if any(map(self._services.nodes.is_doubtful, asked)):
             return False
         return self._services.nodes.is_doubtful(late) or self._services.hedging.take(len(asked))
+
+    async def _wait_until(self, moment_s: float) -> None:
+        """Or until a read is over."""
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_at(moment_s, self._wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _note_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # a failure that nobody will ask about is not a failure
+            self._done.append(task)
+            self._wake()
 
     def _end(self, task: asyncio.Task[None]) -> tuple[PieceRead, FrostbyteError | None]:
         read = self._running.pop(task)
@@ -198,6 +232,16 @@ class Race:
         elif not isinstance(error, PIECE_FAILURES):
             raise error
         return read, error
+
+    def _give_up(self) -> Iterator[tuple[PieceRead, FrostbyteError | None]]:
+        """Those that are past their deadlines."""
+        now_s = asyncio.get_running_loop().time()
+        for task, read in list(self._running.items()):
+            if read.deadline_s <= now_s and not task.done():
+                del self._running[task]
+                self._attempt.stored_bytes += read.received_bytes
+                task.cancel()
+                yield read, NodeUnreachable(f"node {read.node} sent nothing in time")
 
 
 def is_lost(error: FrostbyteError) -> bool:

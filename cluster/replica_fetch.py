@@ -43,10 +43,10 @@ class ReplicaFetcher:
                         read.wait_longer()
 
     def _order(self, layout: Layout, attempt: Attempt) -> deque[int]:
-        chunk_id = layout.chunk_id
+        chunk_id, hints = layout.chunk_id, self._services.hints
         numbers = [number for number in layout.nodes if not attempt.has_failed(chunk_id, number)]
         ordered = self._services.nodes.order_for_read(numbers)
-        return deque(sorted(ordered, key=lambda number: self._services.hints.is_lost(chunk_id, number)))
+        return deque(sorted(ordered, key=lambda number: hints.is_lost(chunk_id, number)) if len(hints) else ordered)
 
     def _ask(
         self,
