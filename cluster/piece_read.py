@@ -219,9 +219,10 @@ class Race:
 
     def _note_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled():
-            task.exception()  # a failure that nobody will ask about is not a failure
-            self._done.append(task)
-            self._wake()
+            task.exception()  # one that nobody will ask about is no failure
+            if task in self._running:
+                self._done.append(task)
+                self._wake()
 
     def _end(self, task: asyncio.Task[None]) -> tuple[PieceRead, FrostbyteError | None]:
         read = self._running.pop(task)
