@@ -1,4 +1,4 @@
-"""Random commands against a plain-dict model: versions, listings, uploads, releases; checked at every step."""
+"""Random commands against a plain-dict model: versions, listings, uploads, layouts, releases; checked at every step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from storage.base.errors import NoSuchKey, NoSuchVersion, PreconditionFailed, Refused, SourceChanged
-from storage.metadata.commands import ChangeObject, Conditions, Deleted, ForgetBlobs, ObjectChanged, SetVersioning
+from storage.metadata.commands import (
+    ChangeObject,
+    ChunkLayout,
+    Conditions,
+    Deleted,
+    ForgetBlobs,
+    ObjectChanged,
+    Relayout,
+    SetReplicas,
+    SetVersioning,
+)
 from storage.model import Extent, PartInfo, Upload, Versioning
 from tests.storage.metadata.builders import PART_BYTES, Worker
 from tests.storage.metadata.conformance.test_listing import expected_page, items
@@ -49,6 +59,10 @@ class MetadataMachine(RuleBasedStateMachine):
         self.entries: dict[bytes, list[Entry]] = {}
         self.uploads: dict[str, tuple[Upload, dict[int, PartInfo]]] = {}
         self.chunked_blobs: set[bytes] = set()
+        self.generations: dict[bytes, int] = {}
+        """of blobs that were laid out anew"""
+        self.retired: set[tuple[bytes, int]] = set()
+        """old layouts: blob and generation"""
         self.forgotten: set[bytes] = set()
         self.versioning = Versioning.UNVERSIONED
         self.tagged: dict[str, dict[str, str]] = {}
@@ -210,8 +224,51 @@ class MetadataMachine(RuleBasedStateMachine):
     @rule()
     def forget(self) -> None:
         """Asks to forget everything; only what is released goes."""
-        self.run(self.worker.apply(ForgetBlobs(tuple(sorted(self.chunked_blobs)))))
+        blob_ids = tuple(sorted(self.chunked_blobs))
+        generations = tuple(self.generations.get(blob_id, 0) for blob_id in blob_ids)
+        self.run(self.worker.apply(ForgetBlobs(blob_ids, generations)))
         self.forgotten |= self.chunked_blobs - self.referenced()
+
+    @precondition(lambda self: self.retired)
+    @rule(at=st.integers(0, 9))
+    def forget_layout(self, at: int) -> None:
+        """Whatever became of its blob."""
+        blob_id, generation = sorted(self.retired)[at % len(self.retired)]
+        self.run(self.worker.apply(ForgetBlobs((blob_id,), (generation,))))
+        self.retired.remove((blob_id, generation))
+
+    @precondition(lambda self: self.chunked_blobs)
+    @rule(at=st.integers(0, 30), step=st.integers(-1, 3))
+    def lay_out(self, at: int, step: int) -> None:
+        """A blob that is referenced becomes of a later generation; one that is not stays. Step 0: the next generation;
+        -1: by who looked too early."""
+        blob_id = sorted(self.chunked_blobs)[at % len(self.chunked_blobs)]
+        generation = self.generations.get(blob_id, 0)
+        count = len(self.run(self.worker.metadata.read_chunks(blob_id, 0)))
+        chunks = tuple(ChunkLayout(index, b"d" * 24, (4, generation, 6)) for index in range(count))
+        if step < 0:
+            early = Relayout(blob_id, generation + 1, "ec:2+1", chunks)
+            assert self.run(self.worker.apply(early)) is False
+            return
+        chosen = generation + step if step else 0
+        is_laid_out = self.run(self.worker.apply(Relayout(blob_id, generation, "ec:2+1", chunks, 0, chosen)))
+        assert is_laid_out == (blob_id in self.referenced())
+        if is_laid_out:
+            self.retired.add((blob_id, generation))
+            self.generations[blob_id] = chosen or generation + 1
+
+    @precondition(lambda self: self.generations)
+    @rule(at=st.integers(0, 9), is_late=st.booleans())
+    def move_a_fragment(self, at: int, is_late: bool) -> None:
+        """There and back, of the layout that there is."""
+        blob_id = sorted(self.generations)[at % len(self.generations)]
+        generation = self.generations[blob_id]
+        chunks = self.run(self.worker.metadata.read_chunks(blob_id, 0, 1))
+        before = chunks[0].nodes if chunks else (4, 0, 6)
+        move = SetReplicas(blob_id, 0, before, (4, 5, 7), generation - is_late)
+        assert self.run(self.worker.apply(move)) is (bool(chunks) and not is_late)
+        back = SetReplicas(blob_id, 0, (4, 5, 7), before, generation)
+        assert self.run(self.worker.apply(back)) is (bool(chunks) and not is_late)
 
     @rule(
         prefix=st.sampled_from([b"", b"a", b"a/", b"b/x"]),
@@ -289,11 +346,23 @@ class MetadataMachine(RuleBasedStateMachine):
                 assert (read.version.is_marker, read.extents) == (entry.etag is None, entry.extents)
                 assert (read.version.etag, read.is_current) == (entry.etag or "", entry is stack[-1])
                 assert read.version.attributes.tags == self.tagged.get(entry.etag or "", {})
+                generations = [self.generations.get(blob.blob_id, 0) for blob in read.blobs]
+                assert [blob.generation for blob in read.blobs] == generations
+                assert [blob.redundancy == "ec:2+1" for blob in read.blobs] == list(map(bool, generations))
 
     @invariant()
     def what_is_released_is_what_nothing_references(self) -> None:
-        if hasattr(self, "worker"):
-            assert self.run(self.worker.released()) == self.chunked_blobs - self.referenced() - self.forgotten
+        """And every old layout that was not forgotten."""
+        if not hasattr(self, "worker"):
+            return
+        released = self.run(self.worker.metadata.list_released_blobs(2**62, 10_000))
+        unreferenced = self.chunked_blobs - self.referenced() - self.forgotten
+        assert {(blob.blob_id, blob.generation) for blob in released} == self.retired | {
+            (blob_id, self.generations.get(blob_id, 0)) for blob_id in unreferenced
+        }
+        places = self.run(self.worker.metadata.list_chunk_places(None, 10_000))
+        assert {place.blob_id for place in places} == self.chunked_blobs - self.forgotten
+        assert {place.blob_id for place in places if place.is_released} == unreferenced
 
 
 class PostgresMachine(MetadataMachine):
