@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from cluster.maintenance.lifecycle_rules import CALENDAR_DAY_S
-from cluster.redundancy import REPLICAS_MAX
+from cluster.redundancy import Redundancy, parse_redundancy, replicated
+from cluster.survival import make_survive_min, require_promise
 from storage.base.address import Address, parse_address
 from storage.base.errors import FrostbyteError
 from storage.base.files import DiskFiles, fetch_file
@@ -27,6 +28,7 @@ from storage.metadata.settings import SQLITE, MetadataSettings, check_metadata_s
 DATANODES_MAX = 64
 WORKERS_MAX = 64
 PORT_MAX = 65535
+REPLICAS = 2
 BUCKET_DEFAULTS = ("acl", "aws")
 CONFIG_BYTES_MAX = 64 * 1024
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - recognised, not bound
@@ -54,6 +56,14 @@ class InternalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """further masters, on other machines: everybody is told of them beside the one that listens here"""
 
 
+class SurviveMinSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an acknowledged write must survive, whatever its redundancy: {"level": "host", "losses": 1}."""
+
+    level: str
+    """`node`, `disk`, `host` or `zone`"""
+    losses: int
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that `frostbyte up` can be told. Sizes are bytes, times seconds."""
 
@@ -64,7 +74,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tls_key: str = ""
     datanodes: int | None = None
     """3 unless said otherwise; 0 where all datanodes run alone, here or on other machines"""
-    replicas: int = 2
+    replicas: int | None = None
+    """2 unless said otherwise, here or by `redundancy`"""
+    redundancy: str = ""
+    """`replica:R` or `ec:k+m`: what buckets get that do not say otherwise"""
+    survive_min: SurviveMinSettings | None = None
+    """a write that would promise less is refused; as much as the redundancy promises of nodes unless said otherwise"""
     workers: int | None = None
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()
@@ -107,6 +122,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return Path(self.data[0])
 
     @property
+    def placed(self) -> Redundancy:
+        """How chunks are kept by default. ValueError."""
+        if self.redundancy:
+            return parse_redundancy(self.redundancy)
+        return replicated(REPLICAS if self.replicas is None else self.replicas)
+
+    @property
     def datanode_directories(self) -> tuple[Path, ...]:
         """One per datanode process."""
         if len(self.data) > 1:
@@ -143,11 +165,15 @@ def format_endpoint(listen: str, *, is_tls: bool) -> str:
 def load_config(file: Path | None, flags: Mapping[str, Any], environment: Mapping[str, str]) -> Config:
     """Merge the three sources and check the outcome. Flags that are None or empty were not given."""
     settings: dict[str, Any] = _read_file(file) if file else {}
+    over: dict[str, Any] = {}
     for name, raw in environment.items():
         field = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         if name.startswith(ENVIRONMENT_PREFIX) and field in _ENVIRONMENT_FIELDS:
-            settings[field] = raw.split(os.pathsep) if field == "data" else raw
-    settings.update({name: value for name, value in flags.items() if value not in (None, [], ())})
+            over[field] = raw.split(os.pathsep) if field == "data" else raw
+    over.update({name: value for name, value in flags.items() if value not in (None, [], ())})
+    if "replicas" in over:
+        settings.pop("redundancy", None)  # the file's other way to say the same
+    settings.update(over)
     try:
         config = msgspec.convert(settings, Config, strict=False)
     except msgspec.ValidationError as error:
@@ -235,10 +261,22 @@ def _check_data(config: Config) -> None:
     count = len(config.datanode_directories)
     if not 0 <= (config.datanodes or 0) <= DATANODES_MAX or count > DATANODES_MAX:
         raise ConfigError(f"between 0 and {DATANODES_MAX} datanodes, not {config.datanodes or count}")
-    if not 1 <= config.replicas <= REPLICAS_MAX:
-        raise ConfigError(f"between 1 and {REPLICAS_MAX} replicas, not {config.replicas}")
-    if 0 < count < config.replicas and not config.internal.listen:
-        raise ConfigError(f"--replicas {config.replicas} needs as many datanodes; there are {count}")
+    _check_redundancy(config, count)
+
+
+def _check_redundancy(config: Config, datanodes: int) -> None:
+    if config.redundancy and config.replicas is not None:
+        raise ConfigError("replicas and redundancy are two ways to say one thing: give one of them")
+    try:
+        placed = config.placed
+        if (asked := config.survive_min) is not None:
+            require_promise(make_survive_min(asked.level, asked.losses), placed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if 0 < datanodes < placed.width and not config.internal.listen:
+        if config.redundancy:
+            raise ConfigError(f"redundancy {placed} needs {placed.width} datanodes; there are {datanodes}")
+        raise ConfigError(f"--replicas {placed.width} needs as many datanodes; there are {datanodes}")
 
 
 def _check_metadata(settings: MetadataSettings) -> None:

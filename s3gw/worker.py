@@ -77,6 +77,7 @@ def _cluster_settings(config: WorkerConfig, internal_key: bytes) -> ClusterSetti
         cluster_id=bytes.fromhex(config.cluster_id),
         internal_key=internal_key,
         redundancy=config.redundancy,
+        survive_min=config.survived,
         chunk_bytes=config.chunk_size_bytes,
         inline_bytes_max=config.inline_size_bytes_max,
         budget_bytes=config.memory_budget_bytes,

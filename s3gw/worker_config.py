@@ -14,7 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from s3gw.config import BUCKET_DEFAULTS, CONFIG_BYTES_MAX, ConfigError
+from cluster.redundancy import parse_redundancy
+from cluster.survival import SurviveMin, make_survive_min, require_promise
+from s3gw.config import BUCKET_DEFAULTS, CONFIG_BYTES_MAX, ConfigError, SurviveMinSettings
 from storage.base.files import DiskFiles, fetch_file
 from storage.metadata.settings import MetadataSettings, check_metadata_settings
 
@@ -38,6 +40,8 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     metadata: MetadataSettings
     masters: tuple[str, ...]
     redundancy: str = "replica:2"
+    """of buckets that do not say otherwise"""
+    survive_min: SurviveMinSettings | None = None
     region: str = "us-east-1"
     domains: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
@@ -53,6 +57,12 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     drain_timeout_s: float = 20.0
     cipher: str = "aes-256-gcm"
 
+    @property
+    def survived(self) -> SurviveMin | None:
+        """What every acknowledged write must survive, where the operator says so. ValueError."""
+        asked = self.survive_min
+        return None if asked is None else make_survive_min(asked.level, asked.losses)
+
 
 def load_worker_config(path: Path) -> WorkerConfig:
     """ConfigError in one line."""
@@ -66,6 +76,12 @@ def load_worker_config(path: Path) -> WorkerConfig:
         raise ConfigError(str(error)) from None
     if config.bucket_defaults not in BUCKET_DEFAULTS:
         raise ConfigError(f"{path}: bucket_defaults is acl or aws, not {config.bucket_defaults!r}")
+    try:
+        placed, survived = parse_redundancy(config.redundancy), config.survived
+        if survived is not None:
+            require_promise(survived, placed)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     problem = check_metadata_settings(config.metadata)
     if problem:
         raise ConfigError(f"{path}: metadata: {problem}")

@@ -83,7 +83,7 @@ def describe_start(home: Home, environment: Mapping[str, str]) -> list[str]:
         *describe_credentials(home),
         f"  try it:  AWS_ACCESS_KEY_ID={home.credentials.access_key_id} AWS_SECRET_ACCESS_KEY={_secret_for_shell(home)}"
         f" AWS_DEFAULT_REGION={config.region} aws --endpoint-url {config.endpoint}{insecure} s3 mb s3://my-bucket",
-        f"  {len(home.datanodes)} datanodes, {config.replicas} replicas, {config.worker_count} workers, "
+        f"  {len(home.datanodes)} datanodes, {config.placed}, {config.worker_count} workers, "
         f"durability {config.durability}; everything is in {', '.join(config.data)}",
     ]
     if not environment.get(MASTER_KEY_VARIABLE):

@@ -94,6 +94,16 @@ def test_flags_go_over_the_environment_and_that_over_the_file(tmp_path: Path) ->
     assert config.data == (str(Path("from-file").absolute()),)
 
 
+def test_copies_asked_for_later_go_over_a_redundancy_in_the_file(tmp_path: Path) -> None:
+    """Both say the same thing; what neither says is two copies."""
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"data": ["data"], "redundancy": "ec:2+1"}))
+    assert str(load_config(file, {}, {}).placed) == "ec:2+1"
+    assert str(load_config(file, {"replicas": 3}, {}).placed) == "replica:3"
+    assert str(load_config(file, {}, {"FROSTBYTE_REPLICAS": "1"}).placed) == "replica:1"
+    assert str(load(tmp_path).placed) == "replica:2"
+
+
 def test_directories_from_the_environment() -> None:
     """Separated as the system separates paths; other variables of ours are no settings."""
     environment = {"FROSTBYTE_DATA": "/one:/two", "FROSTBYTE_ROOT_ACCESS_KEY_ID": "A", "FROSTBYTE_CIPHER": "none"}
@@ -136,6 +146,12 @@ def test_without_files_there_are_no_paths(tmp_path: Path) -> None:
         ({"replicas": 0}, "between 1 and 16"),
         ({"datanodes": 64, "replicas": 17}, "between 1 and 16"),
         ({"replicas": 4}, "needs as many datanodes"),
+        ({"redundancy": "ec:4+2"}, "redundancy ec:4\\+2 needs 6 datanodes; there are 3"),
+        ({"redundancy": "raid:5"}, "no redundancy"),
+        ({"redundancy": "ec:2+1", "replicas": 2}, "two ways"),
+        ({"survive_min": {"level": "rack", "losses": 1}}, "rack"),
+        ({"survive_min": {"level": "host", "losses": 2}}, "replica:2 survives 1 losses"),
+        ({"survive_min": {"losses": 1}}, "level"),
         ({"workers": 65}, "between 1 and 64 workers"),
         ({"workers": -1}, "workers"),
         ({"tls_cert": "c"}, "go together"),

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from cluster.registry.config import load_internal_key
+from cluster.survival import SurviveMin
 from s3gw.cli.home import Home, prepare_home
 from s3gw.cli.roles import plan_stages, role_command, store_role_files
 from s3gw.config import load_config
+from s3gw.worker_config import load_worker_config
 from storage.base.internal_auth import derive_node_key
 from storage.datanode.config import load_config as load_datanode_config
 from storage.datanode.config import load_node_key
@@ -96,6 +98,15 @@ def test_settings_reach_the_roles(tmp_path: Path) -> None:
         ["gateway-1", "gateway-2"],
     ]
     assert "reserve_bytes" not in read_again(tmp_path / "other")
+
+
+def test_erasure_coding_and_what_must_be_survived_reach_the_roles(tmp_path: Path) -> None:
+    """The master lays out anew by the one, the gateways refuse by the other."""
+    home = prepare(tmp_path, datanodes=6, redundancy="ec:4+2", survive_min={"level": "host", "losses": 1})
+    store_role_files(home)
+    assert read(home, "master")["redundancy"] == read(home, "gateway")["redundancy"] == "ec:4+2"
+    survived = load_worker_config(home.run / "gateway.json").survived
+    assert survived == SurviveMin("host", 1)
 
 
 def read_again(path: Path) -> dict[str, Any]:
