@@ -278,6 +278,8 @@ class NodeReport(Record, frozen=True):
     """chunks that were never read whole from the medium since they were written"""
     oldest_verified_ms: int = 0
     """of the others: when the one that was read longest ago was read; 0 when there is none"""
+    clock_ms: int = 0
+    """the node's wall clock when it made the report; 0 of a release that did not say"""
 
 
 class Node(Record, frozen=True):

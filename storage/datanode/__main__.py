@@ -86,6 +86,7 @@ async def run(config: DatanodeConfig, directory: Path, store: OwnChunkStore, ide
             format_version=FORMAT_VERSION,
             durability=config.durability,
             requests=app.requests,
+            clock_ms=clock.now_ms(),
             **figures._asdict(),
         )
 
