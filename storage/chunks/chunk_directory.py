@@ -47,8 +47,6 @@ PLACE_ATTEMPTS_MAX = 8
 """a name can be taken and freed again by others only so often before the write is given up"""
 TURNSTILES = 64
 GROUPS_REMEMBERED_MAX = 4096
-READS_BEFORE_DAMAGED = 2
-"""an error that is not there the second time was the way's, not the medium's"""
 
 _log = logging.getLogger(__name__)
 
@@ -244,19 +242,23 @@ class ChunkDirectory:
         return receipt
 
     def check(self, chunk_id: ChunkId) -> bool:
-        """Verify, and set aside as damaged what is wrong twice in a row: False then. ChunkNotFound, ChunkError; Corrupt
-        for a chunk that cannot even be opened."""
+        """Verify, and set aside as damaged what is wrong twice in a row: False then. (An error that is gone the second
+        time was the way's, not the medium's.) ChunkNotFound, ChunkError; Corrupt when it cannot even be opened."""
         with self._open_file(chunk_id) as file:
-            for attempt in range(READS_BEFORE_DAMAGED):
-                try:
-                    self._verify(chunk_id, OpenChunk(file))
-                except Corrupt as error:
-                    _log.warning("chunk %s, read %d: %s", chunk_id, attempt + 1, error)
-                else:
-                    return True
-            if not self._set_aside_damaged(chunk_id, file):
-                raise ChunkNotFound(f"chunk {chunk_id} was removed or stored anew meanwhile")
-            return False
+            try:
+                self._verify(chunk_id, OpenChunk(file))
+            except Corrupt as error:
+                _log.warning("chunk %s is read again: %s", chunk_id, error)
+            else:
+                return True
+            try:
+                self._verify(chunk_id, OpenChunk(file))
+            except Corrupt as error:
+                if not self._set_aside_damaged(chunk_id, file):
+                    raise ChunkNotFound(f"chunk {chunk_id} was removed or stored anew meanwhile") from None
+                _log.error("chunk %s is damaged and was set aside: %s", chunk_id, error)
+                return False
+            return True
 
     def _set_aside_damaged(self, chunk_id: ChunkId, file: OpenFile) -> bool:
         """Unless the name leads to another file by now: whoever found the damage too may have put a good copy there.

@@ -31,7 +31,7 @@ class Quarantine:
 
     @property
     def damaged_count(self) -> int:
-        """Chunks that are marked as damaged."""
+        """Marks of damage; one that a power cut left under both names may have two of them."""
         return self._damaged_count
 
     def take(self, path: str, chunk_id: ChunkId, *, is_damaged: bool) -> None:

@@ -94,9 +94,14 @@ def parse_pass(data: bytes) -> ScrubPass:
 
 class Pacer:
     """Says how long to wait between reads, so that they come to a pace in the long run. No time that was not used is
-    made up for. pace: bytes per second; it may be changed at any time."""
+    made up for. pace: bytes per second."""
 
     def __init__(self, pace: int) -> None:
+        self.pace = pace
+        self._free_s = 0.0
+
+    def change(self, pace: int) -> None:
+        """From now on; what is owed to the old pace is forgotten."""
         self.pace = pace
         self._free_s = 0.0
 

@@ -129,7 +129,7 @@ class Scrubber:
     async def order(self, order: ScrubOrder) -> ScrubStatus:
         """Another pace, and a pass from the start if asked for."""
         await self._load()
-        self._pacer.pace = order.pace_bytes_per_s or self._settings.pace
+        self._pacer.change(order.pace_bytes_per_s or self._settings.pace)
         if order.begin:
             self._begin()
         self._wake()
@@ -228,12 +228,9 @@ class Scrubber:
     async def _check(self, chunk_id: ChunkId) -> bool:
         """False when it was damaged. One that is not there any more was not."""
         try:
-            is_right = await self._store.check(chunk_id)
+            return await self._store.check(chunk_id)
         except ChunkNotFound:
             return True
-        if not is_right:
-            _log.error("chunk %s is damaged and was set aside", chunk_id)
-        return is_right
 
     async def _pause(self, length: int, began_s: float) -> None:
         """After a read; an order or a suspect ends it."""

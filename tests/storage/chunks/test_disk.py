@@ -16,7 +16,7 @@ from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, NodeFull, Un
 from storage.base.files import AnyPath, DiskFile, DiskFiles, DiskSpace, FileSystem, OpenFile
 from storage.base.ids import ChunkId
 from storage.chunks.disk import HOP_BYTES, DiskChunkStore
-from storage.chunks.footer import FOOTER_BYTES, digest_of, parse_footer
+from storage.chunks.footer import FOOTER_BYTES, Footer, digest_of, format_footer, parse_footer
 from storage.chunks.store import Buffer
 from storage.chunks.times import VERIFIED_MARK_NS
 from tests.storage.chunks.conformance import (
@@ -460,3 +460,102 @@ async def test_negative_spans_are_refused(disk: DiskChunkStore) -> None:
         await read(disk, chunk_id(1), -1, 1)
     with pytest.raises(ChunkNotFound):
         await read(disk, chunk_id(2), 0, 1)
+
+
+class FlakyFile(DiskFile):
+    """Fails to read as often as told."""
+
+    failures: list[OSError] = []
+
+    def pread_into(self, target: bytearray | memoryview, offset: int) -> int:
+        if self.failures:
+            raise self.failures.pop()
+        return super().pread_into(target, offset)
+
+
+class FlakyFiles(DiskFiles):
+    """Whose reads fail as often as told, for whoever opens them read-only."""
+
+    def open(self, path: AnyPath, *, writable: bool = False) -> OpenFile:
+        return FlakyFile(os.open(path, os.O_RDONLY))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENODATA, errno.EUCLEAN, errno.EBADMSG])
+async def test_an_error_that_is_gone_the_second_time_is_not_rot(
+    root: Path, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    """One that stays is, whatever the medium calls it."""
+    store = DiskChunkStore(FlakyFiles(), root, reserve_bytes=0)
+    await put(store, chunk_id(1), some_bytes(5000))
+    error = OSError(number, os.strerror(number))
+    FlakyFile.failures[:] = [error]
+    assert await store.check(chunk_id(1))
+    assert "is read again" in caplog.text
+    assert await store.list_damaged(None, 10) == []
+    FlakyFile.failures[:] = [error, error]
+    assert not await store.check(chunk_id(1))
+    assert [of for of, _ in await store.list_damaged(None, 10)] == [chunk_id(1)]
+    store.close()
+
+
+async def test_an_error_of_this_process_is_not_rot(root: Path) -> None:
+    """Nothing is said of the chunk, and it stays."""
+    store = DiskChunkStore(FlakyFiles(), root, reserve_bytes=0)
+    await put(store, chunk_id(1), some_bytes(5000))
+    FlakyFile.failures[:] = [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))]
+    with pytest.raises(ChunkError):
+        await store.check(chunk_id(1))
+    assert await store.check(chunk_id(1))
+    store.close()
+
+
+async def test_a_good_copy_that_came_meanwhile_is_not_set_aside(root: Path) -> None:
+    """Somebody else found the damage too, and healed it, between the second read and the setting aside."""
+    good = some_bytes(5000)
+
+    class HealedFile(DiskFile):
+        reads = 0
+
+        def pread_into(self, target: bytearray | memoryview, offset: int) -> int:
+            HealedFile.reads += 1
+            found = super().pread_into(target, offset)
+            if HealedFile.reads == 2:
+                path = path_of(root, chunk_id(1))
+                healed = path.with_suffix(".healed")
+                healed.write_bytes(good + format_footer(Footer(5000, digest_of(good).digest, 1)))
+                healed.replace(path)
+            return found
+
+    class HealedFiles(DiskFiles):
+        def open(self, path: AnyPath, *, writable: bool = False) -> OpenFile:
+            return HealedFile(os.open(path, os.O_RDONLY))
+
+    store = DiskChunkStore(HealedFiles(), root, reserve_bytes=0)
+    await put(store, chunk_id(1), good)
+    with path_of(root, chunk_id(1)).open("r+b") as file:
+        file.write(b"rot")
+    with pytest.raises(ChunkNotFound, match="meanwhile"):
+        await store.check(chunk_id(1))
+    assert await store.list_damaged(None, 10) == []
+    assert await read(store, chunk_id(1)) == good
+    store.close()
+
+
+async def test_figures_are_counted_after_a_restart(root: Path) -> None:
+    """Damage is known at once, the rest with the first count."""
+    first = DiskChunkStore(DiskFiles(), root, reserve_bytes=0)
+    await first.put_many([(chunk_id(n), some_bytes(100)) for n in range(5)])
+    await first.verify(chunk_id(2))
+    with path_of(root, chunk_id(4)).open("r+b") as file:
+        file.truncate(50)
+    assert not await first.check(chunk_id(4))
+    expected = await first.count()
+    assert (expected.chunk_count, expected.unverified_count, expected.damaged_count) == (4, 3, 1)
+    first.close()
+    second = DiskChunkStore(DiskFiles(), root, reserve_bytes=0)
+    assert second.figures.damaged_count == 1
+    await second.delete_many([chunk_id(0)])
+    assert second.figures.chunk_count == 0, "not below, before the first count"
+    found = await second.count()
+    assert found == expected._replace(chunk_count=3, stored_bytes=300, unverified_count=2)
+    second.close()

@@ -21,7 +21,7 @@ from storage.base.errors import (
     NoSuchKey,
 )
 from storage.base.ids import BLOB_ID_BYTES, CHUNK_INDEX_MAX, ChunkId
-from storage.chunks.store import DIGEST_BYTES, ChunkReceipt, InventoryEntry, Space
+from storage.chunks.store import DIGEST_BYTES, ChunkReceipt, ChunkState, InventoryEntry, Space
 from storage.datanode import wire
 
 CHUNK_IDS = st.builds(
@@ -29,6 +29,7 @@ CHUNK_IDS = st.builds(
 )
 DIGESTS = st.binary(min_size=DIGEST_BYTES, max_size=DIGEST_BYTES)
 RECEIPTS = st.builds(ChunkReceipt, st.integers(1, wire.CHUNK_BYTES_MAX), DIGESTS)
+MOMENTS = st.integers(0, 2**53)
 ERRORS = st.builds(
     lambda kind, text: kind(text),
     st.sampled_from([ChunkNotFound, ChunkConflict, NodeFull, Corrupt, ChunkError]),
@@ -37,6 +38,10 @@ ERRORS = st.builds(
 PARSERS: list[Callable[[bytes], Any]] = [
     wire.parse_receipt,
     wire.parse_pull_request,
+    wire.parse_rebuild_request,
+    wire.parse_scrub_order,
+    wire.parse_scrub_status,
+    wire.parse_damaged,
     wire.parse_heartbeat_answer,
     wire.parse_moment,
     wire.parse_inventory,
@@ -45,6 +50,7 @@ PARSERS: list[Callable[[bytes], Any]] = [
     wire.parse_spans,
     wire.parse_chunk_ids,
     lambda body: wire.parse_flags(body, 1),
+    lambda body: wire.parse_states(body, 1),
     lambda body: wire.parse_put_outcomes(body, 1),
     lambda body: wire.parse_get_outcomes(body, 1),
 ]
@@ -74,6 +80,47 @@ def test_depth_is_refused(parse: Callable[[bytes], Any]) -> None:
 def test_receipts_go_both_ways(receipt: ChunkReceipt) -> None:
     """As the body of an answer."""
     assert wire.parse_receipt(wire.encode(receipt)) == receipt
+
+
+@given(st.lists(st.none() | st.builds(ChunkState, st.integers(1, 2**40), DIGESTS, MOMENTS, MOMENTS), max_size=20))
+def test_states_go_both_ways(states: list[ChunkState | None]) -> None:
+    """One for each chunk asked about, none for what is not there."""
+    assert wire.parse_states(wire.encode(states), len(states)) == states
+    with pytest.raises(ValueError, match="outcomes"):
+        wire.parse_states(wire.encode(states), len(states) + 1)
+
+
+@given(st.lists(st.builds(wire.DamagedChunk, CHUNK_IDS.map(ChunkId.to_bytes), MOMENTS), max_size=20))
+def test_damaged_lists_go_both_ways(damaged: list[wire.DamagedChunk]) -> None:
+    """A page of them."""
+    assert wire.parse_damaged(wire.encode(damaged)) == damaged
+
+
+def test_scrub_orders_and_statuses_go_both_ways() -> None:
+    """As maps, so that fields may come."""
+    order = wire.ScrubOrder(5, begin=True)
+    assert wire.parse_scrub_order(wire.encode(order)) == order
+    status = wire.ScrubStatus(1, 2, True, 3, 4, 5, 6, 7, 8)
+    assert wire.parse_scrub_status(wire.encode(status)) == status
+    later = {"begin": True, "what comes later": 1}
+    assert wire.parse_scrub_order(wire.encode(later)) == wire.ScrubOrder(0, begin=True)
+    with pytest.raises(ValueError, match="not a body"):
+        wire.parse_scrub_order(wire.encode({"pace_bytes_per_s": -1}))
+
+
+@given(st.none() | CHUNK_IDS, st.integers(1, 999_999))
+def test_pages_go_both_ways(after: ChunkId | None, limit: int) -> None:
+    """The limit is cut to what one page gives."""
+    path, _, query = wire.page_target(wire.DAMAGED, after, limit).partition("?")
+    assert path == wire.DAMAGED
+    assert wire.parse_page(query.encode()) == (after, min(limit, wire.INVENTORY_ENTRIES_MAX))
+
+
+@given(st.binary(max_size=60))
+def test_any_query_is_a_page_or_refused(query: bytes) -> None:
+    """Never another error."""
+    with contextlib.suppress(ValueError):
+        wire.parse_page(query)
 
 
 @pytest.mark.parametrize("receipt", [ChunkReceipt(0, bytes(8)), ChunkReceipt(1, bytes(7)), ChunkReceipt(-1, bytes(8))])
