@@ -19,6 +19,7 @@ from storage.base.errors import (
 )
 from storage.metadata.commands import (
     AbortUpload,
+    ChunkLayout,
     CloseSession,
     Command,
     CommitVersion,
@@ -29,7 +30,9 @@ from storage.metadata.commands import (
     FenceSessions,
     PutPart,
     RegisterNode,
+    Relayout,
     SetNodeClosed,
+    SetReplicas,
     SetVersioning,
 )
 from storage.metadata.postgresql import nodes
@@ -232,6 +235,44 @@ async def test_closing_a_node_gives_up_soon(
     await worker.apply(late)
     await held.commit()
     await worker.apply(SetNodeClosed("n1", True))
+
+
+async def test_a_new_layout_waits_for_the_change_of_replicas_before_it(worker: Worker, held: HeldTransaction) -> None:
+    """Which is in the layout that is set aside; a change that comes later finds another generation, and so does one
+    that was waiting."""
+    blob = worker.chunked(20, 10)
+    await worker.put(b"k", blob=blob)
+    await held.apply(SetReplicas(blob.blob_id, 0, (1, 2), (1, 9)))
+    chunks = tuple(ChunkLayout(index, b"d", (1, 2)) for index in range(2))
+    laying_out = await held.until_waiting(worker.apply(Relayout(blob.blob_id, 0, "replica:2", chunks)))
+    await held.commit()
+    assert await laying_out is True
+    (old,) = await worker.metadata.list_released_blobs(2**62, 10)
+    assert [chunk.nodes for chunk in old.chunks] == [(1, 9), (1, 2)]
+    await held.connection.execute("BEGIN")
+    await held.apply(Relayout(blob.blob_id, 1, "replica:2", chunks))
+    changing = await held.until_waiting(worker.apply(SetReplicas(blob.blob_id, 0, (1, 2), (1, 9), 1)))
+    await held.commit()
+    assert await changing is False
+
+
+async def test_a_delete_waits_for_the_new_layout(worker: Worker, held: HeldTransaction) -> None:
+    """And releases that one; a layout that waited for a delete is of nothing."""
+    blob, other = worker.chunked(20, 10), worker.chunked(20, 10)
+    await worker.put(b"k", blob=blob)
+    await worker.put(b"other", blob=other)
+    chunks = tuple(ChunkLayout(index, b"d", (1, 2)) for index in range(2))
+    await held.apply(Relayout(blob.blob_id, 0, "replica:2", chunks))
+    deleting = await held.until_waiting(worker.delete(b"k"))
+    await held.commit()
+    await deleting
+    released = await worker.metadata.list_released_blobs(2**62, 10)
+    assert [(found.blob_id, found.generation) for found in released] == [(blob.blob_id, 0), (blob.blob_id, 1)]
+    await held.connection.execute("BEGIN")
+    await held.apply(DeleteVersions(worker.bucket.bucket_id, (DeleteTarget(b"other"),)))
+    laying_out = await held.until_waiting(worker.apply(Relayout(other.blob_id, 0, "replica:2", chunks)))
+    await held.commit()
+    assert await laying_out is False
 
 
 async def test_reads_wait_for_nobody(worker: Worker, held: HeldTransaction) -> None:
