@@ -15,7 +15,9 @@ from s3gw.cli.offline import open_records
 from s3gw.config import load_config
 from storage.base.internal_auth import derive_node_key
 from storage.datanode.config import parse_config
-from storage.metadata.commands import CreateBucket
+from storage.metadata.commands import CreateBucket, RegisterNode
+from storage.model import NodeState
+from tests.cluster.nodes import make_report
 from tests.s3gw.cli.program import Program
 
 
@@ -159,6 +161,74 @@ def test_buckets_of_all_users(program: Program, data: Path) -> None:
     listed = program.load("bucket", "list", "--data", data)
     assert [(bucket["name"], bucket["owner"]) for bucket in listed] == [("aardvark", "guest"), ("zebra", "root")]
     assert "aardvark" in program.succeed("bucket", "list", "--data", data)
+
+
+async def make_nodes(data: Path, count: int) -> None:
+    """As a master records them."""
+    async with open_records(load_config(None, {"data": [str(data)]}, {})) as metadata:
+        for number in range(1, count + 1):
+            await metadata.apply(RegisterNode(make_report(number), NodeState.UP))
+
+
+async def settings_of(data: Path, name: str) -> dict[str, bytes]:
+    """What is recorded of a bucket."""
+    async with open_records(load_config(None, {"data": [str(data)]}, {})) as metadata:
+        bucket = await metadata.find_bucket(name)
+        assert bucket is not None
+        return bucket.settings
+
+
+def test_a_bucket_gets_a_redundancy_of_its_own(program: Program, data: Path) -> None:
+    """Shown, set and taken back; refused in one line where the cluster cannot do it, and for nonsense."""
+    asyncio.run(make_bucket(data, "films", "o" * 64))
+    asyncio.run(make_nodes(data, 5))
+    shown = ("bucket", "redundancy", "films", "--data", data)
+    assert program.load(*shown) == {"name": "films", "redundancy": "replica:2", "is_default": True}
+    assert "by default" in program.succeed(*shown)
+    program.succeed("bucket", "redundancy", "films", "ec:3+2", "--data", data)
+    assert program.load(*shown) == {"name": "films", "redundancy": "ec:3+2", "is_default": False}
+    assert asyncio.run(settings_of(data, "films")) == {"redundancy": b"ec:3+2"}
+    refused = {
+        "ec:4+2": "ec:4+2 needs 6 datanodes; the cluster has 5",
+        "replica:6": "replica:6 needs 6 datanodes; the cluster has 5",
+        "ec:25+1": "at most 24",
+        "raid:5": "is no redundancy",
+    }
+    for setting, reason in refused.items():
+        assert reason in program.refused("bucket", "redundancy", "films", setting, "--data", data)
+    assert "films: ec:3+2, set for this bucket" in program.succeed(*shown)
+    assert "there is no bucket" in program.refused("bucket", "redundancy", "other", "replica:2", "--data", data)
+    program.succeed("bucket", "redundancy", "films", "default", "--data", data)
+    assert asyncio.run(settings_of(data, "films")) == {}
+
+
+def test_a_bucket_is_not_set_to_less_than_must_be_survived(program: Program, data: Path, tmp_path: Path) -> None:
+    """As the gateways of the last start were told."""
+    told = {"data": [str(data)], "replicas": 3, "survive_min": {"level": "host", "losses": 2}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    program.succeed("init", "--config", tmp_path / "config.json")
+    asyncio.run(make_bucket(data, "films", "o" * 64))
+    asyncio.run(make_nodes(data, 5))
+    assert program.load("bucket", "redundancy", "films", "--data", data)["redundancy"] == "replica:3"
+    refused = program.refused("bucket", "redundancy", "films", "ec:3+1", "--data", data)
+    assert "ec:3+1 survives 1 losses, and the loss of 2 hosts must be survived" in refused
+    program.succeed("bucket", "redundancy", "films", "ec:3+2", "--data", data)
+
+
+def test_laying_a_bucket_out_anew_is_stopped_and_resumed(program: Program, data: Path) -> None:
+    """And how far it is."""
+    asyncio.run(make_bucket(data, "films", "o" * 64))
+    shown = ("bucket", "rewrite", "films", "--data", data)
+    state = {"name": "films", "redundancy": "replica:2", "blobs": {}, "left": 0, "is_stopped": False}
+    assert program.load(*shown) == state
+    assert "0 to be laid out anew: done" in program.succeed(*shown)
+    assert program.load(*shown, "--stop") == {**state, "is_stopped": True}
+    assert asyncio.run(settings_of(data, "films")) == {"rewrite": b"stopped"}
+    assert "stopped" in program.succeed(*shown)
+    assert program.load(*shown, "--resume") == state
+    assert asyncio.run(settings_of(data, "films")) == {}
+    assert "not both" in program.refused(*shown, "--stop", "--resume")
+    assert "there is no bucket" in program.refused("bucket", "rewrite", "other", "--data", data)
 
 
 def test_a_new_node_gets_an_id_and_a_key_of_its_own(program: Program, data: Path) -> None:
