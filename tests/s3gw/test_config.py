@@ -163,6 +163,8 @@ def test_without_files_there_are_no_paths(tmp_path: Path) -> None:
         ({"chunk_size_bytes": 5}, "64 KiB"),
         ({"inline_size_bytes_max": 1 << 20}, "64 KiB"),
         ({"reserve_bytes": -1}, "reserve_bytes"),
+        ({"scrub_bytes_per_s": 0}, "scrub_bytes_per_s"),
+        ({"scrub_interval_s": 0}, "scrub_interval_s"),
         ({"cipher": "none"}, "cipher"),
         ({"cipher": "rot13"}, "rot13"),
         ({"internal": {"tls_cert": "c"}}, "go with internal.listen"),

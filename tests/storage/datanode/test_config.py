@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from storage.base.internal_auth import derive_node_key
 from storage.base.internal_server import TlsFiles
 from storage.datanode.config import ConfigError, choose_reserve_bytes, load_config, load_node_key, parse_config
+from storage.datanode.scrubber import ScrubSettings
 from tests.storage.datanode.nodes import CLUSTER_ID, NODE_KEY
 
 MINIMAL: dict[str, Any] = {"listen": "unix:/run/n.sock", "cluster_id": CLUSTER_ID, "node_key": NODE_KEY.hex()}
@@ -29,6 +30,7 @@ def test_the_defaults() -> None:
     config = _parse()
     assert (config.durability, config.reserve_bytes, config.masters, config.zone) == ("fsync", None, (), "default")
     assert config.tls is None
+    assert config.scrub == ScrubSettings(16 << 20, 7 * 86400)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,10 @@ def test_all_fields() -> None:
         tls_key="k",
         tls_ca="a",
         durability="none",
+        scrub_bytes_per_s=1000,
+        scrub_interval_s=3.5,
     )
+    assert config.scrub == ScrubSettings(1000, 3.5)
     assert [str(address) for address in config.master_addresses] == ["https://m1:1", "unix:/m2"]
     assert config.tls == TlsFiles("c", "k")
     assert config.listen_address.port == 9100
@@ -95,6 +100,13 @@ def test_all_fields() -> None:
         ({"reserve_bytes": True}, "whole number"),
         ({"reserve_bytes": -1}, "not negative"),
         ({"durability": "maybe"}, "durability is"),
+        ({"scrub_bytes_per_s": 0}, "at least 1"),
+        ({"scrub_bytes_per_s": 1.5}, "whole number"),
+        ({"scrub_interval_s": 0.5}, "at least 1"),
+        ({"scrub_interval_s": float("nan")}, "at least 1"),
+        ({"scrub_interval_s": float("inf")}, "at least 1"),
+        ({"scrub_interval_s": True}, "a number"),
+        ({"scrub_interval_s": "5"}, "a number"),
         ({"node_key": None}, "exactly one"),
         ({"node_key_file": "f"}, "exactly one"),
         ({"internal_key_file": "f"}, "exactly one"),

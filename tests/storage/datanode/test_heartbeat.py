@@ -17,7 +17,7 @@ from storage.base.errors import NotActiveMaster
 from storage.base.internal_auth import report_token
 from storage.datanode import wire
 from storage.datanode.heartbeat import STANDBY_INTERVAL_S, Heartbeats
-from storage.model import NodeReport
+from storage.model import NodeReport, NodeState
 from tests.storage.base.serving import serving
 from tests.storage.datanode.nodes import CLUSTER_ID, NODE_KEY
 
@@ -52,13 +52,13 @@ class Master:
 
 
 @asynccontextmanager
-async def reporting(*masters: Address) -> AsyncIterator[Heartbeats]:
+async def reporting(*masters: Address, hear: Callable[[NodeState], None] = lambda _: None) -> AsyncIterator[Heartbeats]:
     """Heartbeats that are stopped."""
 
     async def make_report() -> NodeReport:
         return REPORT
 
-    heartbeats = Heartbeats(masters, NODE_ID, NODE_KEY, make_report)
+    heartbeats = Heartbeats(masters, NODE_ID, NODE_KEY, make_report, None, hear)
     heartbeats.start()
     try:
         yield heartbeats
@@ -130,3 +130,45 @@ async def test_a_master_that_stands_by_is_told_slowly(tmp_path: Path) -> None:
         while link.loop.status.last_error:
             await master.hear()
         assert link.loop.interval_s == STANDBY_INTERVAL_S
+
+
+async def test_the_active_master_says_what_the_node_is(tmp_path: Path) -> None:
+    """Each time; one that stands by, or that does not answer, says nothing. One that retired it says that it is gone,
+    though it refuses the report."""
+    active, standby, heard = Master(), Master(), list[NodeState]()
+    standby.status, standby.answer = 503, wire.encode_failure(NotActiveMaster.__name__, "not active")
+    standby.headers = [
+        (wire.ERROR_HEADER.encode(), NotActiveMaster.__name__.encode()),
+        (wire.ACTIVE_MASTER_HEADER.encode(), b"unix:/other"),
+    ]
+    async with serving(active, f"unix:{tmp_path / 'a'}") as first, serving(standby, f"unix:{tmp_path / 's'}") as second:
+        async with reporting(first, second, hear=heard.append):
+            for state in (NodeState.UP, NodeState.DRAINING, NodeState.SUSPECT):
+                active.answer = wire.encode(wire.HeartbeatAnswer(7, 0.01, state))
+                while not heard or heard[-1] is not state:
+                    await active.hear()
+            await standby.hear()
+            # Another one is the active master now: what it says counts.
+            active.status, active.answer, active.headers = standby.status, standby.answer, standby.headers
+            standby.status, standby.headers = 200, []
+            standby.answer = wire.encode(wire.HeartbeatAnswer(8, 0.01, NodeState.DRAINING))
+            while heard[-1] is not NodeState.DRAINING:
+                await standby.hear()
+            standby.status = 409
+            standby.answer = wire.encode_failure(wire.NODE_RETIRED, "was retired")
+            standby.headers = [(wire.ERROR_HEADER.encode(), wire.NODE_RETIRED.encode())]
+            while heard[-1] is not NodeState.GONE:
+                await standby.hear()
+    changes = [state for before, state in zip([None, *heard], heard, strict=False) if state is not before]
+    up, draining, suspect, gone = NodeState.UP, NodeState.DRAINING, NodeState.SUSPECT, NodeState.GONE
+    assert changes == [up, draining, suspect, draining, gone]
+
+
+async def test_a_master_of_before_says_nothing_and_the_node_is_up(tmp_path: Path) -> None:
+    """An answer without a state, as masters gave it before there was one."""
+    master, heard = Master(), list[NodeState]()
+    master.answer = wire.encode({"epoch": 7, "heartbeat_interval_s": 0.01})
+    async with serving(master, f"unix:{tmp_path / 'm'}") as address, reporting(address, hear=heard.append):
+        while not heard:
+            await master.hear()
+    assert set(heard) == {NodeState.UP}
