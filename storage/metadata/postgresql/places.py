@@ -38,7 +38,7 @@ _FIND_USERS = (
 _LIST_BLOBS = (
     "SELECT v.row_id, b.blob_id, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy, b.generation FROM"
     " (SELECT row_id, bucket_id FROM versions WHERE row_id > $1 ORDER BY row_id LIMIT $2) v"
-    " LEFT JOIN extents e ON v.bucket_id = $3 AND e.version_row = v.row_id"
+    " LEFT JOIN extents e ON e.version_row = CASE WHEN v.bucket_id = $3 THEN v.row_id END"
     " LEFT JOIN blobs b ON b.blob_id = e.blob_id AND b.redundancy <> 'inline' ORDER BY v.row_id, e.offset"
 )
 

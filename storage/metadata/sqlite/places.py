@@ -23,7 +23,7 @@ CHUNK_PLACES = (
 BUCKET_BLOBS = (
     "SELECT v.row_id, b.blob_id, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy, b.generation FROM"
     " (SELECT row_id, bucket_id FROM versions WHERE row_id > ? ORDER BY row_id LIMIT ?) v"
-    " LEFT JOIN extents e ON v.bucket_id = ? AND e.version_row = v.row_id"
+    " LEFT JOIN extents e ON e.version_row = CASE WHEN v.bucket_id = ? THEN v.row_id END"
     " LEFT JOIN blobs b ON b.blob_id = e.blob_id AND b.redundancy <> 'inline'"
 )
 """after, limit, bucket id: one row at least for each version that was looked at, of whichever bucket it is, so that a
