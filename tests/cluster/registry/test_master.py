@@ -291,6 +291,8 @@ async def test_drain_resume_and_retire(master: Master) -> None:
     node_id = make_report(1).node_id
     answer = await master.send("POST", f"/v1/nodes/{node_id}/drain", MASTER_TOKEN)
     assert json.loads(answer.body)["nodes"][0]["state"] == "draining"
+    heard = wire.parse_heartbeat_answer((await master.report(make_report(1))).body)
+    assert heard.state is NodeState.DRAINING
     assert await master.recorded() == {1: NodeState.DRAINING}
     await master.send("POST", f"/v1/nodes/{node_id}/resume", MASTER_TOKEN)
     await master.report(make_report(1))
@@ -300,7 +302,8 @@ async def test_drain_resume_and_retire(master: Master) -> None:
     await master.registry.drain(node_id)
     await master.registry.retire(node_id)
     assert await master.recorded() == {1: NodeState.GONE}
-    assert (await master.report(make_report(1))).status == 409
+    refused = await master.report(make_report(1))
+    assert (refused.status, refused.headers[wire.ERROR_HEADER]) == (409, wire.NODE_RETIRED)
     assert (await master.send("POST", f"/v1/nodes/{'f' * 32}/drain", MASTER_TOKEN)).status == 409
 
 

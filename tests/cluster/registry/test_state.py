@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.registry.state import (
     Holdings,
+    NodeRetired,
     RegistryState,
     RemovalStep,
     ReportRefused,
@@ -125,7 +126,7 @@ def test_every_state_and_report(before: NodeState) -> None:
     """A report makes up of all but a draining node; a retired one is refused."""
     state = with_nodes(make_node(1, state=before))
     if before is NodeState.GONE:
-        with pytest.raises(ReportRefused, match="retired"):
+        with pytest.raises(NodeRetired, match="retired"):
             evaluate(state, make_report(1))
         return
     expected = NodeState.DRAINING if before is NodeState.DRAINING else NodeState.UP
@@ -287,6 +288,31 @@ def test_what_could_change_a_placement_raises_the_epoch(changes: dict[str, objec
     assert after.cluster_map.epoch == state.cluster_map.epoch + 1
     again = report_to(after, msgspec.structs.replace(make_report(1), **changes), 102.0)
     assert again.cluster_map.epoch == after.cluster_map.epoch
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "chunk_count",
+        "stored_bytes",
+        "requests",
+        "damaged_count",
+        "unverified_count",
+        "oldest_verified_ms",
+        "free_bytes",
+    ],
+)
+def test_figures_are_not_recorded(name: str) -> None:
+    """They change with every report: the lease is renewed, with the newest of them, under the same epoch. A negative
+    one is refused."""
+    state = report_to(with_nodes(make_node(1)), make_report(1), 100.0)
+    report = msgspec.structs.replace(make_report(1), **{name: getattr(make_report(1), name) + 12345})
+    assert not must_record(state, report, evaluate(state, report))
+    after = report_to(state, report, 101.0)
+    assert after.cluster_map.epoch == state.cluster_map.epoch
+    assert after.cluster_map.nodes[0].report == report
+    with pytest.raises(ReportRefused, match="negative"):
+        evaluate(state, msgspec.structs.replace(report, **{name: -1}))
 
 
 def test_being_heard_counts_even_when_nothing_could_be_recorded() -> None:
