@@ -44,7 +44,7 @@ def parse_trace(text: str) -> list[Call]:
             open_calls[match[1], match[2]] = (match[3], place)
         elif match := _RESUMED.match(line):
             arguments, began = open_calls.pop((match[1], match[2]))
-            calls.append(Call(match[2], arguments + match[3], int(match[4]), began, place))
+            calls.append(Call(match[2], (arguments + match[3]).rstrip(" )"), int(match[4]), began, place))
         elif match := _WHOLE.match(line):
             calls.append(Call(match[2], match[3], int(match[4]), place, place))
     return calls
