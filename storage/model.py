@@ -279,8 +279,6 @@ class NodeReport(Record, frozen=True):
     oldest_verified_ms: int = 0
     """of the others: when the one that was read longest ago was read; 0 when there is none"""
     clock_ms: int = 0
-    """the node's wall clock when it made the report"""
-    clock_ms: int = 0
     """the node's wall clock when it made the report; 0 of a release that did not say"""
 
 

@@ -87,7 +87,6 @@ async def run(config: DatanodeConfig, directory: Path, store: OwnChunkStore, ide
             durability=config.durability,
             requests=app.requests,
             clock_ms=clock.now_ms(),
-            clock_ms=clock.now_ms(),
             **figures._asdict(),
         )
 
