@@ -64,6 +64,7 @@ _FIGURES = (
     "damaged_count",
     "unverified_count",
     "oldest_verified_ms",
+    "clock_ms",
 )
 
 

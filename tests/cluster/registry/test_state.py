@@ -299,6 +299,7 @@ def test_what_could_change_a_placement_raises_the_epoch(changes: dict[str, objec
         "damaged_count",
         "unverified_count",
         "oldest_verified_ms",
+        "clock_ms",
         "free_bytes",
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.base.clock import SystemClock
 from storage.base.errors import ChunkNotFound, Corrupt, NodeFull
 from storage.base.ids import ChunkId, chunk_id_from_bytes
 from storage.chunks.footer import FOOTER_BYTES
@@ -179,6 +180,7 @@ async def test_the_report_and_the_masters_word(tmp_path: Path) -> None:
             report = await hear(master, lambda report: report.chunk_count == len(GOOD))
             assert (report.stored_bytes, report.unverified_count) == (100 * len(GOOD), len(GOOD))
             assert (report.oldest_verified_ms, report.damaged_count) == (0, 0)
+            assert abs(report.clock_ms - SystemClock().now_ms()) < 60_000
             flip(path_of(node, GOOD[0]))
             status = await scrub(client)
             report = await hear(master, lambda report: report.damaged_count == 1 and report.unverified_count == 0)
