@@ -19,6 +19,7 @@ COMMANDS = {
     "metadata": "s3gw.cli.metadata:app",
     "datanode": "s3gw.cli.alone:datanode",
     "status": "s3gw.cli.status:status",
+    "doctor": "s3gw.cli.doctor:doctor",
     "user": "s3gw.cli.user:app",
     "bucket": "s3gw.cli.bucket:app",
     "node": "s3gw.cli.node:app",

@@ -16,6 +16,10 @@ from s3gw.cli.formats import count, format_age, format_share, format_size, forma
 from storage.model import Node, NodeState
 
 AFFECTED_SHOWN_MAX = 20
+GONE_TOLD_MS = 86_400_000
+"""a node that left is spoken of for a day"""
+_JOURNAL = "the metadata's journal is still on it"
+_KEEP = "Keep it running."
 
 
 class Verdict(enum.Enum):
@@ -107,25 +111,33 @@ def describe_repairs(survey: SurveyStatus) -> list[str]:
     return found
 
 
-def describe_drains(nodes: Sequence[Node], drains: Sequence[DrainProgress], holders: Sequence[str] = ()) -> list[str]:
-    """What is left on each node that is being emptied. holders: ids of nodes that a recovery of the metadata needs."""
-    found = {drain.number: _describe_drain(drain, holders) for drain in drains}
+def describe_drains(
+    nodes: Sequence[Node], drains: Sequence[DrainProgress], now_ms: int, holders: Sequence[str] = ()
+) -> list[str]:
+    """What is left on each node that is being emptied, and which may be switched off. holders: ids of nodes that a
+    recovery of the metadata needs."""
+    by_number = {drain.number: drain for drain in drains}
+    found = []
     for node in nodes:
-        if node.state is NodeState.DRAINING and node.number not in found:
-            found[node.number] = (
-                f"Node {node.number} is being emptied: what is left is known when a walk has ended. Keep it running."
-            )
-    return [found[number] for number in sorted(found)]
+        if node.state is NodeState.DRAINING:
+            found.append(_describe_drain(node.number, by_number.get(node.number), holders))
+        elif node.state is NodeState.GONE and node.report.node_id in holders:
+            found.append(f"Node {node.number} is gone, but {_JOURNAL}. {_KEEP}")
+        elif node.state is NodeState.GONE and now_ms - node.last_heard_ms < GONE_TOLD_MS:
+            found.append(f"Node {node.number} is gone: nothing needs it, it is safe to switch it off.")
+    return found
 
 
-def _describe_drain(drain: DrainProgress, holders: Sequence[str]) -> str:
+def _describe_drain(number: int, drain: DrainProgress | None, holders: Sequence[str]) -> str:
+    if drain is None:
+        return f"Node {number} is being emptied: what is left is known when a walk has ended. {_KEEP}"
     if is_safe(drain, holders):
-        return f"Node {drain.number} is empty: it is safe to switch it off."
+        return f"Node {number} is empty: it is safe to switch it off."
     if drain.pieces_left:
         left = f"{count(drain.pieces_left, 'piece')} ({format_size(drain.bytes_left)}) left"
     else:
-        left = "the metadata's journal is on it" if drain.is_safe else "a last walk has to find it empty"
-    return f"Node {drain.number} is being emptied: {left}. Keep it running."
+        left = _JOURNAL if drain.is_safe else "a last walk has to find it empty"
+    return f"Node {number} is being emptied: {left}. {_KEEP}"
 
 
 def is_safe(drain: DrainProgress, holders: Sequence[str] = ()) -> bool:

@@ -127,8 +127,8 @@ async def _follow_repair(config: MasterConfig, home: Path | None) -> Look:
         await order.give()
 
         async def look() -> Look:
-            job = await order.renew()
-            return look_at_repair(await master.fetch_survey(), job.runs >= order.runs, before)
+            job, survey = await order.renew(), await master.fetch_survey()
+            return look_at_repair(survey, job.runs >= order.runs and not survey.is_walking, before)
 
         return await follow_to_the_end(look)
 

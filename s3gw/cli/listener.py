@@ -49,15 +49,12 @@ def require_tls_files(certificate: str, private_key: str) -> None:
 def make_readiness(listener: socket.socket, *, is_tls: bool) -> Callable[[], Awaitable[None]]:
     """Something to await until /-/ready says that a write would succeed."""
     host, port = listener.getsockname()[:2]
-    context = ssl.create_default_context() if is_tls else None
-    if context is not None:  # it is this very socket: whatever certificate it shows is the configured one
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+    context = trust_any_certificate() if is_tls else None
 
     async def wait() -> None:
         late = asyncio.get_running_loop().call_later(READY_TIMEOUT_S, _log.warning, "not ready yet; /-/ready tells")
         try:
-            while not await _is_ready(_WILDCARDS.get(host, host), port, context):  # noqa: ASYNC110 - another process
+            while not await is_ready(host, port, context):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(READY_POLL_S)
         finally:
             late.cancel()
@@ -65,7 +62,17 @@ def make_readiness(listener: socket.socket, *, is_tls: bool) -> Callable[[], Awa
     return wait
 
 
-async def _is_ready(host: str, port: int, context: ssl.SSLContext | None) -> bool:
+def trust_any_certificate() -> ssl.SSLContext:
+    """For a question to this machine's own socket: whatever certificate it shows is the configured one."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def is_ready(host: str, port: int, context: ssl.SSLContext | None) -> bool:
+    """Whether /-/ready says 200 there. host: as listened on."""
+    host = _WILDCARDS.get(host, host)
     try:
         async with asyncio.timeout(READY_ATTEMPT_S):
             reader, writer = await asyncio.open_connection(host, port, ssl=context, limit=ANSWER_HEAD_BYTES_MAX)

@@ -19,6 +19,7 @@ from s3gw.cli.screen import show
 from s3gw.cli.status import make_node_table
 from s3gw.cli.watch import follow_to_the_end, watch
 from s3gw.config import ConfigError
+from storage.base.clock import SystemClock
 from storage.base.files import store_file
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key
 from storage.datanode.config import parse_config
@@ -134,7 +135,7 @@ async def _follow_drain(config: MasterConfig, home: Path | None, number: int) ->
             nodes, survey = (await master.fetch_map()).nodes, await master.fetch_survey()
             most = max([most, *(it.pieces_left for it in survey.drains if it.number == number)])
             node = next(node for node in nodes if node.number == number)
-            return look_at_drain(node, survey, most, ())
+            return look_at_drain(node, survey, most, SystemClock().now_ms(), ())
 
         return await follow_to_the_end(look)
 

@@ -115,7 +115,8 @@ async def _examine(config: MasterConfig, home: Path | None, asked: Asked) -> Obj
             listed, unlisted = await _list_chunks(examination, shown, asked)
         except (NoSuchKey, NoSuchVersion) as error:
             version = f" of version {asked.version_id}" if asked.version_id else ""
-            raise ConfigError(f"there is no object {shown}{version}: {error}") from None
+            reason = "" if str(error) == type(error).__name__ else f": {error}"
+            raise ConfigError(f"there is no object {shown}{version}{reason}") from None
         return ObjectReport(shown, examination.summary, tuple(listed), unlisted, is_recorded)
 
 

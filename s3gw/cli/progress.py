@@ -87,18 +87,19 @@ def look_at_scrubs(scrubs: Sequence[NodeScrub], numbers: Sequence[int]) -> Look:
     return Look(tuple(bars), is_over, tuple(summary))
 
 
-def look_at_drain(node: Node, survey: SurveyStatus, most: int, holders: Sequence[str]) -> Look:
+def look_at_drain(node: Node, survey: SurveyStatus, most: int, now_ms: int, holders: Sequence[str]) -> Look:
     """Of one node. most: pieces that were on it when the watching began, or were seen since."""
     name = f"node {node.number}"
-    if node.state is not NodeState.DRAINING:
-        text = "is gone" if node.state is NodeState.GONE else f"is {node.state.value}, no longer draining"
+    if node.state not in (NodeState.DRAINING, NodeState.GONE):
+        text = f"is {node.state.value}, no longer draining"
         return Look((Bar(name, 0, 0, text),), True, (f"Node {node.number} {text}.",))
     drain = next((it for it in survey.drains if it.number == node.number), None)
-    (sentence,) = describe_drains([node], [drain] if drain else [], holders)
+    sentences = tuple(describe_drains([node], survey.drains, now_ms, holders))
+    if node.state is NodeState.GONE:
+        return Look((Bar(name, most, most, "is gone"),), node.report.node_id not in holders, sentences)
     if drain is None:
-        return Look((Bar(name, 0, 0, "a walk has to end first"),), False, (sentence,))
+        return Look((Bar(name, 0, 0, "a walk has to end first"),), False, sentences)
     text = f"{count(drain.pieces_left, 'piece')} left ({format_size(drain.bytes_left)})"
     if not drain.pieces_left:
-        text = sentence
-    bar = Bar(name, most - drain.pieces_left, most, text)
-    return Look((bar,), is_safe(drain, holders), (sentence,))
+        text = "a last look" if not drain.is_safe else "is empty"
+    return Look((Bar(name, most - drain.pieces_left, most, text),), is_safe(drain, holders), sentences)

@@ -119,7 +119,7 @@ def describe_status(config: MasterConfig, told: Told, metadata: dict[str, Any], 
         "health": [
             *describe_data(survey, now_ms),
             *describe_repairs(survey),
-            *describe_drains(cluster_map.nodes, survey.drains),
+            *describe_drains(cluster_map.nodes, survey.drains, now_ms),
             *describe_verification(cluster_map.nodes, now_ms),
             *describe_scrub(scrubs),
         ],
@@ -170,7 +170,7 @@ def print_status(status: dict[str, Any], *, as_json: bool) -> None:
         return
     show(f"cluster {status['cluster_id']}, epoch {status['epoch']}")
     reasons = f": {'; '.join(status['reasons'])}" if status["reasons"] else ""
-    show(f"{status['verdict']}{reasons}", style=_STYLES[status["verdict"].upper()])
+    show(f"health: {status['verdict']}{reasons}", style=_STYLES[status["verdict"].upper()])
     show(*status["health"])
     show(*status["affected"], style="red")
     show(f"redundancy {status['redundancy']}, durability {status['durability']}")

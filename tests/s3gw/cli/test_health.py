@@ -176,19 +176,29 @@ def drain(number: int, pieces: int, *, is_safe: bool = False) -> DrainProgress:
 
 def test_a_node_is_safe_to_switch_off_only_when_nothing_needs_it() -> None:
     """Not while pieces, a last look or the metadata's journal are waited for, and not before a walk knows it."""
-    nodes = [*NODES, node(4, "z/h4/d", NodeState.DRAINING)]
+    nodes = [node(number, "z/h/d", NodeState.DRAINING) for number in (1, 2, 3, 4)]
     drains = [drain(1, 12), drain(2, 0), drain(3, 0, is_safe=True)]
-    assert describe_drains(nodes, drains) == [
+    assert describe_drains(nodes, drains, NOW_MS) == [
         "Node 1 is being emptied: 12 pieces (12.0 MiB) left. Keep it running.",
         "Node 2 is being emptied: a last walk has to find it empty. Keep it running.",
         "Node 3 is empty: it is safe to switch it off.",
         "Node 4 is being emptied: what is left is known when a walk has ended. Keep it running.",
     ]
-    holding = describe_drains(nodes, drains[2:], [f"{3:032x}"])
-    assert holding[0] == "Node 3 is being emptied: the metadata's journal is on it. Keep it running."
+    (holding,) = describe_drains(nodes[2:3], drains, NOW_MS, [f"{3:032x}"])
+    assert holding == "Node 3 is being emptied: the metadata's journal is still on it. Keep it running."
     assert is_safe(drains[2])
     assert not is_safe(drains[2], [f"{3:032x}"])
-    assert describe_drains(NODES, []) == []
+    assert describe_drains(NODES, drains, NOW_MS) == []
+
+
+def test_a_node_that_left_is_spoken_of_for_a_day() -> None:
+    """For who waits to switch it off."""
+    gone = [node(3, "z/h/d", NodeState.GONE)]
+    assert describe_drains(gone, [], NOW_MS) == ["Node 3 is gone: nothing needs it, it is safe to switch it off."]
+    assert describe_drains(gone, [], NOW_MS + 86_400_000) == []
+    for now_ms in (NOW_MS, NOW_MS + 86_400_000):
+        (kept,) = describe_drains(gone, [], now_ms, [f"{3:032x}"])
+        assert kept == "Node 3 is gone, but the metadata's journal is still on it. Keep it running."
 
 
 def test_when_bytes_were_last_read() -> None:

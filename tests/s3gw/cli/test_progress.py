@@ -85,16 +85,19 @@ def test_a_drain_is_over_when_the_node_is_safe_to_switch_off() -> None:
     def survey(pieces: int, *, is_safe: bool = False) -> SurveyStatus:
         return SurveyStatus(drains=(DrainProgress(3, "c" * 32, pieces, pieces << 20, pieces == 0, is_safe),))
 
-    assert not look_at_drain(draining, SurveyStatus(), 0, ()).is_over
-    look = look_at_drain(draining, survey(30), 40, ())
+    assert not look_at_drain(draining, SurveyStatus(), 0, NOW_MS, ()).is_over
+    look = look_at_drain(draining, survey(30), 40, NOW_MS, ())
     assert look.bars == (Bar("node 3", 10, 40, "30 pieces left (30.0 MiB)"),)
     assert not look.is_over
-    assert not look_at_drain(draining, survey(0), 40, ()).is_over
-    assert not look_at_drain(draining, survey(0, is_safe=True), 40, ("c" * 32,)).is_over
-    done = look_at_drain(draining, survey(0, is_safe=True), 40, ())
+    assert not look_at_drain(draining, survey(0), 40, NOW_MS, ()).is_over
+    assert not look_at_drain(draining, survey(0, is_safe=True), 40, NOW_MS, ("c" * 32,)).is_over
+    done = look_at_drain(draining, survey(0, is_safe=True), 40, NOW_MS, ())
     assert done.is_over
     assert done.summary == ("Node 3 is empty: it is safe to switch it off.",)
-    back = look_at_drain(node(3, "z/h/d", NodeState.UP), survey(30), 40, ())
+    back = look_at_drain(node(3, "z/h/d", NodeState.UP), survey(30), 40, NOW_MS, ())
     assert (back.is_over, back.summary) == (True, ("Node 3 is up, no longer draining.",))
-    gone = look_at_drain(node(3, "z/h/d", NodeState.GONE), SurveyStatus(), 40, ())
-    assert (gone.is_over, gone.summary) == (True, ("Node 3 is gone.",))
+    left = node(3, "z/h/d", NodeState.GONE, node_id="c" * 32)
+    gone = look_at_drain(left, SurveyStatus(), 40, NOW_MS, ())
+    assert (gone.is_over, gone.bars) == (True, (Bar("node 3", 40, 40, "is gone"),))
+    assert gone.summary == ("Node 3 is gone: nothing needs it, it is safe to switch it off.",)
+    assert not look_at_drain(left, SurveyStatus(), 40, NOW_MS, ("c" * 32,)).is_over
