@@ -22,10 +22,10 @@ from pathlib import Path
 import uvloop
 
 from cluster.deadlines import Deadlines
-from cluster.maintenance.claims import BlobClaims
 from cluster.maintenance.lifecycle_worker import LifecycleWorker
 from cluster.maintenance.piece_copy import PieceCopier
 from cluster.maintenance.rebalancer import Rebalancer
+from cluster.maintenance.survey_jobs import SurveyJobs, build_survey
 from cluster.maintenance.sweeper import Sweeper
 from cluster.maintenance.throttle import Throttle
 from cluster.nodes import NodePool
@@ -35,6 +35,7 @@ from cluster.registry.config import (
     MasterConfig,
     load_config,
     load_internal_key,
+    make_survey_settings,
     make_sweep_settings,
     make_timing,
 )
@@ -66,10 +67,11 @@ async def run_master(config: MasterConfig, stop: asyncio.Event) -> None:
         registry = Registry(config.cluster_id, metadata, clock, make_timing(config.timing))
         nodes = NodePool(internal_key, clock, make_connect(internal_key, config.tls_ca or None))
         opened.push_async_callback(nodes.close)
-        jobs = build_jobs(config, registry, metadata, nodes, clock)
+        survey = build_survey_jobs(config, registry, metadata, nodes, clock)
+        jobs = build_jobs(config, registry, metadata, nodes, clock, survey)
         leadership = lead_with(config, registry, metadata, clock, jobs)
         opened.push_async_callback(leadership.stop)
-        app = MasterApp(registry, leadership, internal_key, MaintenanceRoutes(registry, jobs, nodes))
+        app = MasterApp(registry, leadership, internal_key, MaintenanceRoutes(registry, jobs, nodes, survey.surveyor))
         releasing = asyncio.create_task(_release_polls(registry, stop))
         opened.callback(releasing.cancel)
         beginning: list[asyncio.Task[None]] = []
@@ -109,10 +111,24 @@ def lead_with(
     return leadership
 
 
-def build_jobs(
+def build_survey_jobs(
     config: MasterConfig, registry: Registry, metadata: Metadata, nodes: NodePool, clock: Clock
+) -> SurveyJobs:
+    """What looks after every chunk's pieces."""
+    settings = make_survey_settings(config.maintenance)
+    return build_survey(metadata, nodes, registry, clock, settings, config.maintenance.repair_bytes_per_s)
+
+
+def build_jobs(
+    config: MasterConfig,
+    registry: Registry,
+    metadata: Metadata,
+    nodes: NodePool,
+    clock: Clock,
+    survey: SurveyJobs | None = None,
 ) -> list[BackgroundLoop]:
-    """Everything that the master does by itself; status shows them in this order."""
+    """Everything that the master does by itself; status shows them in this order. survey: made here unless given."""
+    survey = survey or build_survey_jobs(config, registry, metadata, nodes, clock)
     sweeper = Sweeper(
         metadata,
         nodes,
@@ -126,7 +142,7 @@ def build_jobs(
         metadata,
         nodes,
         PieceCopier(nodes, Throttle(config.maintenance.rebalance_bytes_per_s, clock), Deadlines()),
-        BlobClaims(),
+        survey.claims,
         lambda: registry.cluster_map,
         lambda: registry.term,
         clock,
@@ -140,6 +156,7 @@ def build_jobs(
             counts=lambda: sweeper.counts,
             on_order=sweeper.order,
         ),
+        *survey.loops,
         BackgroundLoop("lifecycle", lifecycle.interval_s, lifecycle.run, counts=lambda: lifecycle.totals),
         BackgroundLoop(
             "rebalance",

@@ -31,6 +31,10 @@ class Finding(enum.Enum):
     """its node is dead, or silent while it is drained: to be replaced, unless it comes back before that"""
 
 
+USABLE = (Finding.GOOD, Finding.LEAVING)
+"""findings of what can be read, copied and rebuilt from"""
+
+
 class Piece(NamedTuple):
     """A replica (position 0), or the fragment of this number, on a node."""
 
@@ -67,21 +71,22 @@ def plan_repair(
     The nodes that lost their piece come last: a disk that damaged one will damage another, but one more piece there is
     better than none.
     """
-    sources = tuple(piece for piece in (*named, *strays) if piece.finding in (Finding.GOOD, Finding.LEAVING))
+    sources = tuple(piece for piece in (*named, *strays) if piece.finding in USABLE)
     is_readable = is_enough(redundancy, sources)
     failed = [piece for piece in named if piece.finding in (Finding.MISSING, Finding.BAD)]
     kept = [piece for piece in named if piece.finding in (Finding.GOOD, Finding.UNKNOWN)]
     spare = [piece for piece in named if piece.finding in (Finding.LEAVING, Finding.AWAY)]
-    if not is_readable:
-        spare += failed
     adopted = _adopt(redundancy, kept, [piece for piece in strays if piece.finding is Finding.GOOD])
     open_positions = _open_positions(redundancy, [*kept, *adopted])
     held = {piece.position for piece in sources}
     wanted = tuple(position for position in open_positions if is_readable or position in held)
-    drops = is_readable and bool(failed)
-    if not (wanted or adopted or drops):
+    # What failed is dropped only where what stays named is enough without anything having been made.
+    drops = is_enough(redundancy, [piece for piece in (*kept, *spare, *adopted) if piece.finding in USABLE])
+    if not drops:
+        spare += failed
+    if not (wanted or adopted or (drops and failed)):
         return None
-    set_aside = tuple(piece.node for piece in failed if piece.finding is Finding.BAD) if is_readable else ()
+    set_aside = tuple(piece.node for piece in failed if piece.finding is Finding.BAD) if drops else ()
     taken = {piece.node for piece in (*kept, *spare, *adopted)}
     targets = _order_targets([number for number in able if number not in taken], failed, strays)
     return RepairPlan(set_aside, tuple(adopted), wanted, targets, sources, tuple(kept), tuple(spare))

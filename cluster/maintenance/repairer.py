@@ -17,7 +17,7 @@ from cluster.maintenance.node_slots import NodeSlots
 from cluster.maintenance.piece_copy import PieceCopier
 from cluster.maintenance.piece_look import PieceLook
 from cluster.maintenance.pieces import NOWHERE, named_pieces, receipt_of, redundancy_of, stored_id_of
-from cluster.maintenance.repair import Finding, Piece, RepairPlan, is_enough, name_nodes, plan_repair
+from cluster.maintenance.repair import USABLE, Finding, Piece, RepairPlan, is_enough, name_nodes, plan_repair
 from cluster.maintenance.targets import Targets
 from cluster.nodes import NodePool
 from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, NotEnoughNodes, Unavailable
@@ -94,7 +94,7 @@ class Repairer:
         able = self._targets().rank(place, holders, self._nodes.failed_numbers())
         plan = plan_repair(redundancy, named, found, able)
         if plan is None:
-            if not is_enough(redundancy, [it for it in (*named, *found) if it.finding in _USABLE]):
+            if not is_enough(redundancy, [it for it in (*named, *found) if it.finding in USABLE]):
                 silent = any(piece.finding in (Finding.UNKNOWN, Finding.AWAY) for piece in named)
                 raise (Unavailable if silent else Corrupt)("too few good pieces can be read")
             return Repaired()
@@ -213,9 +213,6 @@ class Repairer:
         if self._ranked is None or self._ranked[0] != cluster_map.epoch:
             self._ranked = cluster_map.epoch, Targets(cluster_map)
         return self._ranked[1]
-
-
-_USABLE = (Finding.GOOD, Finding.LEAVING)
 
 
 def _same(nodes: tuple[int, ...], before: tuple[int, ...], *, is_ordered: bool) -> bool:

@@ -17,11 +17,24 @@ from typing import NamedTuple
 
 from cluster.domains import SurvivableLosses
 from cluster.maintenance.pieces import named_pieces, receipt_of, redundancy_of, stored_id_of
-from cluster.maintenance.repair import Finding, Piece, count_distinct
+from cluster.maintenance.repair import USABLE, Finding, Piece, count_distinct
 from cluster.redundancy import evaluate_chunk
 from storage.base.ids import BLOB_CHUNKS_MAX, ChunkId, split_stored_index
 from storage.metadata.interface import ChunkPlace
 from storage.model import Node
+
+
+class SurveySettings(NamedTuple):
+    """Seconds."""
+
+    interval_s: float = 600.0
+    """between two walks, when nothing else asks for one"""
+    surplus_age_s: float = 300.0
+    """between the two walks that must both find a surplus piece"""
+    read_margin_s: float = 15.0
+    """more than the renewal of a session may take on its way"""
+    pause_s: float = 0.02
+    """between windows, so that a walk never has a node or the metadata to itself"""
 
 
 class Standing(enum.Enum):
@@ -145,7 +158,7 @@ def count_good(chunk: ChunkSurvey) -> int:
 
 def good_pieces(chunk: ChunkSurvey) -> list[Piece]:
     """Those that are there, on nodes that are drained as well, named or not."""
-    return [piece for piece in (*chunk.pieces, *chunk.found) if piece.finding in (Finding.GOOD, Finding.LEAVING)]
+    return [piece for piece in (*chunk.pieces, *chunk.found) if piece.finding in USABLE]
 
 
 def judge(chunk: ChunkSurvey) -> Health:

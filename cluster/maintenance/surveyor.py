@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from cluster.maintenance.read_horizon import ReadHorizon
 from cluster.maintenance.repair_job import RepairJob
@@ -27,6 +27,7 @@ from cluster.maintenance.surplus_remover import SurplusRemover
 from cluster.maintenance.survey import (
     ChunkSurvey,
     Standing,
+    SurveySettings,
     can_be_repaired,
     compare_window,
     missing_bytes,
@@ -47,27 +48,16 @@ from storage.base.errors import Refused, Unavailable
 from storage.metadata.interface import ChunkPlace, Metadata
 from storage.model import ClusterMap, Node, NodeState
 
-INTERVAL_S = 600.0
-SURPLUS_AGE_S = 300.0
 RECHECK_S = 5.0
 """the least pause between two walks that nothing but the end of repairs asks for"""
+SILENT_RECHECK_S = 60.0
+"""until the next walk when a node did not answer that is not dead"""
 LOOK_S = 5.0
 """between two looks at the running reads, while there is surplus"""
 STRAYS_MAX = 8
 USERS_AT_ONCE = 100
-PAUSE_S = 0.02
-"""between windows, so that a walk never has a node or the metadata to itself"""
 
 _log = logging.getLogger(__name__)
-
-
-class SurveySettings(NamedTuple):
-    """Seconds. surplus_age_s: between the two walks that must both find a surplus piece."""
-
-    interval_s: float = INTERVAL_S
-    surplus_age_s: float = SURPLUS_AGE_S
-    read_margin_s: float = 15.0
-    pause_s: float = PAUSE_S
 
 
 class Nodes(Protocol):
@@ -190,7 +180,10 @@ class Surveyor:
         last, now_s = self._last, self._clock.monotonic_s()
         if last is None or self._is_ordered or classify(cluster_map) != last.classes:
             return True
-        if now_s - last.began_s >= self._settings.interval_s:
+        interval_s = self._settings.interval_s
+        if any(last.classes.get(number) != _DEAD for number in last.tally.silent):
+            interval_s = min(interval_s, SILENT_RECHECK_S)
+        if now_s - last.began_s >= interval_s:
             return True
         pause_s = max(min(RECHECK_S, self._settings.interval_s), last.ended_s - last.began_s)
         if now_s - last.ended_s < pause_s or not self._queue.is_idle:

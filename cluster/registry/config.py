@@ -9,26 +9,25 @@ each has such a file, and all of them the same "masters": ["https://main.lan:910
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from pathlib import Path
 
 import msgspec
 
 from cluster.maintenance.lifecycle_rules import CALENDAR_DAY_S
+from cluster.maintenance.survey import SurveySettings
 from cluster.maintenance.sweep import SweepSettings
 from cluster.redundancy import Redundancy, parse_redundancy
 from cluster.registry.leadership import LEASE_TTL_S
 from cluster.registry.state import Timing
 from storage.base.address import Address, parse_address
-from storage.base.internal_auth import INTERNAL_KEY_BYTES
+from storage.base.files import DiskFiles
+from storage.base.key_files import read_internal_key
 from storage.base.tls_files import TlsFiles
 from storage.datanode.config import MASTERS_MAX
 from storage.metadata.settings import SQLITE, MetadataSettings, check_metadata_settings
 
 CONFIG_BYTES_MAX = 64 * 1024
-KEY_FILE_BYTES_MAX = 1_024
 PERIOD_S_MAX = 366 * 86_400.0
 RATE_BYTES_PER_S_MIN = 4_096
 RATE_BYTES_PER_S_MAX = 1 << 40
@@ -64,6 +63,12 @@ class MaintenanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """how long what was set aside is kept"""
     lifecycle_day_s: float = CALENDAR_DAY_S
     """how long a day of lifecycle rules lasts; shorter ones are for tests"""
+    survey_interval_s: float = 600.0
+    """between two walks over all records and inventories, when nothing else asks for one"""
+    surplus_age_s: float = 300.0
+    """how long a piece that no row names must have been seen before it is set aside"""
+    repair_bytes_per_s: int = 128 << 20
+    """how fast pieces are made anew, over all nodes"""
     rebalance_interval_s: float = 60.0
     """between two looks at whether nodes are filled evenly"""
     rebalance_bytes_per_s: int = 32 << 20
@@ -129,16 +134,11 @@ def load_config(path: Path) -> MasterConfig:
 
 
 def load_internal_key(path: Path) -> bytes:
-    """32 bytes from base64. ConfigError, which shows nothing of it."""
+    """32 bytes. ConfigError, which shows nothing of them."""
     try:
-        internal_key = base64.b64decode(_read(path, KEY_FILE_BYTES_MAX).strip(), validate=True)
-    except (binascii.Error, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"{path} is not base64") from None
-    if len(internal_key) != INTERNAL_KEY_BYTES:
-        raise ConfigError(f"{path} must hold {INTERNAL_KEY_BYTES} bytes in base64")
-    return internal_key
+        return read_internal_key(DiskFiles(), path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def make_timing(settings: TimingSettings) -> Timing:
@@ -159,6 +159,11 @@ def make_sweep_settings(settings: MaintenanceSettings) -> SweepSettings:
         passes_apart_ms=min(defaults.passes_apart_ms, round(settings.sweep_interval_s * 500)),
         quarantine_ms=round(settings.quarantine_s * 1000),
     )
+
+
+def make_survey_settings(settings: MaintenanceSettings) -> SurveySettings:
+    """For the surveyor."""
+    return SurveySettings(settings.survey_interval_s, settings.surplus_age_s, settings.lease_ttl_s / 2)
 
 
 def _check(config: MasterConfig) -> None:

@@ -16,7 +16,7 @@ from storage.base.clock import ManualClock
 from storage.base.ids import stored_chunk_id
 from storage.chunks.footer import digest_of
 from storage.crypto.envelope import sealed_length
-from storage.metadata.commands import RegisterNode, SetNodeState
+from storage.metadata.commands import RegisterNode, SetNodeClosed, SetNodeState
 from storage.metadata.interface import ChunkPlace, Metadata
 from storage.metadata.sqlite.open import open_owned_metadata
 from storage.model import Blob, Chunk, ClusterMap, Node, NodeState
@@ -142,3 +142,29 @@ async def open_scene(directory: Path, node_count: int, domains: Sequence[str] = 
         yield scene
     finally:
         await metadata.close()
+
+
+class SceneRegistry:
+    """What the survey sees of the registry: the scene's map, and orders that are recorded as the master does."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.term = 0
+        self.orders: list[tuple[str, int]] = []
+
+    @property
+    def cluster_map(self) -> ClusterMap:
+        """The scene's."""
+        return self.scene.cluster_map
+
+    async def close(self, node_id: str) -> None:
+        """As Registry.close."""
+        await self.scene.metadata.apply(SetNodeClosed(node_id, True))
+        self.scene.closed.add(int(node_id, 16))
+        self.scene.epoch += 1
+        self.orders.append(("close", int(node_id, 16)))
+
+    async def retire(self, node_id: str) -> None:
+        """As Registry.retire."""
+        await self.scene.change(int(node_id, 16), NodeState.GONE)
+        self.orders.append(("retire", int(node_id, 16)))

@@ -28,16 +28,16 @@ class Scene:
     def __init__(self, world: World, data: bytes) -> None:
         self.world = world
         self.data = data
-        services = world.objects._writer._services
-        self.hints = services.hints
+        nodes = world.cluster.operations._nodes
+        self.hints = world.cluster.operations._hints
         self.chunks = Repairer(
             world.metadata,
-            services.nodes,
-            PieceCopier(services.nodes, Throttle(1 << 30, SystemClock()), QUICK),
+            nodes,
+            PieceCopier(nodes, Throttle(1 << 30, SystemClock()), QUICK),
             lambda: world.map.cluster_map,
             NodeSlots(),
         )
-        self.hinted = HintRepairs(self.chunks, services.hints)
+        self.hinted = HintRepairs(self.chunks, self.hints)
 
     async def repair(self) -> int:
         """The pieces that a repair of the chunk made."""

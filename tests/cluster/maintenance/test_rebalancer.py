@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -275,16 +276,16 @@ async def test_a_blob_that_another_job_has_in_hand_is_left_alone(scene: Scene) -
     """Neither moved nor counted as a failure."""
     await scene.join()
     places = await scene.world.metadata.list_chunk_places(None, 10_000)
-    held = {place.blob_id for place in places}
-    scene.claims._claimed |= held
-    await scene.rebalancer.run()
-    assert scene.rebalancer.counts.get("moved", 0) == scene.rebalancer.counts["failed"] == 0
-    assert scene.claims._claimed == held
-    scene.claims._claimed.clear()
+    blob_ids = {place.blob_id for place in places}
+    with ExitStack() as held:
+        for blob_id in blob_ids:
+            held.enter_context(scene.claims.claim(blob_id))
+        await scene.rebalancer.run()
+        assert scene.rebalancer.counts.get("moved", 0) == scene.rebalancer.counts["failed"] == 0
     scene.rebalancer.order()
     await scene.rebalancer.run()
     assert scene.rebalancer.counts["moved"]
-    assert not scene.claims._claimed
+    assert not any(blob_id in scene.claims for blob_id in blob_ids)
 
 
 async def test_a_master_whose_term_is_over_names_nothing(scene: Scene) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.maintenance.repair import Finding, Piece, is_enough, name_nodes, plan_repair
+from cluster.maintenance.repair import USABLE, Finding, Piece, is_enough, name_nodes, plan_repair
 from cluster.redundancy import Redundancy, parse_redundancy
 
 REDUNDANCIES = [
     parse_redundancy(text) for text in ("replica:1", "replica:2", "replica:3", "ec:2+1", "ec:3+2", "ec:4+2")
 ]
-USABLE = (Finding.GOOD, Finding.LEAVING)
 LOST = (Finding.MISSING, Finding.BAD)
 
 
@@ -75,15 +74,16 @@ def test_nothing_that_may_be_there_is_dropped(
         assert all(it in result or it.position in held or not redundancy.is_erasure for it in named)
         assert len(result) >= min(len(named), redundancy.width)
     assert len({it.node for it in result}) == len(result)
-    assert is_enough(redundancy, [it for it in result if it.finding in USABLE]) or not is_enough(redundancy, good)
+    if is_enough(redundancy, [it for it in named if it.finding in USABLE]):
+        assert is_enough(redundancy, [it for it in result if it.finding in USABLE])
 
 
 @given(chunks())
 def test_a_plan_makes_what_is_missing_and_converges(
     chunk: tuple[Redundancy, list[Piece], list[Piece], list[int]],
 ) -> None:
-    """With every target willing: as many good pieces as there should be, or as there are nodes for; and a second look
-    finds nothing more to do."""
+    """With every target willing: as many good pieces as there should be, or as there are nodes for; and a second
+    look finds nothing more to do."""
     redundancy, named, strays, able = chunk
     result = after(redundancy, named, strays, able, set())
     plan = plan_repair(redundancy, named, strays, able)
@@ -91,7 +91,8 @@ def test_a_plan_makes_what_is_missing_and_converges(
     if plan is None or not is_enough(redundancy, sources):
         return
     staying = [it for it in result if it.finding in (Finding.GOOD, Finding.UNKNOWN)]
-    assert not [it for it in result if it.finding in LOST]
+    if is_enough(redundancy, [it for it in named if it.finding in USABLE]):
+        assert not [it for it in result if it.finding in LOST]
     assert len(staying) >= min(redundancy.width, len(plan.kept) + len(plan.adopted) + len(plan.targets))
     held = {it.node for it in result}
     left = [it for it in strays if it.node not in held]

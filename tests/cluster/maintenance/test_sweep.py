@@ -14,7 +14,7 @@ from cluster.maintenance.sweep import (
     plan_released,
     skip_open_session,
 )
-from storage.base.ids import ChunkId, chunk_id_from_bytes, make_blob_id
+from storage.base.ids import ChunkId, chunk_id_from_bytes, make_blob_id, stored_chunk_id
 from storage.chunks.store import InventoryEntry
 from storage.model import Blob, Chunk, ClusterMap, Node, NodeReport, NodeState, SessionState, WriteSession
 
@@ -88,7 +88,7 @@ def test_a_released_blob_is_forgotten_only_when_every_living_node_deleted_it(
     living = {number for number, state in states.items() if state not in (NodeState.DEAD, NodeState.GONE)}
     plan = plan_released(blobs, cluster_map)
     expected = {
-        (number, ChunkId(blob.blob_id, blob.generation * 2**24 + chunk.index))
+        (number, stored_chunk_id(blob.blob_id, chunk.index, blob.generation))
         for blob in blobs
         for chunk in blob.chunks
         for number in chunk.nodes
