@@ -141,8 +141,12 @@ class WriteSession:
         return current
 
     async def start(self) -> None:
-        """Open the session (Unavailable when the metadata does not answer) and begin to renew it."""
-        await self._open()
+        """Open the session and begin to renew it. Where the metadata takes no writes now there is none until it does:
+        reads need none, as nothing that they find can be released meanwhile."""
+        try:
+            await self._open()
+        except Unavailable as error:
+            _log.warning("no write session yet: %s", error)
         self._loop.start()
 
     async def stop(self) -> None:

@@ -4,7 +4,7 @@
                        records
     credentials.json   the root credentials, unless the environment gives them
     master.key         opens the keyring; unless the environment gives it
-    internal.key       what internal calls are authenticated with
+    internal.key       what internal calls are authenticated with; a copy is in the keyring
     keyring/           bucket keys, wrapped by the master key
     metadata/          the records, unless PostgreSQL has them
     datanode-N/        sealed chunks (with several --data: DIR/datanode/)
@@ -33,6 +33,7 @@ from storage.base.clock import SystemClock
 from storage.base.files import DiskFiles, OpenFile, fetch_file, make_directories, store_file
 from storage.base.ids import CLUSTER_ID_BYTES
 from storage.base.internal_auth import INTERNAL_KEY_BYTES
+from storage.base.key_files import read_internal_key, store_internal_key
 from storage.crypto.keyring import SYSTEM_KEY_ID, Keyring
 from storage.crypto.master_key import open_master_keys, require_private
 from storage.datanode.identity import WrongDirectory, find_identity, store_identity
@@ -157,8 +158,8 @@ def _prepare_locked(config: Config, environment: Mapping[str, str], cluster_id: 
     home = config.home
     sockets = socket_directory(home)
     cluster_id = _cluster_id(home / CLUSTER_FILE, cluster_id)
-    _make_internal_key(home / "internal.key")
     keyring = open_keyring(home, cluster_id, environment, make=True)
+    _make_internal_key(home / "internal.key", keyring)
     credentials, origin = _credentials(home / "credentials.json", environment)
     datanodes = tuple(
         DatanodeHome(number, path, identify_datanode(path, cluster_id))
@@ -286,9 +287,11 @@ def _store_cluster_file(path: Path, stored: ClusterFile) -> None:
     store_file(FILES, path, msgspec.json.encode(stored) + b"\n")
 
 
-def _make_internal_key(path: Path) -> None:
+def _make_internal_key(path: Path, keyring: Keyring) -> None:
+    """As the keyring has it, where the file is missing; and the other way round."""
     if not path.exists():
-        store_file(FILES, path, base64.b64encode(secrets.token_bytes(INTERNAL_KEY_BYTES)) + b"\n")
+        store_internal_key(FILES, path, keyring.find_internal_key() or secrets.token_bytes(INTERNAL_KEY_BYTES))
+    keyring.keep_internal_key(read_internal_key(FILES, path))
 
 
 def _credentials(path: Path, environment: Mapping[str, str]) -> tuple[Credentials, Origin]:

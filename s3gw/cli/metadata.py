@@ -32,15 +32,17 @@ def metadata(
     context: typer.Context,
     data: Annotated[Path | None, typer.Option(help="Directory of the records.")] = None,
     socket: Annotated[Path | None, typer.Option(help="Path of the Unix socket to listen on.")] = None,
+    config: Annotated[Path | None, typer.Option(help="config.json of the journal; without one it is local.")] = None,
 ) -> None:
     """Without a command: run the owner of SQLite's records alone."""
     if context.invoked_subcommand is not None:
-        if data or socket:
+        if data or socket or config:
             raise typer.BadParameter("options follow the command")
         return
     if data is None or socket is None:
         raise typer.BadParameter("the owner of SQLite's records wants --data and --socket")
-    become_role("storage.metadata", "--data", str(data), "--socket", str(socket))
+    journal = ("--config", str(config)) if config else ()
+    become_role("storage.metadata", "--data", str(data), "--socket", str(socket), *journal)
 
 
 @app.command("migrate")

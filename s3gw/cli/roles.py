@@ -30,17 +30,19 @@ from storage.base.files import store_file
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key
 from storage.crypto.master_key import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
 from storage.datanode.config import load_config as load_datanode_config
+from storage.journal.config import load_config as load_owner_config
 from storage.metadata.settings import SQLITE
 
 METADATA_READY_TIMEOUT_S = 60.0
 METADATA_POLL_S = 0.005
 GATEWAY_FILE = "gateway.json"
+METADATA_FILE = "metadata.json"
 METRICS_DIRECTORY = "metrics"
 
 
 def plan_stages(home: Home, listener_fd: int, ready: Callable[[], Awaitable[None]]) -> tuple[Stage, ...]:
-    """The owner of SQLite's records first, as everybody needs it (PostgreSQL runs already); then master and datanodes;
-    the gateways join when those can be found.
+    """The datanodes first, which need nobody, and are stopped last: the journal of the records is written to them. Then
+    the owner of SQLite's records (PostgreSQL runs already), the master, and the gateways.
 
     `ready` returns once the gateways would take a write. ConfigError or ValueError when a role would refuse its file.
     """
@@ -60,7 +62,7 @@ def plan_stages(home: Home, listener_fd: int, ready: Callable[[], Awaitable[None
     shutil.rmtree(metrics, ignore_errors=True)
     metrics.mkdir(mode=0o700)
     gateways = plan_gateways(home.run / GATEWAY_FILE, home.config.worker_count, listener_fd, metrics)
-    return *_plan_metadata(home), Stage((master, *datanodes)), Stage(gateways, ready)
+    return Stage(tuple(datanodes)), *_plan_metadata(home), Stage((master,)), Stage(gateways, ready)
 
 
 def _plan_metadata(home: Home) -> tuple[Stage, ...]:
@@ -71,20 +73,28 @@ def _plan_metadata(home: Home) -> tuple[Stage, ...]:
 
     if home.records.engine != SQLITE:
         return ()
-    command = role_command("storage.metadata", "--data", str(home.metadata), "--socket", str(home.metadata_socket))
-    return (Stage((ChildSpec("metadata", command),), answers),)
+    command = role_command(
+        "storage.metadata",
+        *("--data", str(home.metadata), "--socket", str(home.metadata_socket)),
+        *("--config", str(home.run / METADATA_FILE)),
+    )
+    return (Stage((ChildSpec("metadata", command, variables=_master_key_variables()),), answers),)
 
 
 def plan_gateways(config: Path, count: int, listener_fd: int, metrics: Path) -> tuple[ChildSpec, ...]:
     """Workers that share a listening socket, and an empty directory of counters so that any of them answers for all."""
-    given = tuple((it, os.environ[it]) for it in (MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE) if it in os.environ)
-    variables = ((METRICS_VARIABLE, str(metrics)), *given)
+    variables = ((METRICS_VARIABLE, str(metrics)), *_master_key_variables())
     board_fd = open_board(count)  # stays open: workers that are started again inherit it like the first ones
     command = role_command("s3gw", "--config", str(config), "--fd", str(listener_fd), "--board-fd", str(board_fd))
     return tuple(
         ChildSpec(f"gateway-{worker + 1}", (*command, "--worker", str(worker)), (listener_fd, board_fd), variables)
         for worker in range(count)
     )
+
+
+def _master_key_variables() -> tuple[tuple[str, str], ...]:
+    """For roles that open the keyring."""
+    return tuple((it, os.environ[it]) for it in (MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE) if it in os.environ)
 
 
 def store_role_files(home: Home) -> list[Path]:
@@ -94,11 +104,16 @@ def store_role_files(home: Home) -> list[Path]:
     load_master_config(master)
     _store(gateway, describe_gateway(home))
     load_worker_config(gateway)
+    owned = []
+    if home.records.engine == SQLITE:
+        owned.append(home.run / METADATA_FILE)
+        _store(owned[0], describe_metadata_owner(home))
+        load_owner_config(owned[0])
     for datanode in home.datanodes:
         file = _datanode_file(home, datanode)
         _store(file, describe_datanode(home, datanode))
         load_datanode_config(file)
-    return [master, gateway, *(_datanode_file(home, datanode) for datanode in home.datanodes)]
+    return [master, *owned, gateway, *(_datanode_file(home, datanode) for datanode in home.datanodes)]
 
 
 def describe_master(home: Home) -> dict[str, Any]:
@@ -121,6 +136,19 @@ def describe_master(home: Home) -> dict[str, Any]:
             "quarantine_s": config.quarantine_s,
             "lifecycle_day_s": config.lifecycle_day_s,
         },
+    }
+
+
+def describe_metadata_owner(home: Home) -> dict[str, Any]:
+    """config.json of the owner of SQLite's records."""
+    config = home.config
+    return {
+        "cluster_id": home.cluster_id,
+        "keyring": str(config.home / "keyring"),
+        "master_key_file": str(config.home / "master.key"),
+        "internal_key_file": str(home.internal_key_file),
+        "metadata": home.records,
+        "tls_ca": config.internal.tls_ca,
     }
 
 

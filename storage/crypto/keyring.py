@@ -1,4 +1,5 @@
-"""The keyring: bucket keys, named keys and the `system` key, one file each, wrapped by the master key.
+"""The keyring: bucket keys, named keys, the `system` key and a copy of the internal key, one file each, wrapped by the
+master key.
 
 It lives apart from the metadata and from its backups, so that destroying a file erases the bucket wherever its bytes
 are, as far as no old copy of the file is left for the same master key. Every file is stored whole and durable before
@@ -43,14 +44,18 @@ from storage.crypto.keys import (
 from storage.crypto.master_key import MasterKeys
 
 SYSTEM_KEY_ID = "system"
+INTERNAL_KEY_ID = "internal"
+"""what internal calls are authenticated with; kept here so that keyring and master key are all that a new host needs"""
 CACHED_KEYS_MAX = 4_096
 CACHE_TTL_S = 60.0
 """how long another process may go on using a key that was destroyed here"""
 KEY_VERSIONS_MAX = 256
 FORMAT = 1
 _FILE_BYTES_MAX = 65_536
-_KEY_ID = re.compile(r"(?:bk-[0-9a-f]{32}|named-[A-Za-z0-9][A-Za-z0-9._-]{0,63}|system)\Z")
+_KEY_ID = re.compile(r"(?:bk-[0-9a-f]{32}|named-[A-Za-z0-9][A-Za-z0-9._-]{0,63}|system|internal)\Z")
 _SUFFIX = ".json"
+_RESERVED = (SYSTEM_KEY_ID, INTERNAL_KEY_ID)
+"""not of objects"""
 
 
 class BucketKey(NamedTuple):
@@ -154,19 +159,22 @@ class Keyring:
 
     def add_version(self, key_id: str) -> int:
         """Seal with a new secret from now on; blobs that exist keep theirs. Other processes follow within the TTL."""
+        return self._append_version(key_id, secrets.token_bytes(KEY_BYTES))
+
+    def _append_version(self, key_id: str, secret: bytes) -> int:
         with self._alone():
             stored = self._read(key_id)
             if len(stored.versions) >= KEY_VERSIONS_MAX:
                 raise ValueError(f"key {key_id} has {KEY_VERSIONS_MAX} versions already")
             version = stored.versions[-1].version + 1
-            added = self._wrap(key_id, version, secrets.token_bytes(KEY_BYTES), self._load_master_keys())
+            added = self._wrap(key_id, version, secret, self._load_master_keys())
             self._store(msgspec.structs.replace(stored, versions=(*stored.versions, added)))
         return version
 
     def list_key_files(self) -> Iterator[KeyFile]:
-        """Every key that is not the system's, in no order: ids, versions and master key ids, nothing secret."""
+        """Every key that objects are sealed under, in no order: ids, versions and master key ids, nothing secret."""
         for key_id in self._key_ids():
-            if key_id != SYSTEM_KEY_ID:
+            if key_id not in _RESERVED:
                 yield self._read(key_id)
 
     def destroy(self, key_id: str) -> None:
@@ -174,8 +182,8 @@ class Keyring:
 
         Durable when it returns. UnknownKeyId when there is none. Other processes may use it for CACHE_TTL_S more.
         """
-        if key_id == SYSTEM_KEY_ID:
-            raise ValueError("the system key cannot be destroyed")
+        if key_id in _RESERVED:
+            raise ValueError(f"the {key_id} key cannot be destroyed")
         with self._alone():
             path = self._path(key_id)
             try:
@@ -184,6 +192,22 @@ class Keyring:
                 raise UnknownKeyId(f"there is no key {key_id}", key_id=key_id) from None
             self._files.fsync_directory(self._directory)
             self._cache.pop(key_id, None)
+
+    # ------------------------------------------------------------------ the internal key
+
+    def keep_internal_key(self, secret: bytes) -> None:
+        """See that the keyring has this one, durably. Unavailable while another process changes the keyring."""
+        if not self._make(INTERNAL_KEY_ID, secret) and self.find_internal_key() != secret:
+            self._append_version(INTERNAL_KEY_ID, secret)
+
+    def find_internal_key(self) -> bytes | None:
+        """As it was last kept; None of a keyring that is older than that."""
+        try:
+            return self._open_key(INTERNAL_KEY_ID).current.secret
+        except UnknownKeyId:
+            if self._path(INTERNAL_KEY_ID).name in self._files.list_directory(self._directory):
+                raise
+            return None
 
     # ------------------------------------------------------------------ secrets
 
@@ -239,10 +263,10 @@ class Keyring:
 
     # ------------------------------------------------------------------ files
 
-    def _make(self, key_id: str) -> bool:
-        """Durable when it returns; False when the key was there already."""
+    def _make(self, key_id: str, secret: bytes = b"") -> bool:
+        """Durable when it returns; False when the key was there already. secret: random unless it is given."""
         first = self._load_master_keys()
-        wrapped = self._wrap(key_id, 1, secrets.token_bytes(KEY_BYTES), first)
+        wrapped = self._wrap(key_id, 1, secret or secrets.token_bytes(KEY_BYTES), first)
         made = KeyFile(key_id, self._clock.now_ms(), (wrapped,))
         try:
             store_file(self._files, self._path(key_id), _encode(made), exclusive=True)

@@ -1,6 +1,7 @@
-"""`python -m storage.metadata --data DIR --socket PATH`: the process that owns DIR/metadata.db.
+"""`python -m storage.metadata --data DIR --socket PATH [--config FILE]`: the process that owns DIR/metadata.db.
 
-SIGTERM and SIGINT drain: what was received is committed and answered, then it exits 0.
+With a config the journal is replicated on the datanodes, or says why it is not (storage.journal); without one it is
+local. SIGTERM and SIGINT drain: what was received is committed and answered, then it exits 0.
 """
 
 from __future__ import annotations
@@ -8,14 +9,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
 
 import uvloop
 
+from storage.base.clock import SystemClock
+from storage.base.core_dumps import forbid_core_dumps
 from storage.base.errors import FrostbyteError
 from storage.base.log import configure_logging
+from storage.journal.config import OwnerConfig, load_config
+from storage.journal.service import JournalService
 from storage.metadata.sqlite.moved import require_not_moved
 from storage.metadata.sqlite.open import MetadataOwner
 from storage.metadata.sqlite.server import MetadataServer
@@ -23,19 +29,25 @@ from storage.metadata.sqlite.server import MetadataServer
 _log = logging.getLogger("storage.metadata")
 
 
-async def _serve(data: Path, socket_path: Path) -> int:
+async def _serve(data: Path, socket_path: Path, config: OwnerConfig | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     require_not_moved(data)
-    owner = await MetadataOwner.open(data)
+    service = None if config is None else JournalService(config, os.environ, SystemClock())
+    owner = await MetadataOwner.open(data, journal=None if service is None else service.journal)
+    if service is not None:
+        await service.begin(owner.committer, data)
+        service.start()
     server = MetadataServer(owner.committer)
     await server.start(socket_path)
     owner.committer.failed.add_done_callback(lambda _: stop.set())
     _log.info("metadata ready on %s", socket_path)
     await stop.wait()
     await server.close()
+    if service is not None:
+        await service.close()
     await owner.close()
     failed = owner.committer.failed.done()
     _log.info("metadata stopped")
@@ -47,11 +59,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m storage.metadata", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory of metadata.db")
     parser.add_argument("--socket", type=Path, required=True, help="path of the Unix socket to listen on")
+    parser.add_argument("--config", type=Path, help="config.json of the journal; without one it is local")
     arguments = parser.parse_args()
     configure_logging("metadata")
+    forbid_core_dumps()
     try:
-        return uvloop.run(_serve(arguments.data, arguments.socket))
-    except (FrostbyteError, OSError) as error:
+        config = load_config(arguments.config) if arguments.config else None
+        return uvloop.run(_serve(arguments.data, arguments.socket, config))
+    except (FrostbyteError, OSError, ValueError) as error:
         _log.error("cannot go on: %s", error)
         return 1
 

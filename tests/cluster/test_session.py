@@ -255,16 +255,18 @@ async def test_it_renews_by_itself(tmp_path: Path) -> None:
 
 
 async def test_stuck_metadata_is_unavailable(tmp_path: Path) -> None:
-    """Opening, renewing and closing each have a deadline."""
+    """Opening, renewing and closing each have a deadline; a session that cannot be opened is, as soon as it can."""
     clock = ManualClock()
     metadata = await open_owned_metadata(tmp_path, clock=clock)
     flaky = Flaky(metadata)
     session = WriteSession(flaky, ReadTracker(clock), clock, lease_ttl_s=0.15)  # type: ignore[arg-type]
     flaky.stuck = True
-    with pytest.raises(Unavailable):
-        await session.start()
-    flaky.stuck = False
     await session.start()
+    with pytest.raises(Unavailable):
+        session.next_blob_id()
+    flaky.stuck = False
+    await session.renew()
+    assert session.next_blob_id()
     flaky.stuck = True
     with pytest.raises(Unavailable):
         await session.renew()

@@ -79,6 +79,11 @@ def list_pending(execute: Execute) -> list[tuple[int, bytes]]:
     return [(sequence, record) for sequence, record in execute(_SELECT_PENDING).fetchall()]
 
 
+def count_pending(execute: Execute) -> int:
+    count: int = execute(_COUNT_PENDING).fetchone()[0]
+    return count
+
+
 def clear_pending(execute: Execute) -> None:
     execute(_CLEAR_PENDING)
 

@@ -182,6 +182,10 @@ class GroupCommitter:
         finally:
             hold.released.set()
 
+    def give_up(self, reason: str) -> None:
+        """Take nothing any more and let the owner end: it is not the owner any more."""
+        self._fail(reason)
+
     # ------------------------------------------------------------------ on the writer's thread
 
     def _run(self) -> None:

@@ -41,9 +41,10 @@ async def nothing() -> None:
 
 
 def test_every_file_is_private_and_accepted(tmp_path: Path) -> None:
-    """One for the master, one for all gateways, one for each datanode."""
+    """One for the master, one for the owner of the records, one for all gateways, one for each datanode."""
     files = store_role_files(prepare(tmp_path, datanodes=2))
-    assert [file.name for file in files] == ["master.json", "gateway.json", "datanode-1.json", "datanode-2.json"]
+    names = ["master.json", "metadata.json", "gateway.json", "datanode-1.json", "datanode-2.json"]
+    assert [file.name for file in files] == names
     assert all(file.stat().st_mode & 0o077 == 0 for file in files)
 
 
@@ -94,8 +95,9 @@ def test_settings_reach_the_roles(tmp_path: Path) -> None:
     datanode = read(home, "datanode-2")
     assert {"zone": "rack-1", **told}.items() <= datanode.items()
     assert [[child.name for child in stage.children] for stage in stages] == [
+        ["datanode-1", "datanode-2", "datanode-3"],
         ["metadata"],
-        ["master", "datanode-1", "datanode-2", "datanode-3"],
+        ["master"],
         ["gateway-1", "gateway-2"],
     ]
     assert "reserve_bytes" not in read_again(tmp_path / "other")

@@ -15,7 +15,7 @@ from storage.base.clock import ManualClock
 from storage.base.errors import Corrupt, SealBroken, Unavailable, UnknownKeyId
 from storage.base.files import DiskFiles, FileSystem, make_directories
 from storage.crypto import keyring as keyring_module
-from storage.crypto.keyring import CACHE_TTL_S, Keyring
+from storage.crypto.keyring import CACHE_TTL_S, INTERNAL_KEY_ID, Keyring
 from storage.crypto.keys import named_key_id
 from storage.crypto.master_key import MasterKeyFile, MasterKeyVariable
 from tests.storage.crash_files import CrashFiles, PowerCut
@@ -198,6 +198,22 @@ def test_cached_keys_need_no_file(tmp_path: Path) -> None:
     files.cut_now()
     assert keyring.bucket_key(key_id, 1) == secret
     assert keyring.current_bucket_key(key_id).secret == secret
+
+
+def test_the_internal_key_is_kept_as_it_is(tmp_path: Path) -> None:
+    """Found again by whoever has the keyring and the master key; a new one takes its place; rotation keeps it."""
+    first, second = bytes(range(32)), bytes(range(1, 33))
+    keyring = keyring_at(DiskFiles(), tmp_path)
+    assert keyring.find_internal_key() is None
+    keyring.keep_internal_key(first)
+    keyring.keep_internal_key(first)
+    assert keyring_at(DiskFiles(), tmp_path).find_internal_key() == first
+    keyring.keep_internal_key(second)
+    keyring.rotate_master()
+    assert keyring_at(DiskFiles(), tmp_path).find_internal_key() == second
+    assert list(keyring.list_key_files()) == []
+    with pytest.raises(ValueError, match="internal key cannot"):
+        keyring.destroy(INTERNAL_KEY_ID)
 
 
 def test_access_secrets_are_sealed_for_their_access_key(tmp_path: Path) -> None:
