@@ -113,6 +113,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """the youngest age at which a chunk that nothing references is set aside"""
     quarantine_s: float = 86400.0
     """how long what was set aside is kept"""
+    survey_interval_s: float = 600.0
+    """between two comparisons of all records with what the datanodes hold"""
+    surplus_age_s: float = 300.0
+    """how long a piece that no record names must have been seen before it is set aside"""
+    repair_bytes_per_s: int = 128 << 20
+    """how fast lost pieces are made anew, over all datanodes"""
     lifecycle_day_s: float = CALENDAR_DAY_S
     """how long a day of lifecycle rules lasts; shorter ones are for tests"""
 

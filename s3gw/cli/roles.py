@@ -134,6 +134,9 @@ def describe_master(home: Home) -> dict[str, Any]:
             "sweep_interval_s": config.sweep_interval_s,
             "orphan_age_s": config.orphan_age_s,
             "quarantine_s": config.quarantine_s,
+            "survey_interval_s": config.survey_interval_s,
+            "surplus_age_s": config.surplus_age_s,
+            "repair_bytes_per_s": config.repair_bytes_per_s,
             "lifecycle_day_s": config.lifecycle_day_s,
         },
     }
