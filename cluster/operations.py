@@ -140,11 +140,12 @@ class Operations:
                 probe.cancel()
 
     async def _answers(self, number: int) -> bool:
+        """Whether a node takes a chunk now: the map may not have heard yet that it is full."""
         try:
-            await self._nodes.store(number).space()
+            space = await self._nodes.store(number).space()
         except (ChunkError, Corrupt, Unavailable):
             return False
-        return True
+        return space.free_bytes > space.reserve_bytes
 
     async def health(self) -> Health:
         """The cluster as this worker knows it."""

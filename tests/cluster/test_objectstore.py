@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cluster.objectstore import CopySource, ObjectReading, PutResult
 from storage.base.clock import ManualClock
-from storage.base.errors import NoSuchKey, NoSuchUpload, SourceChanged
+from storage.base.errors import NoSuchKey, NoSuchUpload, NotEnoughNodes, SourceChanged
 from storage.metadata.commands import REDUNDANCY_SETTING, Command, CommitVersion, Conditions, DeleteTarget
-from storage.model import Attributes, Bucket, ByteRange, Checksum, ChecksumAlgorithm, NodeState, Versioning
+from storage.model import Attributes, Bucket, ByteRange, Checksum, ChecksumAlgorithm, Node, NodeState, Versioning
 from tests.cluster.world import BlocksBody, World, open_world
 
 CRC64 = ChecksumAlgorithm.CRC64NVME
@@ -288,6 +289,37 @@ async def test_ready_asks_the_nodes(world: World) -> None:
     assert not await operations.ready()
     world.nodes[1].get_stalls = False
     assert await operations.ready()
+
+
+def full(node: Node) -> Node:
+    """As it reports itself when only its reserve is left."""
+    return replace(node, report=replace(node.report, free_bytes=node.report.reserve_bytes))
+
+
+async def test_ready_while_some_nodes_are_full(world: World) -> None:
+    """As long as enough have room a write succeeds, and the worker says so; below that it fails and says so, while
+    what is there is read and deleted. It does not matter whether the map has heard of it yet."""
+    operations = world.cluster.operations
+    await world.put(b"key", body := os.urandom(300_000))
+    nodes = [node.node() for node in world.nodes.values()]
+    for count, is_ready in ((1, True), (2, False), (3, False)):
+        await world.map.change([*map(full, nodes[:count]), *nodes[count:]])
+        assert await operations.ready() == is_ready
+        if is_ready:
+            await world.put(b"other", os.urandom(300_000))
+        else:
+            with pytest.raises(NotEnoughNodes):
+                await world.put(b"another", os.urandom(300_000))
+        assert await world.get(b"key") == body
+    await world.objects.delete(world.bucket, [DeleteTarget(b"key"), DeleteTarget(b"other")])
+    await world.map.change(nodes)
+    assert await operations.ready()
+    for number in (1, 2):
+        world.nodes[number].full = True
+        world.nodes[number].inner._reserve_bytes = world.nodes[number].inner.capacity_bytes
+        assert await operations.ready() == (number == 1)
+    with pytest.raises(NotEnoughNodes):
+        await world.put(b"another", os.urandom(300_000))
 
 
 async def test_ready_follows_nodes_and_session(world: World) -> None:
