@@ -11,6 +11,7 @@ import typer
 
 from cluster.registry.config import MasterConfig, load_internal_key
 from s3gw.cli.home import FILES
+from s3gw.cli.journal import find_holders
 from s3gw.cli.master import choose_node, find_master, open_master
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
 from s3gw.cli.progress import Look, look_at_drain
@@ -135,7 +136,7 @@ async def _follow_drain(config: MasterConfig, home: Path | None, number: int) ->
             nodes, survey = (await master.fetch_map()).nodes, await master.fetch_survey()
             most = max([most, *(it.pieces_left for it in survey.drains if it.number == number)])
             node = next(node for node in nodes if node.number == number)
-            return look_at_drain(node, survey, most, SystemClock().now_ms(), ())
+            return look_at_drain(node, survey, most, SystemClock().now_ms(), find_holders(config))
 
         return await follow_to_the_end(look)
 

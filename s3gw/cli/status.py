@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -26,6 +27,7 @@ from s3gw.cli.health import (
     judge,
     name_affected,
 )
+from s3gw.cli.journal import find_holders
 from s3gw.cli.master import SILENT, Job, find_master, open_master
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
 from s3gw.cli.report import (
@@ -40,7 +42,7 @@ from s3gw.cli.screen import add_row, make_table, show
 from storage.base.clock import SystemClock
 from storage.base.errors import Unavailable
 from storage.metadata.open import open_metadata
-from storage.model import ClusterMap, SessionState
+from storage.model import ClusterMap, NodeState, SessionState
 
 METADATA_DEADLINE_S = 5.0
 
@@ -86,11 +88,13 @@ async def fetch_status(config: MasterConfig, home: Path | None) -> dict[str, Any
                 master.fetch_jobs(), master.fetch_roles(), master.fetch_survey(), master.fetch_scrubs()
             ),
         )
-    return describe_status(config, told, await _fetch_metadata(config), SystemClock().now_ms())
+    return describe_status(config, told, await _fetch_metadata(config), SystemClock().now_ms(), find_holders(config))
 
 
-def describe_status(config: MasterConfig, told: Told, metadata: dict[str, Any], now_ms: int) -> dict[str, Any]:
-    """Figures by name. `survives` is null where a write is not possible now."""
+def describe_status(
+    config: MasterConfig, told: Told, metadata: dict[str, Any], now_ms: int, holders: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Figures by name. `survives` is null where a write is not possible now. holders: as in describe_drains."""
     cluster_map, jobs, masters, survey, scrubs = told
     survives = evaluate_survival(config.placed, cluster_map.nodes)
     warnings = list_warnings(config.placed, cluster_map)
@@ -119,7 +123,7 @@ def describe_status(config: MasterConfig, told: Told, metadata: dict[str, Any], 
         "health": [
             *describe_data(survey, now_ms),
             *describe_repairs(survey),
-            *describe_drains(cluster_map.nodes, survey.drains, now_ms),
+            *describe_drains(cluster_map.nodes, survey.drains, now_ms, holders),
             *describe_verification(cluster_map.nodes, now_ms),
             *describe_scrub(scrubs),
         ],
@@ -224,6 +228,8 @@ def make_node_table(nodes: list[dict[str, Any]]) -> Table:
 
 
 def _describe_state(node: dict[str, Any]) -> str:
+    if node["state"] == NodeState.GONE:
+        return "gone"
     marks = [name for name, is_so in (("full", node["is_full"]), ("closed", node["is_closed"])) if is_so]
     return ", ".join([node["state"], *marks])
 
