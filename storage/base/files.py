@@ -225,7 +225,8 @@ class DiskFile:
         return os.fstat(self._fd).st_size
 
     def drop_cached(self) -> None:
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def fdatasync(self) -> None:
         os.fdatasync(self._fd)

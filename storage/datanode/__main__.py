@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import uvloop
 
 from storage.base.address import Address
@@ -73,21 +74,14 @@ async def run(config: DatanodeConfig, directory: Path, store: OwnChunkStore, ide
         store, node_key, clock, peers, journal=journal, node_id=identity.node_id, scrubber=scrubber, intake=intake
     )
 
+    fixed = NodeReport(
+        *identity, config.advertise, domain, 0, 0, 0, format_version=FORMAT_VERSION, durability=config.durability
+    )
+
     async def make_report() -> NodeReport:
-        space, figures = await store.space(), store.figures
-        return NodeReport(
-            node_id=identity.node_id,
-            cluster_id=identity.cluster_id,
-            address=advertised,
-            failure_domain=domain,
-            capacity_bytes=space.capacity_bytes,
-            free_bytes=space.free_bytes,
-            reserve_bytes=space.reserve_bytes,
-            format_version=FORMAT_VERSION,
-            durability=config.durability,
-            requests=app.requests,
-            clock_ms=clock.now_ms(),
-            **figures._asdict(),
+        figures = {**(await store.space())._asdict(), **store.figures._asdict()}
+        return msgspec.structs.replace(
+            fixed, address=advertised, requests=app.requests, clock_ms=clock.now_ms(), **figures
         )
 
     heartbeats = Heartbeats(config.master_addresses, identity.node_id, node_key, make_report, tls_ca, intake.hear)

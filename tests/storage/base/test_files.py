@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -158,3 +159,29 @@ def test_make_directories_makes_parents_once(tmp_path: Path) -> None:
     store_file(FILES, tmp_path / "file", b"")
     with pytest.raises(FileExistsError):
         make_directories(FILES, tmp_path / "file")
+
+
+def test_reading_leaves_the_access_time_alone(tmp_path: Path) -> None:
+    """Though it is older than the modification, which would move it on most systems."""
+    store_file(FILES, tmp_path / "a", b"abc")
+    with FILES.open(tmp_path / "a") as file:
+        file.set_times(5_000_000_000, 9_000_000_000)
+        assert file.pread(3, 0) == b"abc"
+        file.drop_cached()
+        assert file.pread(3, 0) == b"abc"
+    assert FILES.stat(tmp_path / "a").accessed_ns == 5_000_000_000
+
+
+def test_a_file_of_somebody_else_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its owner may ask the system to leave the access time alone."""
+    store_file(FILES, tmp_path / "a", b"abc")
+    open_file = os.open
+
+    def refuse_owners_rights(path: str, flags: int, *more: int) -> int:
+        if flags & os.O_NOATIME:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        return open_file(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", refuse_owners_rights)
+    with FILES.open(tmp_path / "a") as file:
+        assert file.pread(3, 0) == b"abc"

@@ -298,6 +298,18 @@ async def test_a_strange_peer_is_unreachable(tmp_path: Path, answer: bytes) -> N
             await client.call("GET", "/x")
 
 
+async def test_authorities_that_were_replaced_are_read_again(tmp_path: Path) -> None:
+    """A file of the same name with another authority in it counts for clients that are made from then on."""
+    ca = tmp_path / "ca.pem"
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        made = make_internal_tls(tmp_path / name)
+        ca.write_bytes(Path(made.ca).read_bytes())
+        async with serving(echo, "https://127.0.0.1:0", made.files) as address:
+            async with calling(address, tls_ca=str(ca)) as client:
+                assert (await client.call("PUT", "/x", b"sealed")).body == b"sealed"
+
+
 async def test_tls_is_verified(tmp_path: Path) -> None:
     """Against the authority given, by name; a stranger's certificate is refused."""
     (tmp_path / "ours").mkdir()
