@@ -13,11 +13,13 @@ import pytest
 
 from storage.base.address import Address
 from storage.base.clock import ManualClock
-from storage.base.errors import ChunkConflict, ChunkNotFound, Corrupt, NodeFull, NodeUnreachable
+from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, NodeFull, NodeUnreachable
+from storage.base.ids import ChunkId
 from storage.base.internal_auth import access_token, make_pull_ticket
 from storage.chunks.erasure import CHUNK_HEADER_BYTES, FRAGMENT_HEADER_BYTES, SEALED_FRAME_BYTES
 from storage.chunks.footer import digest_of
 from storage.chunks.memory import MemoryChunkStore
+from storage.chunks.store import ChunkReceipt
 from storage.datanode.app import DatanodeApp
 from storage.datanode.client import DatanodeClient
 from storage.datanode.peers import Peers
@@ -33,6 +35,19 @@ CLOCK = ManualClock()
 OF = chunk_id(1)
 
 
+class SourceStore(MemoryChunkStore):
+    """Dies after so many answers, when told."""
+
+    answers_left: int | None = None
+
+    async def stat(self, chunk_id: ChunkId) -> ChunkReceipt:
+        if self.answers_left == 0:
+            raise ChunkError("the medium does not read")
+        if self.answers_left is not None:
+            self.answers_left -= 1
+        return await super().stat(chunk_id)
+
+
 class Cluster:
     """One datanode for each fragment, and an empty one that is told to rebuild."""
 
@@ -41,7 +56,7 @@ class Cluster:
         self.width = width
         self.sealed_length = len(sealed)
         self.fragments = split_chunk(sealed, needed, width)
-        self.stores = [MemoryChunkStore() for _ in range(width)]
+        self.stores = [SourceStore() for _ in range(width)]
         self.addresses: list[str] = []
         self.target = MemoryChunkStore()
         self.client: DatanodeClient
@@ -150,6 +165,17 @@ async def test_a_source_that_is_away(cluster: Cluster) -> None:
     with pytest.raises(NodeUnreachable):
         await cluster.rebuild(0, [2, 1])
     assert await cluster.rebuild(0, [2, 1, 3]) == cluster.fragments[0]
+
+
+async def test_a_source_that_fails_midway(cluster: Cluster) -> None:
+    """What came of it is thrown away, and another one takes its place from the beginning."""
+    cluster.stores[1].answers_left = 1
+    with pytest.raises(NodeUnreachable, match="answered 500"):
+        await cluster.rebuild(0, [2, 1])
+    assert not cluster.target.chunks
+    cluster.stores[1].answers_left = 1
+    assert await cluster.rebuild(0, [2, 1, 3]) == cluster.fragments[0]
+    assert cluster.stores[1].answers_left == 0
 
 
 @pytest.mark.parametrize(
