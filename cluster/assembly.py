@@ -15,6 +15,7 @@ from cluster.cleanup import Cleanup
 from cluster.copied_body import NewHasher
 from cluster.deadlines import Deadlines
 from cluster.directory import Directory
+from cluster.fetching import ReadServices
 from cluster.hedging import Hedging
 from cluster.maintenance.hint_repairs import HINT_REPAIR_BYTES_PER_S, REPAIR_INTERVAL_S, HintRepairs
 from cluster.maintenance.node_slots import NodeSlots
@@ -24,7 +25,6 @@ from cluster.maintenance.throttle import Throttle
 from cluster.nodes import Connect, NodePool
 from cluster.objectstore import ObjectStore
 from cluster.operations import MapSource, Operations
-from cluster.piece_read import ReadServices
 from cluster.placer import Placer
 from cluster.read_counts import ReadCounts
 from cluster.read_run import ReadRuns

@@ -9,8 +9,8 @@ pieces of an older layout stay for as long as a read is open that may have begun
 from __future__ import annotations
 
 from cluster.chunk_slice import ChunkSlice, Layout, make_layout
+from cluster.fetching import Attempt, Fetcher, ReadServices
 from cluster.fragment_fetch import FragmentFetcher
-from cluster.piece_read import Attempt, Fetcher, ReadServices
 from cluster.replica_fetch import ReplicaFetcher
 from storage.base.errors import Corrupt, Unavailable
 from storage.base.ids import ChunkId

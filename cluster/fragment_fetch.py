@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from cluster.chunk_slice import ChunkSlice, Layout
-from cluster.piece_read import Attempt, PieceRead, Race, ReadServices, is_lost
+from cluster.fetching import Attempt, ReadServices, is_lost
+from cluster.piece_read import PieceRead, Race
 from cluster.stripe_read import StripeRead
 from storage.base.errors import Corrupt, FrostbyteError, SealBroken, Unavailable
 from storage.chunks.erasure import Striping

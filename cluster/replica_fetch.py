@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import deque
 
 from cluster.chunk_slice import ChunkSlice, Layout
-from cluster.piece_read import Attempt, PieceRead, Race, ReadServices
+from cluster.fetching import Attempt, ReadServices
+from cluster.piece_read import PieceRead, Race
 from storage.base.errors import Corrupt, Unavailable
 from storage.crypto.envelope import Buffer, Opener
 from storage.crypto.frame_reader import FrameReader

@@ -11,6 +11,7 @@ import msgspec
 
 from cluster.directory import Directory
 from cluster.objectstore import ObjectStore
+from cluster.read_counts import ReadCounts
 from s3gw import access
 from s3gw.access_lists import ACL_DEFAULTS, plan_object_acl
 from s3gw.body import RequestBody, open_body
@@ -33,6 +34,11 @@ _OF_THE_OBJECT = (b"x-amz-checksum-", b"x-amz-sdk-checksum-")
 
 class Operations(Protocol):
     """What s3gw asks of the door of operations."""
+
+    @property
+    def reads(self) -> ReadCounts:
+        """What reading took so far; it goes on."""
+        ...
 
     async def ready(self) -> bool:
         """Whether a write would succeed now."""
