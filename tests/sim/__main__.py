@@ -1,0 +1,35 @@
+"""`python -m tests.sim --seed N [--count M] [--trace]`: run seeds, and show what happened in one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from tests.sim.simulation import simulate
+
+
+def main() -> int:
+    """Exit status 1 when a seed finds something."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0, help="the first one")
+    parser.add_argument("--count", type=int, default=1, help="how many, one after the other")
+    parser.add_argument("--trace", action="store_true", help="print every event")
+    arguments = parser.parse_args()
+    failed = 0
+    for seed in range(arguments.seed, arguments.seed + arguments.count):
+        begun_s = time.monotonic()
+        outcome = simulate(seed, show=arguments.trace)
+        failed += bool(outcome.violations)
+        print(outcome)
+        print(
+            f"    {outcome.trace.digest}, {outcome.steps} steps in {time.monotonic() - begun_s:.2f} s;"
+            f" {', '.join(f'{kind} {count}' for kind, count in sorted(outcome.trace.counts.items()))}"
+        )
+        for violation in outcome.violations:
+            print(f"    VIOLATION {violation}")
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

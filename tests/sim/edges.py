@@ -1,0 +1,60 @@
+"""Puts the simulation in place of what reaches out of a process: sockets, clocks, files, the way to the records.
+
+Everything else of the compositions of masters and datanodes runs as it is. What stands in is that of the process that
+asks: its place says what its clock and its disk are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+from cluster import __main__ as master_main
+from storage.base import internal_client, internal_server
+from storage.base.clock import SystemClock
+from storage.datanode import __main__ as datanode_main
+from storage.metadata.sqlite import uploads
+from tests.sim.http import SimClient, serve_app
+from tests.sim.loop import require_process
+
+PACKAGES = ("cluster.", "storage.")
+
+
+@contextmanager
+def simulated_edges(internal_key: bytes) -> Iterator[None]:
+    """While it is open."""
+    with ExitStack() as stack:
+        for name, module in sorted(sys.modules.items()):
+            if name.startswith(PACKAGES):
+                for attribute, stand_in in _STAND_INS:
+                    if getattr(module, attribute, None) is _REAL[attribute]:
+                        stack.enter_context(mock.patch.object(module, attribute, stand_in))
+        for owner, attribute, stand_in in (
+            (master_main, "open_metadata", _open_metadata),
+            (master_main, "load_internal_key", lambda path: internal_key),
+            (datanode_main, "choose_files", lambda config: require_process().place.files),
+            (datanode_main, "find_failure_domain", lambda *_: require_process().place.failure_domain),
+            (uploads, "PART_SIZE_MIN_BYTES", 1),  # or every upload of two parts would take five mebibytes
+        ):
+            stack.enter_context(mock.patch.object(owner, attribute, stand_in))
+        yield
+
+
+def _place_clock() -> Any:
+    return require_process().place.clock
+
+
+async def _open_metadata(settings: object) -> Any:
+    process = require_process()
+    return process.place.world.link(process)
+
+
+_REAL = {
+    "InternalClient": internal_client.InternalClient,
+    "serve": internal_server.serve,
+    "SystemClock": SystemClock,
+}
+_STAND_INS = (("InternalClient", SimClient), ("serve", serve_app), ("SystemClock", _place_clock))
