@@ -15,9 +15,10 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Protocol
 
 import uvloop
 
@@ -25,6 +26,7 @@ from cluster.deadlines import Deadlines
 from cluster.maintenance.lifecycle_worker import LifecycleWorker
 from cluster.maintenance.piece_copy import PieceCopier
 from cluster.maintenance.rebalancer import Rebalancer
+from cluster.maintenance.rewriter import Rewriter
 from cluster.maintenance.survey_jobs import SurveyJobs, build_survey
 from cluster.maintenance.sweeper import Sweeper
 from cluster.maintenance.throttle import Throttle
@@ -147,25 +149,40 @@ def build_jobs(
         lambda: registry.term,
         clock,
     )
+    rewriter = Rewriter(
+        metadata,
+        nodes,
+        survey.claims,
+        Throttle(config.maintenance.rewrite_bytes_per_s, clock),
+        config.placed,
+        lambda: registry.cluster_map,
+        lambda: registry.term,
+        clock,
+    )
+    settings = config.maintenance
     return [
         BackgroundLoop("registry tick", config.timing.tick_interval_s, registry.tick),
-        BackgroundLoop(
-            "sweep",
-            config.maintenance.sweep_interval_s,
-            sweeper.run,
-            counts=lambda: sweeper.counts,
-            on_order=sweeper.order,
-        ),
+        _make_loop("sweep", settings.sweep_interval_s, sweeper),
         *survey.loops,
         BackgroundLoop("lifecycle", lifecycle.interval_s, lifecycle.run, counts=lambda: lifecycle.totals),
-        BackgroundLoop(
-            "rebalance",
-            config.maintenance.rebalance_interval_s,
-            rebalancer.run,
-            counts=lambda: rebalancer.counts,
-            on_order=rebalancer.order,
-        ),
+        _make_loop("rebalance", settings.rebalance_interval_s, rebalancer),
+        _make_loop("rewrite", settings.rewrite_interval_s, rewriter),
     ]
+
+
+class _Job(Protocol):
+    """What an operator can order."""
+
+    @property
+    def counts(self) -> Mapping[str, int]: ...
+
+    def order(self) -> None: ...
+
+    async def run(self) -> None: ...
+
+
+def _make_loop(name: str, interval_s: float, job: _Job) -> BackgroundLoop:
+    return BackgroundLoop(name, interval_s, job.run, counts=lambda: job.counts, on_order=job.order)
 
 
 async def _begin(leadership: Leadership, bound: Address, advertised: str) -> None:

@@ -73,6 +73,10 @@ class MaintenanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """between two looks at whether nodes are filled evenly"""
     rebalance_bytes_per_s: int = 32 << 20
     """how fast pieces move for evenness"""
+    rewrite_interval_s: float = 10.0
+    """between two looks at the redundancy of buckets"""
+    rewrite_bytes_per_s: int = 64 << 20
+    """how fast is read what is laid out anew in another redundancy"""
 
 
 class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -78,11 +78,12 @@ BAD: dict[str, dict[str, Any]] = {
     "go together": {"tls_cert": "/c.pem"},
     "needs tls_cert": {"listen": "https://10.0.0.1:9443"},
     "loopback": {"listen": "http://10.0.0.1:9000"},
-    "not available yet": {"redundancy": "ec:4+2"},
+    "at most 24 data": {"redundancy": "ec:25+2"},
     "no redundancy": {"redundancy": "two"},
     "more than 0": {"timing": {"tick_interval_s": 0}},
     "at most a year": {"maintenance": {"orphan_age_s": 1e12}},
     "rebalance_bytes_per_s is between 4096": {"maintenance": {"rebalance_bytes_per_s": 0}},
+    "rewrite_bytes_per_s is between 4096": {"maintenance": {"rewrite_bytes_per_s": 1}},
     "must hold": {"timing": {"suspect_after_s": 20}},
     "Expected": {"timing": {"suspect_after_s": "3"}},
 }
