@@ -35,7 +35,7 @@ from storage.metadata.sqlite.position import (
     set_incarnation,
     set_snapshot_due,
 )
-from storage.metadata.sqlite.writer import GroupCommitter, LocalSink
+from storage.metadata.sqlite.writer import GroupCommitter
 from storage.model import Node, NodeState
 
 START_WAIT_S = 10.0
@@ -123,8 +123,8 @@ class JournalKeeper:
         was_closed = self._journal.phase in (Phase.STARTING, Phase.CLOSED)
         async with self._committer.held():
             self._journal.be_local(reason)
-        if was_closed:
-            await self._extend_leases()
+            if was_closed:
+                self._committer.submit(ExtendLeases(), _Nobody(), None)
 
     async def _open_first(self) -> None:
         reached = await reach_nodes(self.nodes, self._pool)
@@ -177,14 +177,12 @@ class JournalKeeper:
             await asyncio.to_thread(_begin_history, connection, history)
         first_sequence = records[0].sequence if records else position.sequence + 1
         was_closed = self._journal.phase in (Phase.STARTING, Phase.CLOSED)
-        if not await self._journal.open(history, first_sequence, records):
+        if not await self._journal.begin(history, first_sequence, records):
             return
         await asyncio.to_thread(_attach, connection, self._journal.incarnation)
-        if was_closed:
+        self._journal.be_open()
+        if was_closed:  # at once, so that nothing that could fence comes before it
             self._committer.submit(ExtendLeases(), _Nobody(), None)
-
-    async def _extend_leases(self) -> None:
-        await LocalSink(self._committer).apply(ExtendLeases())
 
     # ------------------------------------------------------------------ while it is open
 

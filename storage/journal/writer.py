@@ -111,14 +111,15 @@ class ReplicatedJournal:
 
     # ------------------------------------------------------------------ on the event loop
 
-    async def open(self, history: int, first_sequence: int, records: Sequence[Record]) -> bool:
-        """Begin a segment with what waits, and take everything from now on. False: no ensemble could be had, and the
-        phase is `closed` (or `over`)."""
+    async def begin(self, history: int, first_sequence: int, records: Sequence[Record]) -> bool:
+        """Begin a segment with what waits. False: no ensemble could be had, and the phase is `closed` (or `over`, or
+        `local` as before)."""
         self.history = history
-        if not await self._open_segment(first_sequence, records):
-            return False
+        return await self._open_segment(first_sequence, records)
+
+    def be_open(self) -> None:
+        """Take everything, into the segment that was begun."""
         self._enter(Phase.OPEN, "")
-        return True
 
     def be_local(self, reason: str) -> None:
         """Take everything, and keep it here. reason: for people."""
@@ -197,7 +198,8 @@ class ReplicatedJournal:
             self.segment = segment
             self.bytes_written += segment.length
             return True
-        self.close(f"{self._copies} datanodes that take the journal of the metadata cannot be had")
+        if self.phase is not Phase.LOCAL:
+            self.close(f"{self._copies} datanodes that take the journal of the metadata cannot be had")
         return False
 
     def _note(self, failure: ReplicaFailed) -> bool:
