@@ -146,7 +146,8 @@ async def test_processes_find_each_other_and_deaths_are_seen(cluster: Cluster) -
         first = await cluster.wait_for(all_up(1))
         running.enter_context(cluster.datanode(2))
         both = await cluster.wait_for(all_up(2))
-        assert await cluster.jobs() == ["registry tick", "sweep", "lifecycle", "rebalance"]
+        jobs = ["registry tick", "sweep", "survey", "repair", "damage", "lifecycle", "rebalance", "rewrite"]
+        assert await cluster.jobs() == jobs
         assert both.nodes[0].report.node_id == first.nodes[0].report.node_id
         node.kill()
         await cluster.wait_for(lambda it: states(it) == [NodeState.SUSPECT, NodeState.UP])
