@@ -119,6 +119,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """how long a piece that no record names must have been seen before it is set aside"""
     repair_bytes_per_s: int = 128 << 20
     """how fast lost pieces are made anew, over all datanodes"""
+    rewrite_interval_s: float = 10.0
+    """between two looks at the redundancy of buckets"""
+    rewrite_bytes_per_s: int = 64 << 20
+    """how fast is read what is laid out anew in another redundancy"""
     lifecycle_day_s: float = CALENDAR_DAY_S
     """how long a day of lifecycle rules lasts; shorter ones are for tests"""
 

@@ -137,6 +137,8 @@ def describe_master(home: Home) -> dict[str, Any]:
             "survey_interval_s": config.survey_interval_s,
             "surplus_age_s": config.surplus_age_s,
             "repair_bytes_per_s": config.repair_bytes_per_s,
+            "rewrite_interval_s": config.rewrite_interval_s,
+            "rewrite_bytes_per_s": config.rewrite_bytes_per_s,
             "lifecycle_day_s": config.lifecycle_day_s,
         },
     }
