@@ -70,9 +70,8 @@ async def run(config: DatanodeConfig, directory: Path, store: OwnChunkStore, ide
     advertised = config.advertise
     clock, intake = SystemClock(), Intake()
     scrubber = Scrubber(store, clock, config.scrub, ScrubFile(files, directory / SCRUB_FILE))
-    app = DatanodeApp(
-        store, node_key, clock, peers, journal=journal, node_id=identity.node_id, scrubber=scrubber, intake=intake
-    )
+    realm = f"{identity.cluster_id}/{identity.node_id}"
+    app = DatanodeApp(store, node_key, clock, peers, journal=journal, realm=realm, scrubber=scrubber, intake=intake)
 
     fixed = NodeReport(
         *identity, config.advertise, domain, 0, 0, 0, format_version=FORMAT_VERSION, durability=config.durability

@@ -45,8 +45,8 @@ _log = logging.getLogger(__name__)
 
 class DatanodeApp:
     """ASGI application. node_key: of this datanode; peers: the way to others, for pulls and rebuilds; journal: the
-    files of the metadata, where there are any; node_id: told to whoever brings no valid token, so that who has the
-    internal key and only the address can derive it. scrubber: of this store; intake: whether it takes new chunks."""
+    files of the metadata, where there are any; realm: `<cluster id>/<node id>`, told to whoever brings no token, so that
+    who has the internal key and only the address can derive it. scrubber: of this store; intake: whether it takes new chunks."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class DatanodeApp:
         peers: Peers,
         *,
         journal: JournalRoutes | None = None,
-        node_id: str = "",
+        realm: str = "",
         scrubber: Scrubber | None = None,
         intake: Intake | None = None,
     ) -> None:
@@ -66,7 +66,7 @@ class DatanodeApp:
         self._scrubber = scrubber or Scrubber(store, clock)
         self._intake = intake or Intake()
         self._journal = journal
-        self._challenge = f'Bearer realm="{node_id}"'.encode()
+        self._challenge = f'Bearer realm="{realm}"'.encode()
         self._node_key = node_key
         self._clock = clock
         self._puller = ChunkPuller(store, peers)

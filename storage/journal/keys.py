@@ -19,13 +19,13 @@ class JournalKeys:
         self.cluster_id = cluster_id
 
     def new_segment(
-        self, incarnation: int, history: int, first_sequence: int, opened_ms: int, schema_version: int
+        self, incarnation: int, history: int, first_sequence: int, opened_ms: int, schema_version: int, copies: int
     ) -> SegmentSeal:
         """A segment under a new id."""
         current = self._keyring.current_bucket_key(SYSTEM_KEY_ID)
         segment_id = make_segment_id(incarnation, secrets.token_bytes(RANDOM_BYTES))
         header = SegmentHeader(
-            self.cluster_id, segment_id, history, first_sequence, opened_ms, schema_version, current.version
+            self.cluster_id, segment_id, history, first_sequence, opened_ms, schema_version, current.version, copies
         )
         return SegmentSeal(current.secret, header)
 

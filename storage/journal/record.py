@@ -11,7 +11,8 @@
      56   8  opened_ms
      64   4  schema version of the database
      68   4  version of the keyring's system key
-     72  24  zero
+     72   4  copies: on how many datanodes each record is before it is acknowledged
+     76  20  zero
      96  16  tag: AES-256-GCM over nothing, nonce 4 × 0xff ++ 8 × 0, associated data = label ++ the 96 bytes before
     record
       0   4  n, the length of what is sealed
@@ -50,7 +51,7 @@ SEQUENCE_MAX = 2**63 - 1
 
 _LABEL = b"frostbyte journal 1"
 _MAGIC = b"FBJ1"
-_HEADER = struct.Struct(">4sB3x16s16sQQQII24x")
+_HEADER = struct.Struct(">4sB3x16s16sQQQIII20x")
 _HEAD = struct.Struct(">IQ")
 _CHECK = struct.Struct(">I")
 _HEADER_NONCE = b"\xff" * 4 + bytes(8)
@@ -69,6 +70,7 @@ class SegmentHeader(NamedTuple):
     opened_ms: int
     schema_version: int
     key_version: int
+    copies: int
 
     @property
     def incarnation(self) -> int:

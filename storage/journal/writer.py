@@ -183,7 +183,12 @@ class ReplicatedJournal:
                 break
             self.incarnation += 1
             seal = self._keys.new_segment(
-                self.incarnation, self.history, first_sequence, self._clock.now_ms(), self._schema_version
+                self.incarnation,
+                self.history,
+                first_sequence,
+                self._clock.now_ms(),
+                self._schema_version,
+                self._copies,
             )
             segment = OpenSegment(seal, self._nodes.replicas(nodes))
             try:

@@ -149,7 +149,7 @@ def journal_vectors() -> dict[str, Any]:
     label, segment_id = b"frostbyte journal 1", (9).to_bytes(8, "big") + bytes(range(8))
     described = b"FBJ1" + bytes([1, 0, 0, 0]) + CLUSTER_ID + segment_id
     described += b"".join(n.to_bytes(8, "big") for n in (0x1122334455667788, 41, 1_700_000_000_000))
-    described += (3).to_bytes(4, "big") + (2).to_bytes(4, "big") + bytes(24)
+    described += b"".join(n.to_bytes(4, "big") for n in (3, 2, 5)) + bytes(20)
     aead = AESGCM(expand(SYSTEM_KEY, label + CLUSTER_ID + segment_id))
     segment = described + aead.encrypt(b"\xff" * 4 + bytes(8), b"", label + described)
     payloads = [plaintext(30), plaintext(1000)]
@@ -167,6 +167,7 @@ def journal_vectors() -> dict[str, Any]:
         "opened_ms": 1_700_000_000_000,
         "schema_version": 3,
         "key_version": 2,
+        "copies": 5,
         "payloads": [payload.hex() for payload in payloads],
         "segment": segment.hex(),
         "snapshot": _snapshot_vectors(),

@@ -31,7 +31,7 @@ from storage.datanode.peers import Peers
 from tests.storage.base.serving import exchange_bytes, serving
 from tests.storage.datanode.nodes import NODE_KEY
 
-NODE_ID = "ab" * 16
+REALM = f"{'c1' * 16}/{'ab' * 16}"
 FIRST, SECOND = (1).to_bytes(8, "big") + bytes(8), (2).to_bytes(8, "big") + bytes(8)
 SEGMENT, PIECE = segment_name(FIRST), snapshot_name(FIRST, 3)
 TIMEOUT_S = 10.0
@@ -41,7 +41,7 @@ TIMEOUT_S = 10.0
 async def address(tmp_path: Path) -> AsyncIterator[Address]:
     """A served datanode."""
     journal = JournalRoutes(JournalFiles(DiskFiles(), tmp_path, 0))
-    app = DatanodeApp(MemoryChunkStore(), NODE_KEY, ManualClock(), Peers(), journal=journal, node_id=NODE_ID)
+    app = DatanodeApp(MemoryChunkStore(), NODE_KEY, ManualClock(), Peers(), journal=journal, realm=REALM)
     async with serving(app, f"unix:{tmp_path / 's'}") as address:
         yield address
     journal.close()
@@ -132,7 +132,7 @@ async def test_who_brings_no_token_learns_the_node_and_nothing_else(address: Add
         for token in (None, bearer("0" * 64)):
             status, answer = await _status(address, method, target, token)
             assert status == 401
-            assert f'www-authenticate: bearer realm="{NODE_ID}"'.encode() in answer
+            assert f'www-authenticate: bearer realm="{REALM}"'.encode() in answer
 
 
 @pytest.mark.parametrize(

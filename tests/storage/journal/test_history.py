@@ -14,7 +14,7 @@ FIRSTS = st.lists(st.integers(1, 40), max_size=12)
 
 
 def header(number: int, first: int, history: int = 1) -> SegmentHeader:
-    return SegmentHeader(bytes(16), make_segment_id(number, bytes(8)), history, first, 0, 3, 1)
+    return SegmentHeader(bytes(16), make_segment_id(number, bytes(8)), history, first, 0, 3, 1, 2)
 
 
 @given(firsts=FIRSTS, order=st.randoms())

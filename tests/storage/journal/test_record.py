@@ -29,7 +29,7 @@ PAYLOADS = st.lists(st.binary(max_size=60), max_size=6)
 
 
 def header(first_sequence: int = 7, incarnation: int = 3) -> SegmentHeader:
-    return SegmentHeader(CLUSTER_ID, make_segment_id(incarnation, b"randomly"), 99, first_sequence, 1_000, 3, 1)
+    return SegmentHeader(CLUSTER_ID, make_segment_id(incarnation, b"randomly"), 99, first_sequence, 1_000, 3, 1, 2)
 
 
 def write_segment(seal: SegmentSeal, payloads: list[bytes]) -> tuple[bytes, list[int]]:
@@ -49,7 +49,7 @@ def test_known_answers() -> None:
     """Computed by tests/vectors/compute.py from bare primitives."""
     data = bytes.fromhex(VECTORS["segment"])
     found = parse_header(data)
-    names = ("history", "first_sequence", "opened_ms", "schema_version", "key_version")
+    names = ("history", "first_sequence", "opened_ms", "schema_version", "key_version", "copies")
     assert found == (
         bytes.fromhex(VECTORS["cluster_id"]),
         bytes.fromhex(VECTORS["segment_id"]),

@@ -30,7 +30,7 @@ class Life:
         self.incarnation += 1
         first = max(1, self.sequence + 1 - back)
         segment_id = make_segment_id(self.incarnation, bytes(8))
-        self.segments[segment_id] = SegmentHeader(bytes(16), segment_id, self.history, first, self.now_ms, 3, 1)
+        self.segments[segment_id] = SegmentHeader(bytes(16), segment_id, self.history, first, self.now_ms, 3, 1, 2)
         self.sequence = max(self.sequence, first - 1)
 
     def write(self, count: int) -> None:

@@ -73,7 +73,12 @@ class DatanodeTwin:
         running.callback(journal.close)
         node_key = derive_node_key(INTERNAL_KEY, ROLE_DATANODE, self.report.node_id)
         self._app = DatanodeApp(
-            MemoryChunkStore(), node_key, SystemClock(), Peers(), journal=journal, node_id=self.report.node_id
+            MemoryChunkStore(),
+            node_key,
+            SystemClock(),
+            Peers(),
+            journal=journal,
+            realm=f"{CLUSTER_ID}/{self.report.node_id}",
         )
         await running.enter_async_context(serving(self, self.report.address))
         self._running = running
