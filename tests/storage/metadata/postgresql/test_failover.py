@@ -12,7 +12,7 @@ from storage.base.errors import NoSuchKey, Unavailable
 from storage.metadata.commands import FenceSessions
 from storage.metadata.postgresql import open as opening
 from storage.metadata.postgresql.check import check_integrity
-from storage.metadata.postgresql.open import connect_postgres, open_postgres_metadata
+from storage.metadata.postgresql.open import connect_postgres, migrate_postgres_metadata, open_postgres_metadata
 from tests.postgres_pair import PostgresPair, running_pair
 from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.postgresql.load import Load, list_all, try_until_it_answers
@@ -63,6 +63,7 @@ async def test_a_write_waits_for_the_standby_and_is_not_seen_before(
     pair: PostgresPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the standby a write ends with its outcome unknown, after its deadline; reads go on."""
+    await migrate_postgres_metadata(pair.dsn)  # which may take longer
     monkeypatch.setattr(opening, "COMMAND_DEADLINE_S", 0.5)
     metadata = await open_postgres_metadata(pair.dsn)
     worker = await Worker.start(metadata)
