@@ -81,6 +81,8 @@ class Scales:
         self._nodes = {node.number: node for node in nodes if takes_part(node)}
         self._stored = {number: census.stored[number] for number in self._nodes}
         self._room = {number: _room_bytes(node) for number, node in self._nodes.items()}
+        self._ranked: list[int] | None = None
+        """between two moves; most chunks are looked at without one"""
         self._piece_bytes = sum(census.stored.values()) / census.pieces if census.pieces else 0.0
 
     @property
@@ -113,10 +115,9 @@ class Scales:
         redundancy = parse_redundancy(place.redundancy)
         if len(place.nodes) != redundancy.width:
             return None
-        emptiest = min(self._takers(), key=self.share, default=0)
-        pieces = measure_pieces(place)
+        emptiest, pieces = self._takers()[:1], measure_pieces(place)
         for position in sorted(range(len(pieces)), key=lambda at: -self.share(place.nodes[at])):
-            if not emptiest or not self._is_fuller(place.nodes[position], emptiest):
+            if not emptiest or not self._is_fuller(place.nodes[position], emptiest[0]):
                 return None
             target = self._choose_target(place, position, pieces[position], redundancy)
             if target is not None:
@@ -137,7 +138,7 @@ class Scales:
     def _targets(self, place: ChunkPlace, source: int, piece_bytes: int) -> Iterator[int]:
         """The emptiest first; only those that are no fuller than the source afterwards."""
         source_share = self.share(source) - piece_bytes / self._nodes[source].report.capacity_bytes
-        for number in sorted(self._takers(), key=self.share):
+        for number in self._takers():
             if not self._is_fuller(source, number):
                 return
             share = self.share(number) + piece_bytes / self._nodes[number].report.capacity_bytes
@@ -145,7 +146,10 @@ class Scales:
                 yield number
 
     def _takers(self) -> list[int]:
-        return [number for number, room in self._room.items() if room > 0]
+        """The nodes with room, the emptiest first."""
+        if self._ranked is None:
+            self._ranked = sorted((number for number, room in self._room.items() if room > 0), key=self.share)
+        return self._ranked
 
     def _survives_as_much(self, place: ChunkPlace, position: int, target: int, needed: int) -> bool:
         domains = [self._nodes[number].report.failure_domain for number in place.nodes]
@@ -158,6 +162,7 @@ class Scales:
         self._stored[move.source] -= sign * move.piece_bytes
         self._stored[move.target] += sign * move.piece_bytes
         self._room[move.target] -= sign * move.piece_bytes
+        self._ranked = None
 
     def _is_fuller(self, number: int, other: int) -> bool:
         return self.share(number) > REST_RATIO * self.share(other)
