@@ -37,12 +37,13 @@ class WatchedStore(MemoryChunkStore):
         self.before_check: Callable[[ChunkId], None] = lambda _: None
         self.stalls_at: ChunkId | None = None
         self.stalled = asyncio.Event()
+        self.go_on = asyncio.Event()
 
     async def check(self, chunk_id: ChunkId) -> bool:
         self.before_check(chunk_id)
         if chunk_id == self.stalls_at:
             self.stalled.set()
-            await asyncio.Event().wait()
+            await self.go_on.wait()
         self.checked.append(chunk_id)
         return await super().check(chunk_id)
 
@@ -192,6 +193,25 @@ async def test_an_order_begins_at_once(scene: Scene) -> None:
     await scene.scrubber.run()
     assert scene.store.taken() == scene.ids
     assert (await scene.scrubber.order(ScrubOrder())).pace_bytes_per_s == QUICK.pace
+
+
+async def test_an_order_during_a_read(scene: Scene) -> None:
+    """The chunk that was being read belongs to the pass of before: the new one begins at the start all the same."""
+    scene.store.stalls_at, scene.store.go_on = scene.ids[3], asyncio.Event()
+    scene.scrubber.start()
+    await scene.store.stalled.wait()
+    scene.clock.advance(1)
+    await scene.scrubber.order(ScrubOrder(begin=True))
+    scene.clock.advance(1)
+    scene.store.taken()
+    scene.store.stalls_at = None
+    scene.store.go_on.set()
+    async with asyncio.timeout(20):
+        while scene.scrubber.status.is_running:
+            await asyncio.sleep(0.001)
+    await scene.scrubber.close()
+    assert scene.store.taken() == [scene.ids[3], *[of for of in scene.ids if of != scene.ids[3]]]
+    assert scene.scrubber.status.checked_chunks == COUNT
 
 
 async def test_an_order_interrupts_a_pause(scene: Scene) -> None:
