@@ -45,8 +45,9 @@ _log = logging.getLogger(__name__)
 
 class DatanodeApp:
     """ASGI application. node_key: of this datanode; peers: the way to others, for pulls and rebuilds; journal: the
-    files of the metadata, where there are any; realm: `<cluster id>/<node id>`, told to whoever brings no token, so that
-    who has the internal key and only the address can derive it. scrubber: of this store; intake: whether it takes new chunks."""
+    files of the metadata, where there are any; realm: `<cluster id>/<node id>`, told to whoever brings no token, so
+    that who has the internal key and only the address can derive it. scrubber: of this store; intake: whether it takes
+    new chunks."""
 
     def __init__(
         self,
