@@ -123,6 +123,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """between two looks at the redundancy of buckets"""
     rewrite_bytes_per_s: int = 64 << 20
     """how fast is read what is laid out anew in another redundancy"""
+    rebalance_interval_s: float = 60.0
+    """between two looks at whether the datanodes are filled evenly"""
+    rebalance_bytes_per_s: int = 32 << 20
+    """how fast pieces move for evenness, over all datanodes"""
     lifecycle_day_s: float = CALENDAR_DAY_S
     """how long a day of lifecycle rules lasts; shorter ones are for tests"""
 

@@ -139,6 +139,8 @@ def describe_master(home: Home) -> dict[str, Any]:
             "repair_bytes_per_s": config.repair_bytes_per_s,
             "rewrite_interval_s": config.rewrite_interval_s,
             "rewrite_bytes_per_s": config.rewrite_bytes_per_s,
+            "rebalance_interval_s": config.rebalance_interval_s,
+            "rebalance_bytes_per_s": config.rebalance_bytes_per_s,
             "lifecycle_day_s": config.lifecycle_day_s,
         },
     }
