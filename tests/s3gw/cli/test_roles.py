@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cluster.registry.config import load_internal_key
+from cluster.registry.config import MaintenanceSettings, load_internal_key
 from cluster.survival import SurviveMin
 from s3gw.cli.home import Home, prepare_home
 from s3gw.cli.roles import plan_stages, role_command, store_role_files
@@ -91,6 +91,7 @@ def test_settings_reach_the_roles(tmp_path: Path) -> None:
     home = prepare(tmp_path, replicas=3, lease_ttl_s=7.0, zone="rack-1", workers=2, **told)
     stages = plan_stages(home, 3, nothing)
     assert read(home, "master")["maintenance"]["lease_ttl_s"] == read(home, "gateway")["lease_ttl_s"] == 7
+    assert set(read(home, "master")["maintenance"]) == set(MaintenanceSettings.__struct_fields__)
     assert read(home, "master")["redundancy"] == read(home, "gateway")["redundancy"] == "replica:3"
     datanode = read(home, "datanode-2")
     assert {"zone": "rack-1", **told}.items() <= datanode.items()
