@@ -12,9 +12,10 @@ from typing import Any
 
 from storage.base.errors import SessionFenced
 from storage.base.ids import SESSION_ID_BYTES
+from storage.metadata.chunk_rows import chunk_of
 from storage.metadata.commands import ReleaseBlobs
 from storage.metadata.postgresql.database import Database
-from storage.metadata.records import decode_nodes, encode_nodes
+from storage.metadata.records import encode_nodes
 from storage.metadata.rules import require_first_layout
 from storage.model import Blob, Chunk
 
@@ -144,9 +145,3 @@ async def find_recorded(database: Database, blob_ids: Sequence[bytes]) -> set[by
         rows = await database.read(_SELECT_RECORDED, list(blob_ids[at : at + _IDS_PER_QUERY]))
         found.update(row[0] for row in rows)
     return found
-
-
-def chunk_of(row: Iterable[Any]) -> Chunk:
-    """From the columns index, offset, length, wrapped_key, digest, nodes."""
-    index, offset, length, wrapped_key, digest, nodes = row
-    return Chunk(index, offset, length, wrapped_key, digest, decode_nodes(nodes))

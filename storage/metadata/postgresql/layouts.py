@@ -8,14 +8,12 @@ new layout holds it for update: it waits for the former, and those that come lat
 
 from __future__ import annotations
 
-from typing import Any
-
+from storage.metadata.chunk_rows import collect_released
 from storage.metadata.commands import ForgetBlobs, Relayout, SetReplicas
-from storage.metadata.postgresql.blobs import chunk_of
 from storage.metadata.postgresql.database import Database
 from storage.metadata.records import encode_nodes
 from storage.metadata.rules import layouts_to_forget, require_next_generation
-from storage.model import Blob, Chunk
+from storage.model import Blob
 
 FUNCTIONS_3 = (
     # p_added: of the nodes those that were not expected
@@ -133,12 +131,4 @@ async def forget_blobs(database: Database, command: ForgetBlobs) -> None:
 
 async def list_released(database: Database, before_ms: int, limit: int) -> list[Blob]:
     """See the interface. Of released blobs and of old layouts `limit` each are read; the oldest of both are given."""
-    found: dict[tuple[bytes, int], tuple[tuple[Any, ...], list[Chunk]]] = {}
-    for row in map(tuple, await database.read(_SELECT_RELEASED, before_ms, limit)):
-        chunks = found.setdefault(row[1:3], (row[1:7], []))[1]
-        if row[7] is not None:
-            chunks.append(chunk_of(row[7:]))
-    blobs = []
-    for (blob_id, generation, size, key_id, key_version, redundancy), chunks in list(found.values())[:limit]:
-        blobs.append(Blob(blob_id, size, key_id, key_version, redundancy, tuple(chunks), None, generation))
-    return blobs
+    return collect_released(await database.read(_SELECT_RELEASED, before_ms, limit), limit)

@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 
 from storage.base.errors import InvalidPart, NoSuchKey, NoSuchVersion
+from storage.metadata.chunk_rows import chunk_of
 from storage.metadata.interface import CHUNK_PAGE_ROWS, VersionRead
-from storage.metadata.postgresql.blobs import chunk_of
 from storage.metadata.postgresql.database import BIGINT_MAX, Database
 from storage.metadata.postgresql.versions import which_version
 from storage.metadata.records import decode_attributes, overlay_attributes

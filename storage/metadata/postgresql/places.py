@@ -4,13 +4,10 @@ bounded by its limit, and none of them reads a key."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from storage.base.ids import NULL_VERSION_ID, format_version_id
+from storage.metadata.chunk_rows import collect_blobs, place_of, user_of
 from storage.metadata.interface import BlobPage, BlobUser, ChunkPlace
 from storage.metadata.postgresql.database import Database
-from storage.metadata.records import decode_nodes
-from storage.model import Blob
 
 _PLACE = (
     "SELECT c.blob_id, c.chunk_index, c.length, c.digest, c.nodes, b.redundancy, b.generation,"
@@ -45,40 +42,21 @@ _LIST_BLOBS = (
 
 async def list_chunk_places(database: Database, after: tuple[bytes, int] | None, limit: int) -> list[ChunkPlace]:
     """See the interface."""
-    return [_place_of(tuple(row)) for row in await database.read(_LIST_PLACES, *(after or (b"", -1)), limit)]
+    return [place_of(row) for row in await database.read(_LIST_PLACES, *(after or (b"", -1)), limit)]
 
 
 async def find_chunk_places(database: Database, chunks: Sequence[tuple[bytes, int]]) -> list[ChunkPlace]:
     """See the interface."""
     blob_ids, indexes = [blob_id for blob_id, _ in chunks], [index for _, index in chunks]
-    return [_place_of(tuple(row)) for row in await database.read(_FIND_PLACES, blob_ids, indexes)]
+    return [place_of(row) for row in await database.read(_FIND_PLACES, blob_ids, indexes)]
 
 
 async def find_blob_users(database: Database, blob_ids: Sequence[bytes], limit: int) -> list[BlobUser]:
     """See the interface."""
     rows = await database.read(_FIND_USERS, list(blob_ids), limit)
-    return list(dict.fromkeys(_user_of(tuple(row)) for row in rows))
+    return list(dict.fromkeys(user_of(row) for row in rows))
 
 
 async def list_bucket_blobs(database: Database, bucket_id: int, after: int, limit: int) -> BlobPage:
     """See the interface."""
-    rows = await database.read(_LIST_BLOBS, after, limit, bucket_id)
-    blobs = []
-    for _, blob_id, size, key_id, key_version, redundancy, generation in rows:
-        if blob_id is not None:
-            blobs.append(Blob(blob_id, size, key_id, key_version, redundancy, generation=generation))
-    looked_at = len({row[0] for row in rows})
-    return BlobPage(tuple(blobs), rows[-1][0] if rows and looked_at >= limit else None)
-
-
-def _place_of(row: tuple[Any, ...]) -> ChunkPlace:
-    blob_id, chunk_index, length, digest, nodes, redundancy, generation, is_released = row
-    return ChunkPlace(blob_id, chunk_index, length, digest, decode_nodes(nodes), redundancy, generation, is_released)
-
-
-def _user_of(row: tuple[Any, ...]) -> BlobUser:
-    blob_id, bucket_name, object_key, is_null, sequence, uid, upload_id = row
-    if upload_id is not None:
-        return BlobUser(blob_id, bucket_name, object_key, "", upload_id)
-    version_id = NULL_VERSION_ID if is_null else format_version_id(sequence, uid)
-    return BlobUser(blob_id, bucket_name, object_key, version_id)
+    return collect_blobs(await database.read(_LIST_BLOBS, after, limit, bucket_id), limit)

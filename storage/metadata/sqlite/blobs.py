@@ -8,12 +8,12 @@ when the upload completes, and is shared between versions by copies: it is never
 from __future__ import annotations
 
 from itertools import takewhile
-from typing import Any
 
 from storage.base.errors import SessionFenced, SourceChanged
 from storage.base.ids import SESSION_ID_BYTES
+from storage.metadata.chunk_rows import chunk_of
 from storage.metadata.commands import ReleaseBlobs
-from storage.metadata.records import decode_nodes, encode_nodes
+from storage.metadata.records import encode_nodes
 from storage.metadata.rules import require_first_layout
 from storage.metadata.sqlite.database import Execute, Transaction
 from storage.metadata.sqlite.nodes import require_open_nodes
@@ -121,12 +121,6 @@ def read_span_chunks(execute: Execute, blob_id: bytes, start: int, end: int, lim
 def select_recorded(count: int) -> str:
     """The statement that finds which of `count` blob ids have a row."""
     return f"SELECT blob_id FROM blobs WHERE blob_id IN ({', '.join('?' * count)})"
-
-
-def chunk_of(row: tuple[Any, ...]) -> Chunk:
-    """From the columns index, offset, length, wrapped_key, digest, nodes."""
-    index, offset, length, wrapped_key, digest, nodes = row
-    return Chunk(index, offset, length, wrapped_key, digest, decode_nodes(nodes))
 
 
 def _insert_chunks(tx: Transaction, blob: Blob) -> None:

@@ -7,17 +7,12 @@ chunks of an old layout can never take the rows of the current one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 from storage.metadata.commands import ForgetBlobs, Relayout, SetReplicas
 from storage.metadata.records import decode_nodes, encode_nodes
 from storage.metadata.rules import layouts_to_forget, require_next_generation
-from storage.metadata.sqlite.blobs import chunk_of
 from storage.metadata.sqlite.database import Transaction
 from storage.metadata.sqlite.masters import require_term_if_any
 from storage.metadata.sqlite.nodes import require_open_nodes
-from storage.model import Blob, Chunk
 
 _SELECT_NODES = (
     "SELECT c.nodes, b.generation FROM chunks c JOIN blobs b ON b.blob_id = c.blob_id"
@@ -50,7 +45,7 @@ RELEASED_WITH_CHUNKS = (
     " (SELECT * FROM retired_layouts WHERE released_ms < ?1 ORDER BY released_ms, blob_id, generation LIMIT ?2) l"
     " LEFT JOIN retired_chunks c ON c.blob_id = l.blob_id AND c.generation = l.generation ORDER BY 1, 2, 3, 8"
 )
-"""before_ms, limit: of released blobs and of old layouts that many each; see collect_released"""
+"""before_ms, limit: of released blobs and of old layouts that many each; see chunk_rows"""
 
 
 def set_replicas(tx: Transaction, command: SetReplicas) -> bool:
@@ -95,16 +90,3 @@ def forget_blobs(tx: Transaction, command: ForgetBlobs) -> None:
             tx.execute(_DELETE_CHUNKS, layout[:1])
         elif tx.execute(_FORGET_LAYOUT, layout).rowcount == 1:
             tx.execute(_DELETE_RETIRED_CHUNKS, layout)
-
-
-def collect_released(rows: Iterable[tuple[Any, ...]], limit: int) -> list[Blob]:
-    """Rows of RELEASED_WITH_CHUNKS → the first `limit` blobs and layouts, with all their chunks."""
-    found: dict[tuple[bytes, int], tuple[tuple[Any, ...], list[Chunk]]] = {}
-    for row in rows:
-        chunks = found.setdefault(row[1:3], (row[1:7], []))[1]
-        if row[7] is not None:
-            chunks.append(chunk_of(row[7:]))
-    blobs = []
-    for (blob_id, generation, size, key_id, key_version, redundancy), chunks in list(found.values())[:limit]:
-        blobs.append(Blob(blob_id, size, key_id, key_version, redundancy, tuple(chunks), None, generation))
-    return blobs

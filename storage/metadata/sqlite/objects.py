@@ -157,24 +157,12 @@ def _with_body(execute: Execute, read: VersionRead, rows: list[Any], span: tuple
     blobs: list[Blob] = []
     chunk_rows_left = CHUNK_PAGE_ROWS
     for row in rows:
-        (
-            blob_id,
-            offset,
-            length,
-            part,
-            size,
-            key_id,
-            key_version,
-            redundancy,
-            generation,
-            wrapped_key,
-            digest,
-            sealed,
-        ) = row
+        blob_id, offset, length, part, size, key_id, key_version, redundancy, generation, *body = row
         if blob_id is None:
             continue
         extents.append(Extent(blob_id, offset, length, part))
         chunks: tuple[Chunk, ...] = ()
+        wrapped_key, digest, sealed = body
         if sealed is not None:
             chunks = (Chunk(0, 0, size, wrapped_key, digest),)
         elif chunk_rows_left:

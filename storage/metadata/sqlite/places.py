@@ -3,14 +3,6 @@ long reads, each bounded by its limit, and what their rows become. None of them 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from storage.base.ids import NULL_VERSION_ID, format_version_id
-from storage.metadata.interface import BlobPage, BlobUser, ChunkPlace
-from storage.metadata.records import decode_nodes
-from storage.model import Blob
-
 _PLACE = (
     "SELECT c.blob_id, c.chunk_index, c.length, c.digest, c.nodes, b.redundancy, b.generation,"
     " b.released_ms IS NOT NULL"
@@ -52,30 +44,3 @@ def select_users(count: int) -> str:
         " CROSS JOIN parts p ON p.blob_id = a.blob_id CROSS JOIN uploads u ON u.upload_row = p.upload_row"
         " CROSS JOIN buckets k ON k.bucket_id = u.bucket_id LIMIT ?"
     )
-
-
-def place_of(row: tuple[Any, ...]) -> ChunkPlace:
-    """From blob id, index, length, digest, nodes, redundancy, generation, whether it is released."""
-    blob_id, chunk_index, length, digest, nodes, redundancy, generation, is_released = row
-    return ChunkPlace(
-        blob_id, chunk_index, length, digest, decode_nodes(nodes), redundancy, generation, bool(is_released)
-    )
-
-
-def user_of(row: tuple[Any, ...]) -> BlobUser:
-    """From a row of select_users."""
-    blob_id, bucket_name, object_key, is_null, sequence, uid, upload_id = row
-    if upload_id is not None:
-        return BlobUser(blob_id, bucket_name, object_key, "", upload_id)
-    version_id = NULL_VERSION_ID if is_null else format_version_id(sequence, uid)
-    return BlobUser(blob_id, bucket_name, object_key, version_id)
-
-
-def collect_page(rows: Sequence[tuple[Any, ...]], limit: int) -> BlobPage:
-    """From the rows of BUCKET_BLOBS."""
-    blobs = []
-    for _, blob_id, size, key_id, key_version, redundancy, generation in rows:
-        if blob_id is not None:
-            blobs.append(Blob(blob_id, size, key_id, key_version, redundancy, generation=generation))
-    looked_at = len({row[0] for row in rows})
-    return BlobPage(tuple(blobs), rows[-1][0] if rows and looked_at >= limit else None)

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 import aiosqlite
 
+from storage.metadata.chunk_rows import collect_blobs, collect_released, place_of, user_of
 from storage.metadata.commands import Command
 from storage.metadata.interface import (
     CHUNK_PAGE_ROWS,
@@ -181,18 +182,18 @@ class SqliteMetadata(Metadata):
 
     async def list_released_blobs(self, before_ms: int, limit: int) -> list[Blob]:
         rows = await self._read_long(layouts.RELEASED_WITH_CHUNKS, (before_ms, limit))
-        return layouts.collect_released(rows, limit)
+        return collect_released(rows, limit)
 
     async def list_chunk_places(self, after: tuple[bytes, int] | None, limit: int) -> list[ChunkPlace]:
         rows = await self._read_long(places.CHUNK_PLACES, (*(after or (b"", -1)), limit))
-        return [places.place_of(row) for row in rows]
+        return [place_of(row) for row in rows]
 
     async def find_chunk_places(self, chunks: Sequence[tuple[bytes, int]]) -> list[ChunkPlace]:
         found: list[ChunkPlace] = []
         for at in range(0, len(chunks), _IDS_PER_QUERY):
             some = chunks[at : at + _IDS_PER_QUERY]
             rows = await self._read_long(places.select_places(len(some)), [value for chunk in some for value in chunk])
-            found.extend(places.place_of(row) for row in rows)
+            found.extend(place_of(row) for row in rows)
         return found
 
     async def find_blob_users(self, blob_ids: Sequence[bytes], limit: int) -> list[BlobUser]:
@@ -200,11 +201,11 @@ class SqliteMetadata(Metadata):
         for at in range(0, len(blob_ids), _IDS_PER_QUERY):
             some = blob_ids[at : at + _IDS_PER_QUERY]
             rows = await self._read_long(places.select_users(len(some)), (*some, limit - len(found)))
-            found.extend(places.user_of(row) for row in rows)
+            found.extend(user_of(row) for row in rows)
         return list(dict.fromkeys(found))
 
     async def list_bucket_blobs(self, bucket_id: int, after: int, limit: int) -> BlobPage:
-        return places.collect_page(await self._read_long(places.BUCKET_BLOBS, (after, limit, bucket_id)), limit)
+        return collect_blobs(await self._read_long(places.BUCKET_BLOBS, (after, limit, bucket_id)), limit)
 
     async def find_referenced_blobs(self, blob_ids: Sequence[bytes]) -> set[bytes]:
         found: set[bytes] = set()
