@@ -23,8 +23,8 @@ TERM_CLASSES = 64
 TRIED_MAX = 10_000
 LOOK_AGAIN_S = 3_600.0
 """what was written while a setting changed, and uploads that were begun before, are found then"""
-TRY_AGAIN_S = 300.0
-"""after a look in which blobs failed"""
+TRY_AGAIN_S = 10.0
+"""after a look in which blobs failed; twice as long after each that brought nothing, up to LOOK_AGAIN_S"""
 
 
 class Rewrite(NamedTuple):
@@ -78,7 +78,9 @@ class _Look(NamedTuple):
 
     policy: Redundancy
     ended_s: float
-    failures: int
+    rest_s: float
+    """until the next one"""
+    has_failed: bool
 
 
 class Looks:
@@ -95,11 +97,15 @@ class Looks:
         last = self._looks.get(bucket.bucket_id)
         if last is None or last.policy != policy:
             return True
-        return now_s - last.ended_s >= (TRY_AGAIN_S if last.failures else LOOK_AGAIN_S)
+        return now_s - last.ended_s >= last.rest_s
 
-    def note(self, bucket: Bucket, policy: Redundancy, now_s: float, failures: int) -> None:
-        """It was looked through to its end, or as far as was of any use."""
-        self._looks[bucket.bucket_id] = _Look(policy, now_s, failures)
+    def note(self, bucket: Bucket, policy: Redundancy, now_s: float, *, failed: int, rewritten: int) -> None:
+        """It was looked through to its end, or as far as was of any use; how many blobs failed, and were laid out."""
+        last = self._looks.get(bucket.bucket_id)
+        rest_s = TRY_AGAIN_S if failed else LOOK_AGAIN_S
+        if failed and not rewritten and last is not None and last.has_failed and last.policy == policy:
+            rest_s = min(last.rest_s * 2, LOOK_AGAIN_S)
+        self._looks[bucket.bucket_id] = _Look(policy, now_s, rest_s, failed > 0)
 
     def forget(self) -> None:
         """Every bucket is due."""

@@ -139,7 +139,8 @@ class Rewriter:
         except NotEnoughNodes as error:
             _log.info("bucket %s is not laid out anew for now: %s", bucket.name, error)
         done = self.counts - before
-        self._looks.note(bucket, policy, self._clock.monotonic_s(), done["failed"])
+        now_s = self._clock.monotonic_s()
+        self._looks.note(bucket, policy, now_s, failed=done["failed"], rewritten=done["rewritten"])
         if done["rewritten"] or done["failed"]:
             _log.info(
                 "bucket %s: %d blobs were laid out anew, %d failed", bucket.name, done["rewritten"], done["failed"]

@@ -136,7 +136,7 @@ def test_a_bucket_is_looked_through_when_its_redundancy_changes() -> None:
     looks = Looks()
     plain = bucket_with()
     assert looks.is_due(plain, COPIED, 0)
-    looks.note(plain, COPIED, 100, 0)
+    looks.note(plain, COPIED, 100, failed=0, rewritten=9)
     assert not looks.is_due(plain, COPIED, 100)
     assert looks.is_due(plain, CODED, 100)
     assert looks.is_due(bucket_with(**{REDUNDANCY_SETTING: b"ec:4+2"}), COPIED, 100)
@@ -148,11 +148,18 @@ def test_a_bucket_is_looked_through_when_its_redundancy_changes() -> None:
 
 
 def test_a_look_with_failures_is_repeated_sooner() -> None:
-    """Not at once."""
+    """Not at once, and less and less often while nothing comes of it."""
     looks = Looks()
-    looks.note(bucket_with(), COPIED, 100, 3)
-    assert not looks.is_due(bucket_with(), COPIED, 100 + TRY_AGAIN_S - 1)
-    assert looks.is_due(bucket_with(), COPIED, 100 + TRY_AGAIN_S)
+    now_s, rests = 100.0, []
+    for rewritten in (5, 0, 0, 0, 1, *(0 for _ in range(20))):
+        looks.note(bucket_with(), COPIED, now_s, failed=3, rewritten=rewritten)
+        rest_s = next(it for it in range(1, 10_000) if looks.is_due(bucket_with(), COPIED, now_s + it))
+        rests.append(rest_s)
+        now_s += rest_s
+    assert rests[:7] == [TRY_AGAIN_S * times for times in (1, 2, 4, 8, 1, 2, 4)]
+    assert rests[-1] == LOOK_AGAIN_S
+    looks.note(bucket_with(), CODED, now_s, failed=3, rewritten=0)
+    assert looks.is_due(bucket_with(), CODED, now_s + TRY_AGAIN_S), "another redundancy is another matter"
 
 
 def test_a_stopped_bucket_is_left_alone() -> None:
@@ -165,7 +172,7 @@ def test_a_stopped_bucket_is_left_alone() -> None:
 def test_buckets_that_are_gone_are_forgotten() -> None:
     """A number is never used again, but memory is."""
     looks = Looks()
-    looks.note(bucket_with(), COPIED, 100, 0)
+    looks.note(bucket_with(), COPIED, 100, failed=0, rewritten=0)
     looks.keep_only([])
     assert looks.is_due(bucket_with(), COPIED, 100)
 
