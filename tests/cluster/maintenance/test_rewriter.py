@@ -13,7 +13,8 @@ import pytest
 
 from cluster.maintenance.claims import BlobClaims
 from cluster.maintenance.rewriter import Rewriter
-from cluster.maintenance.sweep import choose_forgettable, plan_released
+from cluster.maintenance.sweep import SweepSettings, choose_forgettable, plan_released
+from cluster.maintenance.sweeper import Sweeper
 from cluster.maintenance.throttle import Throttle
 from cluster.nodes import NodePool
 from cluster.objectstore import CopySource
@@ -28,6 +29,7 @@ from storage.metadata.commands import (
     AcquireMasterLease,
     Command,
     DeleteTarget,
+    FenceSessions,
     ForgetBlobs,
     PutBucketSetting,
     RegisterNode,
@@ -445,6 +447,29 @@ async def test_what_another_job_has_in_hand_is_left_alone(tmp_path: Path) -> Non
         stage.rewriter.order()
         await stage.rewriter.run()
         assert stage.rewriter.counts["rewritten"] == 1
+
+
+async def test_the_sweeper_takes_nothing_of_a_rewrite_under_way(tmp_path: Path) -> None:
+    """A blob that has a row is no orphan, whatever its generation and however old: its session is over, too."""
+    data = os.urandom(900_000)
+    async with staged(tmp_path) as stage:
+        world = stage.world
+        await world.put(b"key", data)
+        await world.metadata.apply(FenceSessions(-1))
+        pool = NodePool(bytes(32), SystemClock(), lambda node: world.nodes[node.number])
+        ages = SweepSettings(orphan_age_ms=0, unknown_age_ms=0, passes_apart_ms=0, quarantine_ms=0)
+        sweeper = Sweeper(world.metadata, pool, lambda: world.map.cluster_map, SystemClock(), ages, pause_s=0)
+
+        async def sweep(command: Relayout) -> object:
+            for _ in range(3):
+                report = await sweeper.run_once(whole_pass=True)
+                assert (report.suspected, report.quarantined, report.deleted) == (0, 0, 0)
+            return await world.metadata.apply(command)
+
+        stage.observed.on_relayout = sweep
+        await stage.run("ec:4+2")
+        assert stage.rewriter.counts["rewritten"] == 1
+        assert await world.get(b"key") == data
 
 
 @pytest.mark.parametrize("applied", [True, False])
