@@ -12,6 +12,7 @@ from cluster.placement import is_full
 from cluster.redundancy import Redundancy
 from s3gw.cli.formats import count, format_size, name_nodes
 from s3gw.cli.health import Judgement, Verdict
+from s3gw.cli.journal import JournalReport
 from s3gw.cli.master import SILENT
 from s3gw.cli.report import evaluate_survival
 from storage.model import ClusterMap, Node, NodeState
@@ -178,6 +179,14 @@ def check_metadata(failure: str, loss_window: Sequence[str], free_bytes: int | N
         says = f"{format_size(free_bytes)} free where the records are"
         found.append(Finding(Level.BAD, "metadata", says, "free space there: commits fail when it is full"))
     return found or [Finding(Level.OK, "metadata", "it answers")]
+
+
+def check_journal(report: JournalReport) -> list[Finding]:
+    """How durable the records are."""
+    level = Level.WARNING if report.takes_writes else Level.BAD
+    advice = "the log of the metadata process says more; start datanodes that are missing"
+    found = [Finding(level, "journal", sentence, advice) for sentence in report.warnings]
+    return found or [Finding(Level.OK, "journal", sentence) for sentence in report.notes]
 
 
 def check_gateway(endpoint: str, is_ready: bool) -> Finding:

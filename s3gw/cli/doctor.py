@@ -18,6 +18,7 @@ from s3gw.cli.checkup import (
     Level,
     check_data,
     check_gateway,
+    check_journal,
     check_machine,
     check_masters,
     check_metadata,
@@ -25,6 +26,7 @@ from s3gw.cli.checkup import (
 )
 from s3gw.cli.health import judge
 from s3gw.cli.home import open_keyring, read_cluster_id
+from s3gw.cli.journal import describe_journal, read_journal
 from s3gw.cli.listener import is_ready, trust_any_certificate
 from s3gw.cli.master import find_master, open_master
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, find_config, run
@@ -33,6 +35,7 @@ from s3gw.cli.roles import GATEWAY_FILE
 from s3gw.cli.screen import add_row, make_table, show
 from s3gw.config import Config, format_endpoint, parse_listen
 from s3gw.worker_config import load_worker_config
+from storage.base.clock import SystemClock
 from storage.base.errors import FrostbyteError, Unavailable
 from storage.crypto.master_key import MASTER_KEY_VARIABLE, require_private
 from storage.metadata.open import open_metadata
@@ -108,6 +111,9 @@ def _try(check: str, says: str, look: Callable[[], object]) -> Finding:
 async def _check_cluster(config: MasterConfig, home: Path | None) -> list[Finding]:
     failure, loss_window = await _look_at_metadata(config)
     found = check_metadata(failure, loss_window, _free_bytes(config))
+    records = describe_journal(config.metadata.engine, read_journal(config), SystemClock().now_ms())
+    if not failure:
+        found += check_journal(records)
     try:
         async with open_master(config, home) as master:
             cluster_map, survey, roles = (
@@ -117,7 +123,7 @@ async def _check_cluster(config: MasterConfig, home: Path | None) -> list[Findin
             )
     except (FrostbyteError, ValueError) as error:
         return [*found, Finding(Level.BAD, "masters", str(error), "start it: `frostbyte up`, or the master alone")]
-    writes_succeed = evaluate_survival(config.placed, cluster_map.nodes) is not None
+    writes_succeed = evaluate_survival(config.placed, cluster_map.nodes) is not None and records.takes_writes
     judgement = judge(survey, cluster_map.nodes, writes_succeed=writes_succeed, metadata_answers=not failure)
     return [*found, check_masters(roles), *check_nodes(cluster_map, config.placed), check_data(judgement)]
 

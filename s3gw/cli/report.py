@@ -9,15 +9,7 @@ from cluster.domains import LEVELS, SurvivableLosses, parse_levels
 from cluster.placement import is_full
 from cluster.redundancy import Redundancy, evaluate_cluster
 from storage.base.errors import NotEnoughNodes
-from storage.metadata.settings import POSTGRESQL, SQLITE
 from storage.model import ClusterMap, Node, NodeState
-
-METADATA_SENTENCES = {
-    SQLITE: "Records and the smallest objects are in the metadata directory alone, with no copy on the datanodes: keep"
-    " it on a disk that you trust.",
-    POSTGRESQL: "Records and the smallest objects are in the PostgreSQL database alone, with no copy on the datanodes:"
-    " its replication and its backups are what they have.",
-}
 
 
 def describe_nodes(cluster_map: ClusterMap) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -27,11 +26,10 @@ from s3gw.cli.health import (
     judge,
     name_affected,
 )
-from s3gw.cli.journal import find_holders
+from s3gw.cli.journal import describe_journal, read_journal
 from s3gw.cli.master import SILENT, Job, find_master, open_master
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
 from s3gw.cli.report import (
-    METADATA_SENTENCES,
     describe_durability,
     describe_nodes,
     describe_survival,
@@ -41,6 +39,7 @@ from s3gw.cli.report import (
 from s3gw.cli.screen import add_row, make_table, show
 from storage.base.clock import SystemClock
 from storage.base.errors import Unavailable
+from storage.journal.status import JournalStatus
 from storage.metadata.open import open_metadata
 from storage.model import ClusterMap, NodeState, SessionState
 
@@ -88,13 +87,13 @@ async def fetch_status(config: MasterConfig, home: Path | None) -> dict[str, Any
                 master.fetch_jobs(), master.fetch_roles(), master.fetch_survey(), master.fetch_scrubs()
             ),
         )
-    return describe_status(config, told, await _fetch_metadata(config), SystemClock().now_ms(), find_holders(config))
+    return describe_status(config, told, await _fetch_metadata(config), SystemClock().now_ms(), read_journal(config))
 
 
 def describe_status(
-    config: MasterConfig, told: Told, metadata: dict[str, Any], now_ms: int, holders: Sequence[str] = ()
+    config: MasterConfig, told: Told, metadata: dict[str, Any], now_ms: int, journal: JournalStatus | None = None
 ) -> dict[str, Any]:
-    """Figures by name. `survives` is null where a write is not possible now. holders: as in describe_drains."""
+    """Figures by name. `survives` is null where a write is not possible now."""
     cluster_map, jobs, masters, survey, scrubs = told
     survives = evaluate_survival(config.placed, cluster_map.nodes)
     warnings = list_warnings(config.placed, cluster_map)
@@ -104,10 +103,12 @@ def describe_status(
     if not metadata["answers"]:
         warnings.insert(0, f"The metadata does not answer, so no request succeeds: {metadata['error']}")
     warnings += [f"Metadata: {sentence}." for sentence in metadata.get("loss_window", ())]
+    records = describe_journal(config.metadata.engine, journal, now_ms)
+    warnings += records.warnings
     judgement = judge(
         survey,
         cluster_map.nodes,
-        writes_succeed=survives is not None,
+        writes_succeed=survives is not None and records.takes_writes,
         metadata_answers=metadata["answers"],
         failing_jobs=len(failing),
     )
@@ -123,19 +124,19 @@ def describe_status(
         "health": [
             *describe_data(survey, now_ms),
             *describe_repairs(survey),
-            *describe_drains(cluster_map.nodes, survey.drains, now_ms, holders),
+            *describe_drains(cluster_map.nodes, survey.drains, now_ms, journal.holders if journal else ()),
             *describe_verification(cluster_map.nodes, now_ms),
             *describe_scrub(scrubs),
         ],
         "affected": name_affected(survey),
         "warnings": warnings,
-        "notes": [METADATA_SENTENCES[config.metadata.engine]],
+        "notes": list(records.notes),
         "survey": _name_fields(survey),
         "scrub": _name_fields(scrubs),
         "nodes": describe_nodes(cluster_map),
         "masters": [{"address": address, "role": role} for address, role in masters.items()],
         "jobs": [{name: getattr(job, name) for name in Job.__struct_fields__} for job in jobs],
-        "metadata": {"engine": config.metadata.engine, **metadata},
+        "metadata": {"engine": config.metadata.engine, **metadata, "journal": journal and _name_fields(journal)},
     }
 
 

@@ -16,12 +16,14 @@ from s3gw.cli.checkup import (
     Level,
     check_data,
     check_gateway,
+    check_journal,
     check_machine,
     check_masters,
     check_metadata,
     check_nodes,
 )
 from s3gw.cli.health import Judgement, Verdict
+from s3gw.cli.journal import JournalReport
 from storage.model import ClusterMap, Node, NodeState
 from tests.s3gw.cli.test_report import GIB, ONE_DISK, THREE_HOSTS, cluster, node
 
@@ -106,6 +108,9 @@ def test_everything_else() -> None:
     assert check_metadata("no owner", (), None)[0].level is Level.BAD
     assert [it.level for it in check_metadata("", ("standby is away",), GIB // 2)] == [Level.WARNING, Level.BAD]
     assert check_metadata("", (), 10 * GIB) == [Finding(Level.OK, "metadata", "it answers")]
+    assert check_journal(JournalReport(("on two disks",))) == [Finding(Level.OK, "journal", "on two disks")]
+    assert check_journal(JournalReport((), ("one disk",)))[0].level is Level.WARNING
+    assert check_journal(JournalReport((), ("closed",), takes_writes=False))[0].level is Level.BAD
     assert check_gateway("http://h:1", True).level is Level.OK
     assert check_gateway("http://h:1", False).level is Level.BAD
     assert [it.level for it in check_machine(1024, "1", "3.11")] == [Level.OK, Level.WARNING]
