@@ -38,14 +38,25 @@ def striping_of(place: ChunkPlace) -> Striping:
     return Striping(redundancy.needed, redundancy.width, sealed_length(place.length))
 
 
+@lru_cache(maxsize=4_096)
+def _piece_length(redundancy: str, length: int, position: int) -> int:
+    parsed, sealed = _parse(redundancy), sealed_length(length)
+    return Striping(parsed.needed, parsed.width, sealed).fragment_length(position) if parsed.is_erasure else sealed
+
+
+def length_of(place: ChunkPlace, position: int) -> int:
+    """Of a piece, in bytes."""
+    return _piece_length(place.redundancy, place.length, position)
+
+
 def receipt_of(place: ChunkPlace, position: int) -> ChunkReceipt:
     """What a datanode says of the right bytes. ValueError for a position that the row has no digest of."""
     if not redundancy_of(place).is_erasure:
-        return ChunkReceipt(sealed_length(place.length), place.digest)
+        return ChunkReceipt(length_of(place, position), place.digest)
     digest = place.digest[position * DIGEST_BYTES : (position + 1) * DIGEST_BYTES]
     if len(digest) != DIGEST_BYTES:
         raise ValueError(f"chunk {stored_id_of(place)} has no fragment {position}")
-    return ChunkReceipt(striping_of(place).fragment_length(position), digest)
+    return ChunkReceipt(length_of(place, position), digest)
 
 
 def named_pieces(place: ChunkPlace) -> Iterator[tuple[int, int]]:

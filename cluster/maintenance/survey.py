@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
-from cluster.domains import SurvivableLosses
-from cluster.maintenance.pieces import named_pieces, receipt_of, redundancy_of, stored_id_of
+from cluster.domains import SurvivableLosses, evaluate_losses
+from cluster.maintenance.pieces import length_of, named_pieces, redundancy_of, stored_id_of
 from cluster.maintenance.repair import USABLE, Finding, Piece, count_distinct
-from cluster.redundancy import evaluate_chunk
 from storage.base.ids import BLOB_CHUNKS_MAX, ChunkId, split_stored_index
 from storage.metadata.interface import ChunkPlace
 from storage.model import Node
@@ -177,8 +177,12 @@ def judge(chunk: ChunkSurvey) -> Health:
 
 def evaluate(chunk: ChunkSurvey, nodes: Mapping[int, Node]) -> SurvivableLosses:
     """What the chunk survives with the pieces that can be read now; negative when it cannot be read."""
-    holders = [nodes[piece.node] for piece in good_pieces(chunk) if piece.node in nodes]
-    return evaluate_chunk(redundancy_of(chunk.place), holders)
+    held = sorted(nodes[piece.node].report.failure_domain for piece in good_pieces(chunk) if piece.node in nodes)
+    return _evaluate(tuple(held), redundancy_of(chunk.place).needed)
+
+
+_evaluate = lru_cache(maxsize=65_536)(evaluate_losses)
+"""the same sets of nodes hold many chunks"""
 
 
 def can_be_repaired(chunk: ChunkSurvey, able: Collection[int]) -> bool:
@@ -199,7 +203,7 @@ def missing_bytes(chunk: ChunkSurvey) -> int:
     """Of the pieces that are to be made, about."""
     redundancy = redundancy_of(chunk.place)
     staying = sum(piece.finding in (Finding.GOOD, Finding.UNKNOWN) for piece in chunk.pieces)
-    return max(0, redundancy.width - staying) * receipt_of(chunk.place, 0).length
+    return max(0, redundancy.width - staying) * length_of(chunk.place, 0)
 
 
 def end_of_blob(blob_id: bytes) -> tuple[bytes, int]:

@@ -5,16 +5,42 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
 from cluster.domains import SurvivableLosses
-from cluster.maintenance.pieces import receipt_of, redundancy_of
-from cluster.maintenance.repair import Finding, count_distinct
+from cluster.maintenance.pieces import length_of, redundancy_of
+from cluster.maintenance.repair import Finding, count_distinct, is_enough
 from cluster.maintenance.survey import ChunkSurvey, Health, Listed, Standing, evaluate, good_pieces, judge
 from cluster.maintenance.survey_status import AFFECTED_NAMES_MAX, NodeHoldings
 from storage.model import Node
 
 _SILENT = (Standing.SILENT, Standing.LEFT, Standing.DEAD)
+
+
+class _NodeCounts:
+    """Of one node, as NodeHoldings names them."""
+
+    __slots__ = (
+        "last_pieces",
+        "listed_bytes",
+        "listed_pieces",
+        "missing_pieces",
+        "named_bytes",
+        "named_pieces",
+        "surplus_bytes",
+        "surplus_pieces",
+    )
+
+    def __init__(self) -> None:
+        for name in self.__slots__:
+            setattr(self, name, 0)
+
+    named_pieces: int
+    named_bytes: int
+    listed_pieces: int
+    listed_bytes: int
+    missing_pieces: int
+    surplus_pieces: int
+    surplus_bytes: int
+    last_pieces: int
 
 
 class Tally:
@@ -24,13 +50,13 @@ class Tally:
         self.chunks = 0
         self.bytes = 0
         self.health: Counter[Health] = Counter()
-        self.losses: defaultdict[str, Counter[int]] = defaultdict(Counter)
         self.affected: dict[bytes, Health] = {}
         """blob id → LOST or UNAVAILABLE (the worse of its chunks), at most AFFECTED_NAMES_MAX"""
         self.affected_over = 0
         """lost or unavailable chunks of further blobs"""
         self.silent: set[int] = set()
-        self._nodes: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        self._survived: Counter[SurvivableLosses] = Counter()
+        self._nodes: defaultdict[int, _NodeCounts] = defaultdict(_NodeCounts)
 
     def add_chunk(self, chunk: ChunkSurvey, nodes: Mapping[int, Node]) -> SurvivableLosses:
         """Count one chunk. → what it survives now."""
@@ -42,39 +68,52 @@ class Tally:
         if health in (Health.LOST, Health.UNAVAILABLE):
             self._note_affected(place.blob_id, health)
         survives = evaluate(chunk, nodes)
-        for level, count in zip(SurvivableLosses._fields, survives, strict=True):
-            self.losses[level][max(count, -1)] += 1
+        self._survived[survives] += 1
         self._add_pieces(chunk)
         return survives
 
     def add_listing(self, listed: Mapping[int, Listed], standings: Mapping[int, Standing]) -> None:
         """Count what nodes listed in a window."""
         for number, listing in listed.items():
-            self._nodes[number].update(listed_pieces=listing.pieces, listed_bytes=listing.total_bytes)
+            counts = self._nodes[number]
+            counts.listed_pieces += listing.pieces
+            counts.listed_bytes += listing.total_bytes
         self.silent |= {number for number, standing in standings.items() if standing in _SILENT}
 
     def named_pieces(self, number: int) -> int:
         """How many pieces rows name on a node."""
-        return self._nodes[number]["named_pieces"]
+        return self._nodes[number].named_pieces
 
     def named_bytes(self, number: int) -> int:
         """Of these pieces."""
-        return self._nodes[number]["named_bytes"]
+        return self._nodes[number].named_bytes
 
     def last_pieces(self, number: int) -> int:
         """Chunks that cannot be read without this node's piece."""
-        return self._nodes[number]["last_pieces"]
+        return self._nodes[number].last_pieces
 
     def total(self, figure: str) -> int:
         """Of all nodes; figure: as NodeHoldings names it."""
-        return sum(counts[figure] for counts in self._nodes.values())
+        return sum(getattr(counts, figure) for counts in self._nodes.values())
+
+    @property
+    def losses(self) -> dict[str, dict[int, int]]:
+        """As SurveyStatus.losses."""
+        found: dict[str, Counter[int]] = {level: Counter() for level in SurvivableLosses._fields}
+        for survives, chunks in self._survived.items():
+            for level, count in zip(SurvivableLosses._fields, survives, strict=True):
+                found[level][max(count, -1)] += chunks
+        return {level: dict(sorted(counts.items())) for level, counts in found.items()}
 
     def holdings(self, nodes: Iterable[Node]) -> tuple[NodeHoldings, ...]:
         """Of every node, by number."""
         return tuple(
-            msgspec.structs.replace(
-                NodeHoldings(node.number, node.report.node_id, node.state.value, was_silent=node.number in self.silent),
-                **self._nodes[node.number],
+            NodeHoldings(
+                node.number,
+                node.report.node_id,
+                node.state.value,
+                was_silent=node.number in self.silent,
+                **{name: getattr(self._nodes[node.number], name) for name in _NodeCounts.__slots__},
             )
             for node in nodes
         )
@@ -82,15 +121,20 @@ class Tally:
     def _add_pieces(self, chunk: ChunkSurvey) -> None:
         place, redundancy = chunk.place, redundancy_of(chunk.place)
         good = good_pieces(chunk)
+        # With one more than is needed, each of them can be done without.
+        is_short = count_distinct(redundancy, good) <= redundancy.needed
         for piece in chunk.pieces:
             counts = self._nodes[piece.node]
-            counts.update(named_pieces=1, named_bytes=receipt_of(place, piece.position).length)
+            counts.named_pieces += 1
+            counts.named_bytes += length_of(place, piece.position)
             if piece.finding in (Finding.MISSING, Finding.BAD):
-                counts["missing_pieces"] += 1
-            elif count_distinct(redundancy, [it for it in good if it.node != piece.node]) < redundancy.needed:
-                counts["last_pieces"] += 1
+                counts.missing_pieces += 1
+            elif is_short and not is_enough(redundancy, [it for it in good if it.node != piece.node]):
+                counts.last_pieces += 1
         for surplus in chunk.surplus:
-            self._nodes[surplus.node].update(surplus_pieces=1, surplus_bytes=surplus.length)
+            counts = self._nodes[surplus.node]
+            counts.surplus_pieces += 1
+            counts.surplus_bytes += surplus.length
 
     def _note_affected(self, blob_id: bytes, health: Health) -> None:
         known = self.affected.get(blob_id)
