@@ -17,20 +17,25 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.probe.conftest import FAST_SWEEP
 from tests.probe.load import body_of
 from tests.probe.machines import Machines
-from tests.probe.roles import wait_for_nodes
+from tests.probe.roles import load_json, succeed, wait_for_nodes
 from tests.probe.server import Server
+from tests.probe.slow import Exchange, presign
 from tests.probe.waiting import wait_until
 
 BUCKET = "coded"
 DATANODES = 7
-ERASURE = {"redundancy": "ec:4+2"}
+REDUNDANCY = "ec:4+2"
 MIB = 1 << 20
 SIZES = {"large": 40 * MIB, "odd": 8 * MIB + 1, "medium": 300_001, "small": 100_000, "inline": 1_000}
 PARTS = [9 * MIB, 5 * MIB, 70_000]
 RANGES = 12
+SPAN = 8 * MIB
+"""a chunk"""
 UP_WAIT_S = 60.0
+REWRITE_WAIT_S = 90.0
 
 
 def parts_of(key: str) -> list[bytes]:
@@ -38,9 +43,14 @@ def parts_of(key: str) -> list[bytes]:
     return [body_of(f"{key}-{number}", size) for number, size in enumerate(PARTS)]
 
 
+def make_bucket(client: Any, data: Path) -> None:
+    """In ec:4+2, in a cluster that has replicas by default."""
+    client.create_bucket(Bucket=BUCKET)
+    succeed("bucket", "redundancy", BUCKET, REDUNDANCY, "--data", data)
+
+
 def put_everything(client: Any) -> dict[str, bytes]:
     """Objects of all kinds, by their keys."""
-    client.create_bucket(Bucket=BUCKET)
     bodies = {key: body_of(key, size) for key, size in SIZES.items()}
     for key, body in bodies.items():
         client.put_object(Bucket=BUCKET, Key=key, Body=body)
@@ -83,13 +93,13 @@ def count_refused(client: Any, bodies: dict[str, bytes]) -> int:
     """Reads of spans of the large object that get 503. What comes of the others, whole or cut off, is right."""
     refused = 0
     body = bodies["large"]
-    for start in range(0, len(body), 4 * MIB):
+    for start in range(0, len(body), SPAN):
         got = b""
         try:
-            answer = client.get_object(Bucket=BUCKET, Key="large", Range=f"bytes={start}-{start + 4 * MIB - 1}")
+            answer = client.get_object(Bucket=BUCKET, Key="large", Range=f"bytes={start}-{start + SPAN - 1}")
             for block in answer["Body"].iter_chunks(64 << 10):
                 got += block
-            assert len(got) == 4 * MIB, "a short body that ends cleanly"
+            assert len(got) == SPAN, "a short body that ends cleanly"
         except ClientError as error:
             assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503
             refused += 1
@@ -119,16 +129,17 @@ def stopped(pids: list[int]) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_killed_datanodes(tmp_path: Path) -> None:
     """Two of seven: nothing is missing. A third: 503, until one of them is started again."""
     with ExitStack() as running:
-        machines = Machines(tmp_path, running, settings=ERASURE)
+        machines = Machines(tmp_path, running)
         machines.start_records_and_master()
         for number in range(1, DATANODES + 1):
             machines.start_datanode(number)
         wait_until(lambda: [it["state"] for it in machines.nodes()] == ["up"] * DATANODES, UP_WAIT_S, "all nodes up")
         client = machines.start_gateway()
+        make_bucket(client, machines.main)
         bodies = put_everything(client)
         check_everything(client, bodies, 1)
         victims = random.Random(3).sample(range(1, DATANODES + 1), 3)
@@ -145,7 +156,7 @@ def test_killed_datanodes(tmp_path: Path) -> None:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """`frostbyte up` with one worker."""
-    running = Server(tmp_path / "frost", ERASURE, "--datanodes", str(DATANODES), "--workers", "1")
+    running = Server(tmp_path / "frost", FAST_SWEEP, "--datanodes", str(DATANODES), "--workers", "1")
     try:
         running.start()
         wait_for_nodes(running.data, DATANODES)
@@ -154,10 +165,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
         running.stop()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_stalled_datanodes(server: Server) -> None:
     """Two that do nothing are done without; with a third there is 503 and nothing wrong; awake they are used again."""
     client = server.client()
+    make_bucket(client, server.data)
     bodies = put_everything(client)
     check_everything(client, bodies, 1)
     whole = read_counts(server.port)
@@ -175,14 +187,42 @@ def test_stalled_datanodes(server: Server) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_killed_datanodes_that_are_started_again(server: Server) -> None:
     """By the supervisor, while reads go on: nothing is wrong meanwhile, and none of it is lost."""
     client = server.client()
+    make_bucket(client, server.data)
     bodies = put_everything(client)
     for turn in range(3):
         for pid in random.Random(turn).sample(server.pids("datanode"), 2):
             os.kill(pid, signal.SIGKILL)
         check_everything(client, bodies, turn)
         wait_for_nodes(server.data, DATANODES)
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.timeout(300)
+def test_a_bucket_that_is_laid_out_anew_while_it_is_read(server: Server) -> None:
+    """From replicas to fragments: every read is right meanwhile, also one that began before and ends after the old
+    pieces were due to go; then two datanodes may be missing."""
+    client = server.client()
+    client.create_bucket(Bucket=BUCKET)
+    bodies = put_everything(client)
+    chance = random.Random(5)
+
+    def is_laid_out() -> bool:
+        key = chance.choice(list(bodies))
+        assert sha256(client.get_object(Bucket=BUCKET, Key=key)["Body"].read()) == sha256(bodies[key]), key
+        return bool(load_json("bucket", "rewrite", BUCKET, "--data", server.data)["left"] == 0)
+
+    with Exchange(presign(server, "get_object", BUCKET, "large"), "GET") as slow:
+        assert slow.status() == 200
+        got = slow.read(MIB)
+        succeed("bucket", "redundancy", BUCKET, REDUNDANCY, "--data", server.data)
+        wait_until(is_laid_out, REWRITE_WAIT_S, "laying out anew")
+        check_everything(client, bodies, 1)
+        got += slow.read()
+    assert sha256(got) == sha256(bodies["large"])
+    with stopped(random.Random(6).sample(server.pids("datanode"), 2)):
+        check_everything(client, bodies, 2)
     assert "Traceback" not in server.log.read_text()
