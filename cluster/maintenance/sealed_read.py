@@ -17,6 +17,7 @@ from cluster.maintenance.pieces import receipt_of, redundancy_of, stored_id_of, 
 from cluster.maintenance.throttle import Throttle
 from cluster.nodes import NodePool
 from storage.base.errors import ChunkError, Corrupt, FrostbyteError, NodeUnreachable, Unavailable
+from storage.base.gathering import gather_or_cancel
 from storage.base.ids import ChunkId
 from storage.chunks.erasure import FRAGMENT_HEADER_BYTES, Striping, parse_fragment_header, stripe_coder
 from storage.chunks.footer import RunningDigest
@@ -95,13 +96,7 @@ class SealedReader:
     async def _fetch_all(self, spans: list[tuple[_Piece, _Span]]) -> list[memoryview]:
         """Side by side, in the order given. SourceFailed of the first that fails; the others are given up."""
         await self._throttle.take(sum(span.length for _, span in spans))
-        tasks = [asyncio.ensure_future(self._fetch(piece, span)) for piece, span in spans]
-        try:
-            return await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        return await gather_or_cancel(self._fetch(piece, span) for piece, span in spans)
 
     async def _fetch(self, piece: _Piece, span: _Span) -> memoryview:
         try:

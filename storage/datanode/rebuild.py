@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 
 from storage.base.errors import ChunkError, Corrupt, FrostbyteError
+from storage.base.gathering import gather_or_cancel
 from storage.base.ids import ChunkId
 from storage.base.internal_client import InternalClient
 from storage.chunks.erasure import (
@@ -165,13 +166,7 @@ async def _make(
 
 async def _fetch_all(chunk_id: ChunkId, first_stripe: int, sources: Sequence[_Source]) -> list[memoryview]:
     """The next piece of each source, in order. SourceFailed of the first that fails; the others are given up."""
-    tasks = [asyncio.ensure_future(source.fetch(chunk_id, first_stripe)) for source in sources]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+    return await gather_or_cancel(source.fetch(chunk_id, first_stripe) for source in sources)
 
 
 def _agree(sources: Sequence[_Source], pieces: Sequence[memoryview]) -> bytes:
