@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from awscrt.checksums import crc64nvme
 
 from cluster.byte_budget import ByteBudget
 from cluster.chunk_writes import BUDGET_BYTES_MIN, ChunkWrites
@@ -22,7 +21,6 @@ from storage.base.errors import NoSuchKey, NotEnoughNodes, Unavailable
 from storage.base.ids import stored_chunk_id
 from storage.chunks.erasure import Striping, parse_fragment_header
 from storage.chunks.footer import digest_of
-from storage.chunks.store import ChunkReceipt
 from storage.crypto.envelope import sealed_length
 from storage.metadata.commands import REDUNDANCY_SETTING
 from storage.model import Blob, Bucket, Chunk
@@ -300,122 +298,8 @@ async def test_what_cannot_be_deleted_is_recorded_by_its_places(tmp_path: Path) 
         assert world.copies == 2
 
 
-# ------------------------------------------------------------------ memory
-
-
-async def test_memory_is_bounded_however_slow_the_nodes(tmp_path: Path) -> None:
-    """A body of 128 MiB through slow nodes stays within the budget, parity included, and within what one may hold."""
-    block = os.urandom(1 << 20)
-    settings = replace(LARGE, budget_bytes=32 << 20)
-    async with open_world(tmp_path, node_count=6, settings=settings) as world:
-        for node in world.nodes.values():
-            node.slow_by_steps = 2
-            node.inner = _Forgetful()  # type: ignore[assignment]
-        body = BlocksBody((block for _ in range(128)), 128 << 20)
-        await world.objects.put(world.bucket, b"key", body, world.request())
-        budget = world.cluster.operations.budget
-        assert budget.held_bytes == 0
-        assert budget.held_bytes_peak <= 6 << 20
-
-
-async def test_many_bodies_share_the_smallest_budget(tmp_path: Path) -> None:
-    """Thirty at once: all of them end, and the budget is never exceeded."""
-    settings = replace(CODED, budget_bytes=BUDGET_BYTES_MIN)
-    async with open_world(tmp_path, node_count=6, settings=settings) as world:
-        for node in world.nodes.values():
-            node.slow_by_steps = 1
-        data = [os.urandom(700_000 + index) for index in range(30)]
-        async with asyncio.timeout(60):
-            await asyncio.gather(*(world.put(b"key-%d" % index, data[index]) for index in range(30)))
-        for index in range(30):
-            assert await world.get(b"key-%d" % index) == data[index]
-        budget = world.cluster.operations.budget
-        assert budget.held_bytes == 0
-        assert budget.held_bytes_peak <= BUDGET_BYTES_MIN
-
-
-async def test_stalled_clients_do_not_starve_the_others(tmp_path: Path) -> None:
-    """Twenty clients that stopped in the middle of a stripe: other bodies pass."""
-    settings = replace(CODED, budget_bytes=BUDGET_BYTES_MIN)
-    deadlines = QUICK._replace(stripe_s=0.2)
-    async with open_world(tmp_path, node_count=6, settings=settings, deadlines=deadlines) as world:
-        stalled = asyncio.Semaphore(0)
-
-        async def stall(index: int) -> None:
-            if index == 5:
-                stalled.release()
-                await asyncio.Event().wait()
-
-        clients = [
-            asyncio.create_task(
-                world.objects.put(
-                    world.bucket, b"slow", BlocksBody([bytes(65_536)] * 9, before_block=stall), world.request()
-                )
-            )
-            for _ in range(20)
-        ]
-        for _ in clients:
-            await stalled.acquire()
-        data = os.urandom(3 << 20)
-        async with asyncio.timeout(20):
-            await world.put(b"key", data)
-        assert await world.get(b"key") == data
-        for client in clients:
-            client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
-        assert world.cluster.operations.budget.held_bytes == 0
-
-
-async def test_stalled_clients_leave_replicated_bodies_and_reads_their_share(tmp_path: Path) -> None:
-    """However long they are waited for: five stripes in the making are half the memory."""
-    settings = replace(CODED, budget_bytes=BUDGET_BYTES_MIN)
-    async with open_world(tmp_path, node_count=6, settings=settings) as world:
-        reached = asyncio.Semaphore(0)
-
-        async def stall(index: int) -> None:
-            if index == 1:
-                reached.release()
-                await asyncio.Event().wait()
-
-        body = [bytes(65_536)] * 9
-        clients = [
-            asyncio.create_task(
-                world.objects.put(world.bucket, b"slow", BlocksBody(body, before_block=stall), world.request())
-            )
-            for _ in range(20)
-        ]
-        for _ in range(5):
-            await reached.acquire()
-        await world.cluster.directory.put_setting(world.bucket, REDUNDANCY_SETTING, b"replica:2")
-        await world.cluster.directory.refresh()
-        bucket = await world.cluster.directory.bucket("bucket")
-        data = os.urandom(3 << 20)
-        async with asyncio.timeout(10):
-            await world.put(b"key", data, bucket=bucket)
-            assert await world.get(b"key") == data
-        for client in clients:
-            client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
-        assert world.cluster.operations.budget.held_bytes == 0
-
-
 def test_a_budget_holds_the_widest_stripe() -> None:
     """Or there is no writing at all."""
     nodes = NodePool(bytes(32), SystemClock(), lambda node: FaultyDatanode(node.number, {}))
     with pytest.raises(ValueError, match="at least"):
         ChunkWrites(ByteBudget(BUDGET_BYTES_MIN - 1), nodes, Deadlines())
-
-
-class _Forgetful:
-    """A store that counts and hashes what it is given, and keeps nothing."""
-
-    def __init__(self) -> None:
-        self.chunks: dict[object, bytes] = {}
-
-    async def put(self, chunk_id: object, length: int, body: AsyncIterator[bytes]) -> ChunkReceipt:
-        taken = crc = 0
-        async for piece in body:
-            taken += len(piece)
-            crc = crc64nvme(piece, crc)
-        assert taken == length
-        return ChunkReceipt(length, crc.to_bytes(8, "big"))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from awscrt.checksums import crc64nvme
 
-from cluster.chunk_writes import BUDGET_BYTES_MIN
 from cluster.redundancy import INLINE
 from storage.base.errors import (
     ChunkTruncated,
@@ -22,7 +19,6 @@ from storage.base.errors import (
     SessionFenced,
     Unavailable,
 )
-from storage.chunks.store import ChunkReceipt
 from storage.metadata.commands import Command, CommitVersion, Conditions, FenceSessions
 from storage.model import Bucket, Chunk
 from tests.cluster.faulty import FaultyDatanode
@@ -361,7 +357,7 @@ async def test_a_fenced_session_fails_its_writes_and_is_replaced(tmp_path: Path)
         assert await world.get(b"key") == b"x" * 100_000
 
 
-# ------------------------------------------------------------------ placement and memory
+# ------------------------------------------------------------------ placement
 
 
 async def test_small_bodies_ask_no_datanode(tmp_path: Path) -> None:
@@ -390,78 +386,3 @@ async def test_copies_are_in_different_failure_domains_when_a_node_fails(tmp_pat
             node.full = False
             (chunk,) = await rows(world, key=key)
             assert {world.nodes[number].failure_domain for number in chunk.nodes} == {"z/a/1", "z/b/1"}
-
-
-async def test_memory_is_bounded_however_slow_the_nodes(tmp_path: Path) -> None:
-    """A body of 256 MiB through slow nodes stays within the budget, and within what one body may hold."""
-    block = os.urandom(1 << 20)
-    settings = replace(SETTINGS, chunk_bytes=8 << 20, budget_bytes=16 << 20)
-    async with open_world(tmp_path, settings=settings) as world:
-        for node in world.nodes.values():
-            node.slow_by_steps = 2
-            node.inner = _Forgetful()  # type: ignore[assignment]
-        body = BlocksBody((block for _ in range(256)), 256 << 20)
-        await world.objects.put(world.bucket, b"key", body, world.request())
-        budget = world.cluster.operations.budget
-        assert budget.held_bytes == 0
-        assert budget.held_bytes_peak <= 5 << 20
-
-
-async def test_many_bodies_share_the_budget(tmp_path: Path) -> None:
-    """Forty at once over the smallest budget: all of them end, and the budget is never exceeded."""
-    settings = replace(SETTINGS, budget_bytes=BUDGET_BYTES_MIN)
-    async with open_world(tmp_path, settings=settings) as world:
-        for node in world.nodes.values():
-            node.slow_by_steps = 1
-        data = [os.urandom(400_000 + index) for index in range(40)]
-        await asyncio.gather(*(world.put(b"key-%d" % index, data[index]) for index in range(40)))
-        for index in range(40):
-            assert await world.get(b"key-%d" % index) == data[index]
-        budget = world.cluster.operations.budget
-        assert budget.held_bytes == 0
-        assert budget.held_bytes_peak <= BUDGET_BYTES_MIN
-
-
-async def test_stalled_clients_do_not_starve_the_others(tmp_path: Path) -> None:
-    """Clients that stopped in the middle of a chunk hold loans only: a quick one passes through a tiny budget."""
-    settings = replace(SETTINGS, budget_bytes=BUDGET_BYTES_MIN, chunk_bytes=1 << 20)
-    async with open_world(tmp_path, settings=settings) as world:
-        stalled = asyncio.Semaphore(0)
-
-        async def stall(index: int) -> None:
-            if index == 8:
-                stalled.release()
-                await asyncio.Event().wait()
-
-        clients = [
-            asyncio.create_task(
-                world.objects.put(
-                    world.bucket, b"slow", BlocksBody([bytes(65_536)] * 9, before_block=stall), world.request()
-                )
-            )
-            for _ in range(24)
-        ]
-        for _ in clients:
-            await stalled.acquire()
-        data = os.urandom(3 << 20)
-        async with asyncio.timeout(20):
-            await world.put(b"key", data)
-        assert await world.get(b"key") == data
-        for client in clients:
-            client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
-
-
-class _Forgetful:
-    """A store that counts and hashes what it is given, and keeps nothing."""
-
-    def __init__(self) -> None:
-        self.chunks: dict[object, bytes] = {}
-
-    async def put(self, chunk_id: object, length: int, body: AsyncIterator[bytes]) -> ChunkReceipt:
-        taken = crc = 0
-        async for piece in body:
-            taken += len(piece)
-            crc = crc64nvme(piece, crc)
-        assert taken == length
-        return ChunkReceipt(length, crc.to_bytes(8, "big"))
