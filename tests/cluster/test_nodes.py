@@ -161,3 +161,19 @@ async def test_placement_follows_the_map() -> None:
     placer.adopt(ClusterMap(2, tuple(nodes[1:])))
     with pytest.raises(NotEnoughNodes):
         placer.choose(bytes(16), 0, 2)
+
+
+async def test_placement_is_of_any_width() -> None:
+    """Side by side: a width that needs a node which just failed uses it, another one does not."""
+    nodes = [node(number) for number in range(1, 7)]
+    pool, _ = await pool_of(*nodes)
+    placer = Placer(pool)
+    placer.adopt(ClusterMap(1, tuple(nodes)))
+    pool.note_failure(3)
+    for width in (2, 6, 3, 5, 6, 2):
+        columns = [placer.choose(bytes(16), index, width).column for index in range(30)]
+        assert {len({it.number for it in column}) for column in columns} == {width}
+        assert any(it.number == 3 for column in columns for it in column) == (width == 6)
+    with pytest.raises(NotEnoughNodes):
+        placer.choose(bytes(16), 0, 7)
+    assert len(placer.eligible(6)) == 6
