@@ -165,6 +165,18 @@ def test_wrong_parity_is_found_out(wrong: list[int]) -> None:
     assert len(asked) <= 3 + len(wrong)
 
 
+def test_wrong_parity_is_named_though_nothing_else_can_be_reached() -> None:
+    """What is known to be bad can be made anew, whatever becomes of the read."""
+    stripe = StripeRead(STRIPE.striping, 0, STRIPE.frames())
+    stripe.lose(0)
+    found: list[int] = []
+    while plan := stripe.plan(frozenset(), range(6), ()):
+        found += answer(STRIPE, stripe, plan, {4: "wrong", 5: "unreachable"})
+    assert found == [4]
+    assert not stripe.is_open
+    assert stripe.may_come_back
+
+
 def test_a_rebuilt_frame_of_a_short_chunk_is_cut_to_its_length() -> None:
     """The last frame is shorter than its stripe's parity."""
     stripe = StripeRead(STRIPE.striping, 0, frames := STRIPE.frames(3 * FRAME_BYTES))
