@@ -41,14 +41,15 @@ def database_settings(database: PostgresServer) -> dict[str, Any]:
 
 
 @contextmanager
-def running_server(home: Path, engine: str, settings: Mapping[str, Any]) -> Iterator[Server]:
-    """With three datanodes and two workers; stopped at the end, before its database is."""
+def running_server(home: Path, engine: str, settings: Mapping[str, Any], datanodes: int = 3) -> Iterator[Server]:
+    """With two workers; stopped at the end, before its database is."""
+    flags = ("--workers", "2", "--datanodes", str(datanodes))
     if engine == SQLITE:
-        with _started(Server(home, settings, "--workers", "2")) as running:
+        with _started(Server(home, settings, *flags)) as running:
             yield running
         return
     with running_database() as database:
-        server = Server(home, {**settings, **database_settings(database)}, "--workers", "2", database=database)
+        server = Server(home, {**settings, **database_settings(database)}, *flags, database=database)
         with _started(server) as running:
             yield running
 

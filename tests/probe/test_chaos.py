@@ -7,30 +7,56 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests.probe.chaos import Chaos
 from tests.probe.chaos_load import BUCKET, JOIN_S, LARGE_SIZES, SIZES, ChaosClient
 from tests.probe.conftest import FAST_SWEEP
-from tests.probe.engines import ENGINES, require_whole_metadata, running_server
+from tests.probe.engines import POSTGRESQL, SQLITE, require_whole_metadata, running_server
+from tests.probe.roles import load_json, succeed
 from tests.probe.server import Server
 from tests.probe.test_restart_and_kill import SWEEP_WAIT_S, leftovers
 from tests.probe.waiting import wait_until
 
+JOURNAL = {"metadata": {"engine": SQLITE, "journal": "replicated"}}
+FAST_SURVEY = {"survey_interval_s": 5, "surplus_age_s": 1}
+HEAL_WAIT_S = 120.0
 CLIENTS = 4
 QUICK_S = 15.0
 LONG_S = 420.0
 PROGRESS_S = 30.0
 
 
-@pytest.fixture(params=ENGINES)
+class Setup(NamedTuple):
+    """What a server of these tests is made of."""
+
+    engine: str
+    datanodes: int = 3
+    settings: Mapping[str, Any] = {}
+
+
+SETUPS = [
+    pytest.param(Setup(SQLITE), id="replicas"),
+    pytest.param(
+        Setup(SQLITE, 5, {"redundancy": "ec:3+2", "survive_min": {"level": "node", "losses": 1}, **JOURNAL}),
+        id="fragments-and-journal",
+    ),
+    pytest.param(Setup(POSTGRESQL), id="postgresql", marks=pytest.mark.long),
+]
+
+
+@pytest.fixture(params=SETUPS)
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
-    """Over each engine."""
-    with running_server(tmp_path / "frost", request.param, FAST_SWEEP) as running:
+    """Over each engine; with replicas, and with fragments and a journal on other nodes."""
+    setup: Setup = request.param
+    with running_server(
+        tmp_path / "frost", setup.engine, {**FAST_SWEEP, **FAST_SURVEY, **setup.settings}, setup.datanodes
+    ) as running:
         yield running
 
 
@@ -76,6 +102,20 @@ def verify(server: Server, clients: list[ChaosClient], steps: list[str]) -> None
     assert not [line for line in server.log.read_text().splitlines() if "Traceback" in line]
 
 
+def wait_until_whole(server: Server) -> None:
+    """Until a walk that began now or later finds every chunk with all of its pieces, and no piece too many."""
+    began_ms = time.time() * 1000
+    succeed("repair", "--data", server.data)
+
+    def is_whole() -> bool:
+        survey = load_json("status", "--data", server.data)["survey"]
+        is_full = survey["healthy"] == survey["chunks"] and not survey["queued"] and not survey["surplus_pieces"]
+        return bool(survey["walk_started_ms"] >= began_ms and is_full)
+
+    took_s = wait_until(is_whole, HEAL_WAIT_S, "full redundancy")
+    print(f"full redundancy after {took_s:.1f} s")
+
+
 def delete_everything(server: Server) -> None:
     """Objects and open uploads."""
     client = server.client()
@@ -103,6 +143,7 @@ def run_chaos(server: Server, seed: int, duration_s: float, sizes: tuple[int, ..
     )
     print(f"{acknowledged} requests acknowledged, {failed} broken, {len(chaos.steps)} steps")
     verify(server, clients, chaos.steps)
+    wait_until_whole(server)
     delete_everything(server)
     server.restart()  # what is left of a session that is open is swept when it ends
     wait_until(lambda: not leftovers(server), SWEEP_WAIT_S, "sweeping")
