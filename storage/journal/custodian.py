@@ -110,16 +110,17 @@ class Custodian:
                 await asyncio.gather(self._taking, return_exceptions=True)
 
     async def _tick(self) -> None:
-        position = self._read_position()
-        self._status.write(self.describe(position))
+        self._status.write(self.describe(self._read_position()))
         if self._journal.phase is not Phase.OPEN:
             return
         now_s = self._clock.monotonic_s()
         if now_s >= self._next_look_s:
             await self._look()
             self._next_look_s = now_s + LOOK_S
-        is_taking = self._taking is not None and not self._taking.done()
-        if not is_taking and now_s >= self._next_attempt_s and self._is_due(position, now_s):
+        if self._taking is not None and not self._taking.done():
+            return
+        position = self._read_position()
+        if now_s >= self._next_attempt_s and self._is_due(position, now_s):
             self._taking = asyncio.create_task(self._take(position), name="metadata-snapshot")
 
     # ------------------------------------------------------------------ looking and deleting
@@ -142,11 +143,11 @@ class Custodian:
             older_than_ms=now_ms - round(self._settings.journal_retention_s * 1000),
             bytes_max=0 if any(map(_is_full, self._keeper.nodes)) else KEPT_BYTES_MAX,
         )
-        spared = frozenset({segment.owner, self._taker.running or b""})
+        spared = frozenset({segment.header.segment_id, self._taker.running or b""})
         for node, client in self._pool.replicas(reached.nodes):
             for name in choose_names(reached.listings[client].files, deletions, spared):
                 try:
-                    await client.delete(segment.owner, name)
+                    await client.delete(self._journal.owner, name)
                 except FrostbyteError as error:
                     _log.warning("metadata journal: node %d does not delete %s: %s", node.number, name, error)
                     break
@@ -207,7 +208,7 @@ class Custodian:
         try:
             if len(nodes) < self._settings.journal_copies:
                 raise SnapshotFailed(f"{self._settings.journal_copies} datanodes for it cannot be had")
-            taken = await self._taker.take(self._journal.history, self._pool.replicas(nodes), self._owner)
+            taken = await self._taker.take(self._journal.history, self._pool.replicas(nodes), self._journal.owner)
         except (FrostbyteError, sqlite3.Error, OSError) as error:
             self._note_failure(error)
             return
@@ -229,12 +230,6 @@ class Custodian:
         self._error = f"{type(error).__name__}: {error}"[:500]
         self._next_attempt_s = self._clock.monotonic_s() + pause_s
         _log.warning("metadata journal: no snapshot could be taken: %s", self._error)
-
-    def _owner(self) -> bytes:
-        segment = self._journal.segment
-        if segment is None:
-            raise SnapshotFailed("the journal takes nothing")
-        return segment.owner
 
     # ------------------------------------------------------------------ telling
 

@@ -20,7 +20,7 @@ from storage.journal.ensemble import Wanted, choose_ensemble, choose_mode, is_le
 from storage.journal.history import JournalGap
 from storage.journal.keys import JournalKeys, new_history
 from storage.journal.nodes import JournalNodes
-from storage.journal.record import Record
+from storage.journal.record import Record, parse_incarnation
 from storage.journal.start import Contact, Diverged, catch_up, fence_nodes, reach_nodes
 from storage.journal.writer import Phase, ReplicatedJournal
 from storage.metadata.commands import ExtendLeases
@@ -152,7 +152,9 @@ class JournalKeeper:
 
     async def _open_held(self, connection: sqlite3.Connection, contact: Contact) -> None:
         position = read_position(connection.execute)
-        self._journal.incarnation = max(self._journal.incarnation, position.incarnation, contact.incarnation)
+        self._journal.owner = contact.owner
+        reached = parse_incarnation(contact.owner)
+        self._journal.incarnation = max(self._journal.incarnation, position.incarnation, reached)
         records = await catch_up(connection, self._keys, contact)
         self._caught_up = True
         await self._open_segment(connection, records)
@@ -198,12 +200,11 @@ class JournalKeeper:
 
     async def _fence_late(self) -> None:
         """Datanodes that did not answer at the start: no earlier owner may find them open."""
-        segment = self._journal.segment
         late = [node for node in self.nodes if node.number not in self._fenced and node.state is NodeState.UP]
-        if segment is None or not late:
+        if not late:
             return
         clients = [(node, self._pool.client(node)) for node in late]
-        answers = await asyncio.gather(*(it.fence(segment.owner) for _, it in clients), return_exceptions=True)
+        answers = await asyncio.gather(*(it.fence(self._journal.owner) for _, it in clients), return_exceptions=True)
         for (node, _), answer in zip(clients, answers, strict=True):
             if isinstance(answer, JournalFenced):
                 self._journal.end("another owner of the metadata took over")

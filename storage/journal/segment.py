@@ -35,20 +35,17 @@ class ReplicaFailed(Exception):
 class OpenSegment:
     """Used from one event loop, by one writer at a time."""
 
-    def __init__(self, seal: SegmentSeal, replicas: Replicas) -> None:
+    def __init__(self, owner: bytes, seal: SegmentSeal, replicas: Replicas) -> None:
+        """owner: what datanodes know the writer by."""
         self.header = seal.header
         self.nodes = tuple(node for node, _ in replicas)
         self.next_sequence = seal.header.first_sequence
         self.length = 0
         self.is_over = False
+        self._owner = owner
         self._seal = seal
         self._replicas = replicas
         self._name = segment_name(seal.header.segment_id)
-
-    @property
-    def owner(self) -> bytes:
-        """What datanodes know the writer by."""
-        return self.header.segment_id
 
     def takes(self, record: Record) -> bool:
         """Whether this is the record that comes next, and there is room."""
@@ -57,14 +54,14 @@ class OpenSegment:
     async def create(self, records: Sequence[Record]) -> None:
         """Make it durable with its first records. ReplicaFailed."""
         data = self._seal.seal_header() + b"".join(map(self._seal.seal_record, records))
-        await self._everywhere(lambda client: client.put(self.owner, self._name, data, CREATE_TIMEOUT_S))
+        await self._everywhere(lambda client: client.put(self._owner, self._name, data, CREATE_TIMEOUT_S))
         self.next_sequence += len(records)
         self.length = len(data)
 
     async def append(self, record: Record) -> None:
         """Make one more record durable. ReplicaFailed."""
         data, offset = self._seal.seal_record(record), self.length
-        await self._everywhere(lambda client: client.append(self.owner, self._name, offset, data, APPEND_TIMEOUT_S))
+        await self._everywhere(lambda client: client.append(self._owner, self._name, offset, data, APPEND_TIMEOUT_S))
         self.next_sequence += 1
         self.length += len(data)
 

@@ -17,7 +17,6 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -37,9 +36,6 @@ from storage.metadata.sqlite.space import RESERVE_BYTES
 SCRATCH_NAME = "snapshot.tmp"
 PAGES_PER_STEP = 1_024
 PUT_TIMEOUT_S = 30.0
-
-Owner = Callable[[], bytes]
-"""what datanodes know the writer by, now"""
 
 
 class SnapshotFailed(FrostbyteError):
@@ -79,8 +75,8 @@ class SnapshotTaker:
         self.running: bytes | None = None
         """the id of the one that is being taken"""
 
-    async def take(self, history: int, replicas: Replicas, owner: Owner) -> Taken:
-        """SnapshotFailed; Unavailable when the disk has no room for a copy."""
+    async def take(self, history: int, replicas: Replicas, owner: bytes) -> Taken:
+        """owner: what datanodes know the writer by. SnapshotFailed; Unavailable without room for a copy."""
         try:
             taken_ms = self._clock.now_ms()
             copied = await self._copy()
@@ -139,7 +135,7 @@ class SnapshotTaker:
                 source.backup(target, pages=PAGES_PER_STEP, progress=look, sleep=0)
         return _Copied(position, schema_version, self._scratch.stat().st_size)
 
-    async def _put_pieces(self, seal: SnapshotSeal, copied: _Copied, replicas: Replicas, owner: Owner) -> bytes:
+    async def _put_pieces(self, seal: SnapshotSeal, copied: _Copied, replicas: Replicas, owner: bytes) -> bytes:
         """→ the digest of the whole file."""
         assert self.running is not None
         digest = hashlib.sha256()
@@ -169,9 +165,9 @@ async def restore_snapshot(snapshot: StoredSnapshot, target: BinaryIO) -> None:
         raise Corrupt("the pieces of the snapshot are not the file that it was taken of")
 
 
-async def _put(replicas: Replicas, owner: Owner, name: str, data: bytes) -> None:
+async def _put(replicas: Replicas, owner: bytes, name: str, data: bytes) -> None:
     outcomes = await asyncio.gather(
-        *(client.put(owner(), name, data, PUT_TIMEOUT_S) for _, client in replicas), return_exceptions=True
+        *(client.put(owner, name, data, PUT_TIMEOUT_S) for _, client in replicas), return_exceptions=True
     )
     failures: dict[int, FrostbyteError] = {}
     for (node, _), outcome in zip(replicas, outcomes, strict=True):

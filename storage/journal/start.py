@@ -34,11 +34,11 @@ class Diverged(FrostbyteError):
 
 
 class Contact(NamedTuple):
-    """The datanodes that let this owner in. incarnation: what it was let in with."""
+    """The datanodes that let this owner in. owner: what they know it by."""
 
     nodes: tuple[Node, ...]
     listings: dict[Source, JournalListing]
-    incarnation: int
+    owner: bytes
 
 
 class Reached(NamedTuple):
@@ -70,7 +70,7 @@ async def fence_nodes(reached: Reached, pool: JournalNodes, floor: int) -> Conta
             nodes.append(node)
         elif not isinstance(answer, FrostbyteError):
             raise answer
-    return Contact(tuple(nodes), fenced, incarnation)
+    return Contact(tuple(nodes), fenced, owner)
 
 
 async def catch_up(connection: sqlite3.Connection, keys: JournalKeys, contact: Contact) -> list[Record]:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from storage.base.clock import Clock
 from storage.base.errors import Unavailable
+from storage.datanode.journal_wire import NO_OWNER
 from storage.journal.keys import JournalKeys
 from storage.journal.nodes import JournalNodes
 from storage.journal.record import Record
@@ -67,6 +68,8 @@ class ReplicatedJournal:
         self.phase = Phase.STARTING
         self.reason = "the journal of the metadata is being looked for on the datanodes"
         """why nothing is taken, or why it is local"""
+        self.owner = NO_OWNER
+        """what datanodes know this process by, once it was at them: higher than every earlier owner"""
         self.segment: OpenSegment | None = None
         self.history = 0
         self.incarnation = 0
@@ -190,7 +193,7 @@ class ReplicatedJournal:
                 self._schema_version,
                 self._copies,
             )
-            segment = OpenSegment(seal, self._nodes.replicas(nodes))
+            segment = OpenSegment(self.owner, seal, self._nodes.replicas(nodes))
             try:
                 await segment.create(records)
             except ReplicaFailed as failure:
@@ -198,7 +201,8 @@ class ReplicatedJournal:
                 if self._note(failure):
                     return False
                 continue
-            _log.info("metadata journal: segment %s on nodes %s", segment.owner.hex(), [it.number for it in nodes])
+            name = segment.header.segment_id.hex()
+            _log.info("metadata journal: segment %s on nodes %s", name, [node.number for node in nodes])
             self._must_move = False
             self.segment = segment
             self.bytes_written += segment.length
