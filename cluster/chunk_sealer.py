@@ -15,15 +15,15 @@ class SealedLog(Protocol):
     """how many frames may come in one buffer"""
 
     async def reserve(self, size_bytes: int) -> None:
-        """Wait until a piece of this size may be made. Unavailable when it is of no use any more."""
+        """Wait until a block of this size may be made. Unavailable when it is of no use any more."""
         ...
 
-    def append(self, piece: Buffer) -> None:
-        """Add a piece that was reserved: the header, frames, or the header and frames."""
+    def append(self, block: Buffer) -> None:
+        """Add a block that was reserved: the header, frames, or the header and frames."""
         ...
 
     def close(self) -> None:
-        """No more pieces will come."""
+        """No more blocks will come."""
         ...
 
 

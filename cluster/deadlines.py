@@ -10,9 +10,9 @@ class Deadlines(NamedTuple):
     only while the hop is to blame: never while a client makes everybody wait."""
 
     begin_s: float = 5.0
-    """a datanode takes a connection and the first piece"""
+    """a datanode takes a connection and the first block"""
     stall_s: float = 10.0
-    """a datanode takes the next piece"""
+    """a datanode takes the next block"""
     durable_s: float = 30.0
     """a datanode that has the whole chunk says that it is durable"""
     pull_s: float = 60.0

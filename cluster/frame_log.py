@@ -1,9 +1,9 @@
 """The sealed bytes of one chunk, or of one fragment, between the process that makes them and the datanodes that take
 them.
 
-One producer appends pieces (a header or some sealed frames); every replica reads them through a cursor of its own, at
+One producer appends blocks (a header or some sealed frames); every replica reads them through a cursor of its own, at
 its own pace. What the slowest reader has not taken yet is bounded by a window, so a slow datanode holds the producer
-back (until it is dropped) and a slow client holds nothing. Without a reader pieces pass through: their digest is known.
+back (until it is dropped) and a slow client holds nothing. Without a reader blocks pass through: their digest is known.
 
 The start of a chunk is kept, as a loan of the byte budget, until more than KEPT_BYTES_MAX were appended: a datanode
 that refuses, is full or dies that early is replaced by another one that gets identical bytes from the first on. A chunk
@@ -45,11 +45,11 @@ class FrameLog:
         self._budget = budget
         self._window_bytes_max = min(window_bytes_max, budget.capacity_bytes)
         self._kept_bytes_max = min(kept_bytes_max, self._window_bytes_max)
-        self._pieces: deque[Buffer] = deque()
+        self._blocks: deque[Buffer] = deque()
         self._first = 0
-        """number of the oldest piece that is still held"""
+        """number of the oldest block that is still held"""
         self._taken = 0
-        """number of the oldest piece that some cursor has not taken"""
+        """number of the oldest block that some cursor has not taken"""
         self._end = 0
         self._keeps_start = True
         self._reserved_bytes = 0
@@ -74,13 +74,13 @@ class FrameLog:
         return self._first == 0
 
     async def reserve(self, size_bytes: int) -> None:
-        """Wait until a piece of this size may be made and appended. Raises what `fail` was given; Unavailable."""
+        """Wait until a block of this size may be made and appended. Raises what `fail` was given; Unavailable."""
         await self.wait_for_room(size_bytes)
         await self._budget.acquire(size_bytes)
         self.grant(size_bytes)
 
     async def wait_for_room(self, size_bytes: int) -> None:
-        """Until the slowest reader is near enough for a piece of this size. Raises what `fail` was given."""
+        """Until the slowest reader is near enough for a block of this size. Raises what `fail` was given."""
         while self._untaken_bytes and self._untaken_bytes + size_bytes > self._window_bytes_max:
             if self._failure is not None:
                 raise self._failure
@@ -90,17 +90,17 @@ class FrameLog:
             raise self._failure
 
     def grant(self, size_bytes: int) -> None:
-        """Let a piece of this size be appended; somebody took it out of the budget, which gets it back from here."""
+        """Let a block of this size be appended; somebody took it out of the budget, which gets it back from here."""
         self._reserved_bytes += size_bytes
 
-    def append(self, piece: Buffer) -> None:
-        """Add a piece that was reserved, or granted."""
-        size_bytes = len(piece)
+    def append(self, block: Buffer) -> None:
+        """Add a block that was reserved, or granted."""
+        size_bytes = len(block)
         self._reserved_bytes -= size_bytes
-        self._crc = crc64nvme(piece, self._crc)
+        self._crc = crc64nvme(block, self._crc)
         self.length += size_bytes
         self._untaken_bytes += size_bytes
-        self._pieces.append(piece)
+        self._blocks.append(block)
         self._end += 1
         if self._keeps_start:
             if self.length > self._kept_bytes_max:
@@ -112,7 +112,7 @@ class FrameLog:
         self._news.set()
 
     def close(self) -> None:
-        """No more pieces will come."""
+        """No more blocks will come."""
         self._closed = True
         self._news.set()
 
@@ -125,8 +125,8 @@ class FrameLog:
     def discard(self) -> None:
         """Give everything back to the budget."""
         self._budget.settle(self)
-        held_bytes = self._reserved_bytes + sum(map(len, self._pieces))
-        self._pieces.clear()
+        held_bytes = self._reserved_bytes + sum(map(len, self._blocks))
+        self._blocks.clear()
         self._first = self._taken = self._end
         self._reserved_bytes = self._untaken_bytes = 0
         self._budget.release(held_bytes)
@@ -149,7 +149,7 @@ class FrameLog:
         """A cursor moved or left: count anew what is untaken, drop what nobody needs, let the producer on."""
         lowest = min((cursor.position for cursor in self._cursors), default=self._end)
         if lowest > self._taken:
-            passed = islice(self._pieces, self._taken - self._first, lowest - self._first)
+            passed = islice(self._blocks, self._taken - self._first, lowest - self._first)
             self._untaken_bytes -= sum(map(len, passed))
             self._taken = lowest
             if not self._keeps_start:
@@ -159,17 +159,17 @@ class FrameLog:
     def _trim(self) -> None:
         released_bytes = 0
         while self._first < self._taken:
-            released_bytes += len(self._pieces.popleft())
+            released_bytes += len(self._blocks.popleft())
             self._first += 1
         self._budget.release(released_bytes)
 
 
 class Cursor:
-    """One replica's place in the log: an async iterator of pieces."""
+    """One replica's place in the log: an async iterator of blocks."""
 
     def __init__(self, log: FrameLog) -> None:
         self.position = 0
-        """number of the piece that was handed out last and counts as untaken, or that comes next"""
+        """number of the block that was handed out last and counts as untaken, or that comes next"""
         self.has_taken_all = False
         """whether the end was reached"""
         self._log = log
@@ -186,7 +186,7 @@ class Cursor:
         return self
 
     async def __anext__(self) -> Buffer:
-        """The next piece; the one before counts as taken. Raises what the log was failed with."""
+        """The next block; the one before counts as taken. Raises what the log was failed with."""
         log = self._log
         if self._handed:
             self._handed = False
@@ -204,7 +204,7 @@ class Cursor:
             await log._news.wait()
         self._expect(self._deadlines.stall_s)
         self._handed = True
-        return log._pieces[self.position - log._first]
+        return log._blocks[self.position - log._first]
 
     def close(self) -> None:
         """Leave: nothing is held for this reader any more."""

@@ -31,7 +31,7 @@ WINDOW_CELLS_MIN = 2
 
 
 class StripeLog:
-    """Takes the pieces of a sealed chunk as a FrameLog does, frame by frame. `discard` at the end, as there."""
+    """Takes the blocks of a sealed chunk as a FrameLog does, frame by frame. `discard` at the end, as there."""
 
     run_frames_max = 1
     """each cell leaves at its own time, so that each is a buffer of its own"""
@@ -80,14 +80,14 @@ class StripeLog:
         self._reserved_bytes = sum(lengths)
         self._shared.lend(self, self._hurry)
 
-    def append(self, piece: Buffer) -> None:
-        """Add a piece that was reserved: the header, a frame, or the header and the only frame."""
-        frame: Buffer = piece
+    def append(self, block: Buffer) -> None:
+        """Add a block that was reserved: the header, a frame, or the header and the only frame."""
+        frame: Buffer = block
         if not self._header:
-            self._header = bytes(piece[:CHUNK_HEADER_BYTES])
+            self._header = bytes(block[:CHUNK_HEADER_BYTES])
             for number, log in enumerate(self.fragments):
                 self._hand(log, self._striping.header(self._header, number))
-            frame = memoryview(piece)[CHUNK_HEADER_BYTES:]
+            frame = memoryview(block)[CHUNK_HEADER_BYTES:]
         if frame:
             self._cells.append(frame)
             first = self._stripe * self._striping.needed
@@ -95,7 +95,7 @@ class StripeLog:
                 self._complete_stripe()
 
     def close(self) -> None:
-        """No more pieces will come."""
+        """No more blocks will come."""
         for log in self.fragments:
             log.close()
 

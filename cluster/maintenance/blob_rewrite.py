@@ -102,9 +102,9 @@ class BlobRewriter:
             if sources is None:
                 place = await self._read_again(rewrite, place, failed)
                 continue
-            async with aclosing(self._reader.read(place, sources)) as pieces:
+            async with aclosing(self._reader.read(place, sources)) as blocks:
                 try:
-                    return await self._store(rewrite, place, pieces, attempted)
+                    return await self._store(rewrite, place, blocks, attempted)
                 except SourceFailed as failure:
                     _log.info("chunk %d of blob %s: %s", place.chunk_index, place.blob_id.hex(), failure)
                     failed[failure.node] = failure
@@ -121,7 +121,7 @@ class BlobRewriter:
         raise (Corrupt if is_lost else Unavailable)(f"a chunk cannot be read: {told}", blob_id=place.blob_id.hex())
 
     async def _store(
-        self, rewrite: Rewrite, place: ChunkPlace, pieces: AsyncGenerator[Buffer, None], attempted: list[Place]
+        self, rewrite: Rewrite, place: ChunkPlace, blocks: AsyncGenerator[Buffer, None], attempted: list[Place]
     ) -> ChunkLayout:
         stored_id = stored_chunk_id(place.blob_id, place.chunk_index, rewrite.generation)
         choice = self._placer.choose(place.blob_id, place.chunk_index, rewrite.redundancy.width)
@@ -129,9 +129,9 @@ class BlobRewriter:
         write = self._writes.begin(ChunkOrder(stored_id, size, rewrite.redundancy, choice, SurviveMin()))
         try:
             write.start()
-            async for piece in pieces:
-                await write.log.reserve(len(piece))
-                write.log.append(piece)
+            async for block in blocks:
+                await write.log.reserve(len(block))
+                write.log.append(block)
             write.log.close()
             await write.finish()
             layout = ChunkLayout(place.chunk_index, write.digest, write.nodes)

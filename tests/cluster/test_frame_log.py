@@ -1,4 +1,4 @@
-"""The frame log: every reader sees every piece in order, within a window, and a start that is kept while it can be."""
+"""The frame log: every reader sees every block in order, within a window, and a start that is kept while it can be."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def put(log: FrameLog, piece: bytes) -> None:
+async def put(log: FrameLog, block: bytes) -> None:
     """Reserve and append."""
-    await log.reserve(len(piece))
-    log.append(piece)
+    await log.reserve(len(block))
+    log.append(block)
 
 
 async def read(cursor: Cursor) -> bytes:
     """Everything up to the end, then leave."""
     try:
-        return b"".join([bytes(piece) async for piece in cursor])
+        return b"".join([bytes(block) async for block in cursor])
     finally:
         cursor.close()
 
@@ -43,20 +43,20 @@ def begin(log: FrameLog) -> Cursor:
     return cursor
 
 
-async def test_every_reader_gets_every_piece() -> None:
+async def test_every_reader_gets_every_block() -> None:
     """Two readers, one of which starts late; length and digest are of the whole."""
     budget = ByteBudget(1000)
     log = FrameLog(budget)
     first = asyncio.create_task(read(begin(log)))
-    pieces = [os.urandom(size) for size in (1, 50, 100)]
-    for piece in pieces:
-        await put(log, piece)
+    blocks = [os.urandom(size) for size in (1, 50, 100)]
+    for block in blocks:
+        await put(log, block)
         await settle()
     second = asyncio.create_task(read(begin(log)))
     log.close()
-    assert await first == await second == b"".join(pieces)
+    assert await first == await second == b"".join(blocks)
     assert log.length == 151
-    assert log.digest == crc64nvme(b"".join(pieces)).to_bytes(8, "big")
+    assert log.digest == crc64nvme(b"".join(blocks)).to_bytes(8, "big")
     log.discard()
     assert budget.held_bytes == 0
 
@@ -72,10 +72,10 @@ async def test_the_window_holds_the_producer_back() -> None:
     await anext(quick)
     quick_next = asyncio.ensure_future(anext(quick))
     await settle()
-    assert not waiting.done(), "the slow reader has not taken the first piece"
+    assert not waiting.done(), "the slow reader has not taken the first block"
     await anext(slow)
     await settle()
-    assert not waiting.done(), "it holds the piece still"
+    assert not waiting.done(), "it holds the block still"
     slow_next = asyncio.ensure_future(anext(slow))
     await waiting
     log.append(bytes(60))
@@ -98,7 +98,7 @@ async def test_a_reader_that_leaves_lets_the_producer_on() -> None:
     following.cancel()
 
 
-async def test_a_piece_above_the_window_passes_alone() -> None:
+async def test_a_block_above_the_window_passes_alone() -> None:
     """The window never blocks for ever."""
     log = FrameLog(ByteBudget(1000), window_bytes_max=100)
     begin(log)
@@ -106,7 +106,7 @@ async def test_a_piece_above_the_window_passes_alone() -> None:
 
 
 async def test_the_start_is_kept_up_to_its_bound() -> None:
-    """Up to the bound a new reader can begin; above it taken pieces are gone, and their bytes are back."""
+    """Up to the bound a new reader can begin; above it taken blocks are gone, and their bytes are back."""
     budget = ByteBudget(1000)
     log = FrameLog(budget, window_bytes_max=200, kept_bytes_max=100)
     reader = asyncio.create_task(read(begin(log)))
@@ -184,7 +184,7 @@ async def test_discard_gives_back_what_was_only_reserved() -> None:
 
 
 async def test_the_timeout_rests_while_the_reader_waits_for_the_producer() -> None:
-    """It runs again when a piece is in the reader's hands."""
+    """It runs again when a block is in the reader's hands."""
     log = FrameLog(ByteBudget(1000))
     cursor = begin(log)
     async with asyncio.timeout(60) as timeout:
@@ -224,8 +224,8 @@ def test_any_readers_at_any_pace(sizes: list[int], window: int, kept: int, paces
 
         async def reader(cursor: Cursor, pace: int, quit_after: int | None) -> bytes:
             got = []
-            async for piece in cursor:
-                got.append(bytes(piece))
+            async for block in cursor:
+                got.append(bytes(block))
                 for _ in range(pace):
                     await asyncio.sleep(0)
                 if quit_after is not None and len(got) > quit_after:
@@ -235,12 +235,12 @@ def test_any_readers_at_any_pace(sizes: list[int], window: int, kept: int, paces
 
         tasks = [asyncio.create_task(reader(begin(log), pace, None)) for pace in paces]
         quitter = asyncio.create_task(reader(begin(log), 1, quits))
-        pieces = [bytes([index]) * size for index, size in enumerate(sizes)]
-        for piece in pieces:
-            await put(log, piece)
+        blocks = [bytes([index]) * size for index, size in enumerate(sizes)]
+        for block in blocks:
+            await put(log, block)
         log.close()
         for task in tasks:
-            assert await task == b"".join(pieces)
+            assert await task == b"".join(blocks)
         await quitter
         log.discard()
         assert budget.held_bytes == 0
