@@ -22,9 +22,9 @@ TERM_CLASSES = 64
 """so many takeovers would have to pass while a master is stopped, before another one used its generations again"""
 TRIED_MAX = 10_000
 LOOK_AGAIN_S = 3_600.0
-"""what was written while a setting changed, and uploads that were begun before, are found then"""
+"""uploads that were begun before a change, and completed since, are found then"""
 TRY_AGAIN_S = 10.0
-"""after a look in which blobs failed; twice as long after each that brought nothing, up to LOOK_AGAIN_S"""
+"""after a look that found something to do; twice as long after each that only failed, up to LOOK_AGAIN_S"""
 
 
 class Rewrite(NamedTuple):
@@ -102,7 +102,8 @@ class Looks:
     def note(self, bucket: Bucket, policy: Redundancy, now_s: float, *, failed: int, rewritten: int) -> None:
         """It was looked through to its end, or as far as was of any use; how many blobs failed, and were laid out."""
         last = self._looks.get(bucket.bucket_id)
-        rest_s = TRY_AGAIN_S if failed else LOOK_AGAIN_S
+        # One that laid out something is followed by one that finds nothing more: rows may appear behind a look.
+        rest_s = TRY_AGAIN_S if failed or rewritten else LOOK_AGAIN_S
         if failed and not rewritten and last is not None and last.has_failed and last.policy == policy:
             rest_s = min(last.rest_s * 2, LOOK_AGAIN_S)
         self._looks[bucket.bucket_id] = _Look(policy, now_s, rest_s, failed > 0)

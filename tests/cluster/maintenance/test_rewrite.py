@@ -136,13 +136,16 @@ def test_a_bucket_is_looked_through_when_its_redundancy_changes() -> None:
     looks = Looks()
     plain = bucket_with()
     assert looks.is_due(plain, COPIED, 0)
-    looks.note(plain, COPIED, 100, failed=0, rewritten=9)
+    looks.note(plain, COPIED, 100, failed=0, rewritten=0)
     assert not looks.is_due(plain, COPIED, 100)
     assert looks.is_due(plain, CODED, 100)
     assert looks.is_due(bucket_with(**{REDUNDANCY_SETTING: b"ec:4+2"}), COPIED, 100)
     assert not looks.is_due(bucket_with(**{REDUNDANCY_SETTING: b"replica:2"}), CODED, 100)
     assert not looks.is_due(plain, COPIED, 100 + LOOK_AGAIN_S - 1)
     assert looks.is_due(plain, COPIED, 100 + LOOK_AGAIN_S)
+    looks.note(plain, COPIED, 100, failed=0, rewritten=9)
+    assert looks.is_due(plain, COPIED, 100 + TRY_AGAIN_S), "until nothing more is found"
+    assert not looks.is_due(plain, COPIED, 100)
     looks.forget()
     assert looks.is_due(plain, COPIED, 100)
 
