@@ -259,6 +259,19 @@ async def test_silence_is_recorded(master: Master) -> None:
     assert await master.recorded() == {1: NodeState.UP}
 
 
+async def test_a_node_moves_to_another_address_once_it_was_silent(master: Master) -> None:
+    """With the same directory on another machine; while it is heard of at the old one, somebody copied it."""
+    for _ in range(2):
+        await master.report(make_report(1))
+    moved = msgspec.structs.replace(make_report(1), address="http://127.0.0.1:9999")
+    assert (await master.report(moved)).status == 409
+    await master.silence(4)
+    assert (await master.report(moved)).status == 200
+    assert master.registry.cluster_map.nodes[0].report.address == moved.address
+    assert await master.recorded() == {1: NodeState.UP}
+    assert (await master.report(make_report(1))).status == 409
+
+
 async def test_without_metadata_states_wait(master: Master) -> None:
     """A tick that cannot record fails, changes nothing, and the next one makes up for it."""
     for _ in range(2):
