@@ -29,6 +29,7 @@ COMMANDS = {
     "sweep": "s3gw.cli.jobs:sweep",
     "rebalance": "s3gw.cli.jobs:rebalance",
     "key": "s3gw.cli.key:app",
+    "recover": "s3gw.cli.recover:recover",
 }
 """name → module and what in it: a function is one command, a Typer a group of them"""
 _HERE = ("up", "init")

@@ -44,6 +44,7 @@ FORMAT_VERSION = 1
 METADATA_SOCKET = "metadata.sock"
 MASTER_FILE = "master.json"
 CLUSTER_FILE = "cluster.json"
+CREDENTIALS_FILE = "credentials.json"
 SMALL_FILE_BYTES_MAX = 64 * 1024
 SOCKET_PATH_BYTES_MAX = 100
 """the system's bound is 108 with the closing zero; some are shorter"""
@@ -160,7 +161,7 @@ def _prepare_locked(config: Config, environment: Mapping[str, str], cluster_id: 
     cluster_id = _cluster_id(home / CLUSTER_FILE, cluster_id)
     keyring = open_keyring(home, cluster_id, environment, make=True)
     _make_internal_key(home / "internal.key", keyring)
-    credentials, origin = _credentials(home / "credentials.json", environment)
+    credentials, origin = _credentials(home / CREDENTIALS_FILE, environment)
     datanodes = tuple(
         DatanodeHome(number, path, identify_datanode(path, cluster_id))
         for number, path in enumerate(config.datanode_directories, 1)
@@ -220,6 +221,16 @@ def record_engine(home: Path, engine: str) -> None:
     stored = _decode_file(path, ClusterFile)
     if stored.metadata_engine != engine:
         _store_cluster_file(path, msgspec.structs.replace(stored, metadata_engine=engine))
+
+
+def store_recovered(home: Path, cluster_id: str, credentials: Credentials | None) -> None:
+    """Make a directory that holds recovered keys and records one that `up` starts with: the credentials where there are
+    none, and last of all which cluster it is. ConfigError for another cluster's."""
+    path = home / CREDENTIALS_FILE
+    if credentials is not None and not path.exists():
+        _store_credentials(path, credentials)
+    _cluster_id(home / CLUSTER_FILE, cluster_id)
+    record_engine(home, SQLITE)
 
 
 def metadata_directory(home: Path) -> Path:
@@ -306,8 +317,12 @@ def _credentials(path: Path, environment: Mapping[str, str]) -> tuple[Credential
         return _decode_file(path, Credentials), Origin.FILE
     except FileNotFoundError:
         made = Credentials(make_access_key_id(), make_secret_access_key())
-        store_file(FILES, path, msgspec.json.format(msgspec.json.encode(made), indent=2) + b"\n")
+        _store_credentials(path, made)
         return made, Origin.MADE
+
+
+def _store_credentials(path: Path, credentials: Credentials) -> None:
+    store_file(FILES, path, msgspec.json.format(msgspec.json.encode(credentials), indent=2) + b"\n")
 
 
 def _decode_file(path: Path, kind: type[_Document]) -> _Document:

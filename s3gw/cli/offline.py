@@ -123,7 +123,7 @@ async def _require_own(home: Home, metadata: Metadata) -> None:
     if read_recorded_engine(home.config.home):
         raise ConfigError(
             f"the records of {home.config.home} are gone: the {home.records.engine} database is empty. Its chunks would"
-            " be swept, so nothing is started"
+            " be swept, so nothing is started. `frostbyte recover` makes them again out of what the datanodes keep"
         )
 
 

@@ -34,9 +34,9 @@ class Identity(NamedTuple):
     cluster_id: str
 
 
-def find_identity(files: FileSystem, directory: Path, cluster_id: str, node_id: str = "") -> Identity | None:
-    """Of a data directory; None when it has none yet. WrongDirectory when it is another cluster's, another node's
-    (where a node_id is asked for), of another format, or damaged. Changes nothing."""
+def read_identity(files: FileSystem, directory: Path) -> Identity | None:
+    """Of a data directory, whosever it is; None when it has none yet. WrongDirectory when it is of another format, or
+    damaged. Changes nothing."""
     path = directory / IDENTITY_FILE
     try:
         document = json.loads(fetch_file(files, path, IDENTITY_BYTES_MAX))
@@ -50,6 +50,15 @@ def find_identity(files: FileSystem, directory: Path, cluster_id: str, node_id: 
         raise WrongDirectory(f"{path} has format {version!r}; this program reads format {FORMAT_VERSION}")
     if not whole:
         raise WrongDirectory(f"{path} is damaged: an id is 32 hex digits")
+    return identity
+
+
+def find_identity(files: FileSystem, directory: Path, cluster_id: str, node_id: str = "") -> Identity | None:
+    """As read_identity; WrongDirectory also when it is another cluster's, or another node's (where a node_id is asked
+    for)."""
+    identity = read_identity(files, directory)
+    if identity is None:
+        return None
     if identity.cluster_id != cluster_id:
         raise WrongDirectory(f"{directory} belongs to cluster {identity.cluster_id}, not to {cluster_id}")
     if node_id and identity.node_id != node_id:

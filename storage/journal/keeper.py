@@ -71,7 +71,7 @@ class JournalKeeper:
         self._pool = pool
         self._settings = settings
         self._clock = clock
-        self._began_s = clock.monotonic_s()
+        self._wait_until_s = clock.monotonic_s() + START_WAIT_S
         self._caught_up = False
         self._fenced: set[int] = set()
         self._better_since_s = 0.0
@@ -83,6 +83,8 @@ class JournalKeeper:
     async def begin(self) -> None:
         """The first look: a journal that is to be local is so from the first command on."""
         wanted = await self._look()
+        if read_position(self._reader.execute).snapshot_due:
+            self._wait_until_s = 0.0  # these records were just made out of what the datanodes have
         if not wanted.is_replicated:
             await self._be_local(wanted.reason)
 
@@ -129,7 +131,7 @@ class JournalKeeper:
     async def _open_first(self) -> None:
         reached = await reach_nodes(self.nodes, self._pool)
         expected = [node for node in self.nodes if node.state is not NodeState.DEAD]
-        waits = self._clock.monotonic_s() - self._began_s < START_WAIT_S
+        waits = self._clock.monotonic_s() < self._wait_until_s
         if waits and not all(node in reached.nodes for node in expected):
             return
         copies = self._settings.journal_copies

@@ -25,9 +25,11 @@ from storage.journal.snapshots import restore_snapshot
 from storage.journal.stock import Stock, StoredSnapshot, note
 from storage.metadata.journal import decode_group
 from storage.metadata.sqlite.check import check_integrity
-from storage.metadata.sqlite.database import connect_writer
+from storage.metadata.sqlite.database import connect_reader, connect_writer
+from storage.metadata.sqlite.nodes import cluster_map
 from storage.metadata.sqlite.position import clear_pending, read_position, set_history, set_snapshot_due
 from storage.metadata.sqlite.schema import MIGRATIONS, migrate
+from storage.model import Node, NodeState
 
 RECORDS_PER_COMMIT = 256
 SNAPSHOTS_TRIED_MAX = 16
@@ -187,3 +189,23 @@ def _make_durable(target: Path) -> None:
     with files.open(target, writable=True) as file:
         file.fsync()
     files.fsync_directory(os.fspath(target.parent))
+
+
+def leave_history(target: Path) -> None:
+    """The journal may have gone on elsewhere: what is written from now on begins one anew."""
+    with closing(connect_writer(target)) as connection:
+        set_history(connection.execute, 0)
+    _make_durable(target)
+
+
+def list_unseen(target: Path, seen: frozenset[str]) -> list[Node]:
+    """The datanodes of the records that are not retired, and whose journal files were not looked at. seen: node ids."""
+    with closing(connect_reader(target)) as connection:
+        nodes = cluster_map(connection.execute).nodes
+    return [node for node in nodes if node.state is not NodeState.GONE and node.report.node_id not in seen]
+
+
+def count_copies(stock: Stock, history: int) -> int:
+    """On how many datanodes the newest record of a history is: fewer that nobody looked at cannot hide a later one."""
+    headers = [it.header for it in stock.segments.values() if it.header.history == history]
+    return max(headers, key=lambda it: it.segment_id).copies if headers else 1
