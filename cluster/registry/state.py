@@ -217,12 +217,15 @@ def plan_resume(state: RegistryState, node_id: str) -> Transition | None:
 
 
 def plan_retire(state: RegistryState, node_id: str) -> Transition | None:
-    """A drained node holds nothing any more; None when it is gone already. ReportRefused unless it was draining."""
+    """A drained node holds nothing any more; None when it is gone already. ReportRefused unless it is draining, and
+    closed: a drain that was taken back meanwhile opened it, and what was found before says nothing."""
     node = _require(state, node_id)
     if node.state is NodeState.GONE:
         return None
     if node.state is not NodeState.DRAINING:
         raise ReportRefused(f"node {node_id} is {node.state.value}; only a drained node can be retired")
+    if not node.is_closed:
+        raise ReportRefused(f"node {node_id} was opened again; a walk has to find it empty once it is closed")
     return Transition(node_id, NodeState.GONE)
 
 
@@ -252,6 +255,8 @@ def plan_removal(state: RegistryState, node_id: str, holdings: Holdings | None, 
         raise ReportRefused(f"node {node_id} is drained; {holdings.pieces} pieces are left on it")
     if holdings.needed:
         raise ReportRefused(f"{holdings.needed} chunks cannot be read without node {node_id}")
+    if not node.is_closed and holdings.is_final:
+        raise ReportRefused(f"node {node_id} was opened again since it was looked through; the next walk knows more")
     if not node.is_closed:
         return RemovalStep.CLOSE
     if not holdings.is_final:

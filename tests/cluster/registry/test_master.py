@@ -313,6 +313,9 @@ async def test_drain_resume_and_retire(master: Master) -> None:
     with pytest.raises(ReportRefused, match="only a drained node"):
         await master.registry.retire(node_id)
     await master.registry.drain(node_id)
+    with pytest.raises(ReportRefused, match="opened again"):
+        await master.registry.retire(node_id)
+    await master.registry.close(node_id)
     await master.registry.retire(node_id)
     assert await master.recorded() == {1: NodeState.GONE}
     refused = await master.report(make_report(1))
