@@ -35,7 +35,7 @@ class HintRepairs:
             if not taken:
                 return
             try:
-                await self._repair(taken[0])
+                is_settled = await self._repair(taken[0])
             except NotEnoughNodes as error:
                 _log.info("chunk %s is not repaired yet: %s", taken[0].chunk_id, error)
                 self._hints.restore(taken[0])
@@ -44,9 +44,15 @@ class HintRepairs:
                 _log.error("chunk %s: %s", taken[0].chunk_id, error)
             except (ChunkError, Unavailable, Refused) as error:
                 _log.info("chunk %s is left to others: %s", taken[0].chunk_id, error)
+            else:
+                if not is_settled:
+                    # Another repairer was quicker, and what it named may be what this one put something else in the
+                    # place of. No listing tells of that: only who looks at the bytes.
+                    self._hints.restore(taken[0])
 
-    async def _repair(self, hint: RepairHint) -> None:
-        """A hint may be of a layout that the blob has no longer: then its present pieces are looked at, which costs a
-        little and is right."""
+    async def _repair(self, hint: RepairHint) -> bool:
+        """Whether the chunk needs no further look. A hint may be of a layout that the blob has no longer: then its
+        present pieces are looked at, which costs a little and is right."""
         _, chunk_index = split_stored_index(hint.chunk_id.chunk_index)
-        await self._repairer.repair(hint.chunk_id.blob_id, chunk_index, deep=True)
+        repaired = await self._repairer.repair(hint.chunk_id.blob_id, chunk_index, deep=True)
+        return repaired.is_settled

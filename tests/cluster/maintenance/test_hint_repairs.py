@@ -180,6 +180,25 @@ async def test_a_row_that_changed_meanwhile_wins(scene: Scene) -> None:
     assert (await scene.chunks.repair(bytes(16), 0)).pieces == 0
 
 
+async def test_who_lost_a_race_looks_once_more(scene: Scene) -> None:
+    """It may have put another piece where the winner's was, which no listing would tell."""
+    first, chunk_id = await scene.row(), await scene.chunk_id()
+    await scene.lose(first.nodes[0])
+    await scene.read_until_noticed()
+    apply = scene.world.metadata.apply
+
+    async def overtaken(command: Command) -> object:
+        if isinstance(command, SetReplicas):
+            scene.world.metadata.apply = apply  # type: ignore[method-assign]
+            await apply(SetReplicas(chunk_id.blob_id, 0, first.nodes, (first.nodes[1],)))
+        return await apply(command)
+
+    scene.world.metadata.apply = overtaken  # type: ignore[method-assign]
+    await scene.hinted.run()
+    await scene.require_two_good()
+    assert len(scene.hints) == 0
+
+
 async def test_a_write_with_too_few_copies_is_healed(tmp_path: Path) -> None:
     """Where the operator accepts fewer copies, the missing one is made afterwards."""
     settings = replace(SETTINGS, copies_before_ack_min=1)
