@@ -72,13 +72,18 @@ class RepairQueue:
         return not self._danger and not self._under_way
 
     def add(self, item: RepairItem) -> None:
-        """A chunk to be repaired. One that waits already keeps its age, under its new danger; one that is being
-        repaired or was deferred is left to that."""
+        """A chunk to be repaired. One that waits already keeps its age, under its new danger; one that was deferred
+        waits on, and is tried again with what is known now; one that is being repaired is left to that."""
         key = item.key
-        if key in self._under_way or key in self._deferred:
+        if key in self._under_way:
+            return
+        if key in self._deferred:
+            due_s, known = self._deferred[key]
+            self._deferred[key] = due_s, _with_strays(item, known)._replace(attempts=known.attempts)
             return
         before = self._danger.get(key)
         if before is not None:
+            item = _with_strays(item, self._waiting[before][key])
             if before == item.losses_left:
                 self._replace(key, item)
                 return
@@ -151,3 +156,8 @@ class RepairQueue:
             del self._waiting[losses_left]
         self._waiting_bytes -= item.piece_bytes
         return item
+
+
+def _with_strays(item: RepairItem, known: RepairItem) -> RepairItem:
+    """Not everybody who asks for a repair has looked for strays."""
+    return item if item.strays else item._replace(strays=known.strays)

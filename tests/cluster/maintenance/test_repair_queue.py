@@ -34,6 +34,9 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue.add(new)
         busy = {it.key for it in self.taken} | {it.key for _, it in self.deferred}
         if new.key in busy:
+            self.deferred = [
+                (due_s, new._replace(attempts=it.attempts) if it.key == new.key else it) for due_s, it in self.deferred
+            ]
             return
         known = [it for it in self.waiting if it.key == new.key]
         if known and known[0].losses_left == losses_left:
@@ -93,6 +96,21 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 TestQueue = QueueMachine.TestCase
+
+
+def test_a_repair_that_failed_is_tried_again_with_strays_that_were_found_since() -> None:
+    """Whoever asks for it without having looked for any does not make them forgotten."""
+    queue = RepairQueue()
+    queue.add(item(1, 0))
+    failed = queue.take(0.0)
+    assert failed is not None
+    queue.defer(failed, 0.0)
+    queue.add(item(1, -1)._replace(strays=(7,)))
+    queue.add(item(1, -1))
+    assert queue.take(RETRY_MAX_S) == item(1, -1, attempts=1)._replace(strays=(7,))
+    queue.add(item(2, 0)._replace(strays=(8,)))
+    queue.add(item(2, 1))
+    assert queue.take(RETRY_MAX_S) == item(2, 1)._replace(strays=(8,))
 
 
 @given(st.lists(st.integers(-2, 5), max_size=50), st.integers(1, 20))

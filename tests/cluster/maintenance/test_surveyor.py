@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ from cluster.maintenance.surveyor import Surveyor
 from cluster.maintenance.throttle import Throttle
 from storage.base.errors import Unavailable
 from storage.base.ids import ChunkId, stored_chunk_id
-from storage.metadata.commands import RenewSession, SetNodeClosed
+from storage.chunks.store import ChunkReceipt
+from storage.metadata.commands import RenewSession, SetNodeClosed, SetReplicas
 from storage.metadata.interface import ChunkPlace
 from storage.model import NodeState
 from tests.cluster.maintenance.scene import Scene, SceneRegistry, open_scene
@@ -251,6 +253,21 @@ async def test_damage_without_a_good_piece_stays_on_the_list(master: Master) -> 
     assert status.damaged_pieces == 0
 
 
+async def test_a_good_piece_that_turns_up_late_saves_what_could_not_be_repaired(master: Master) -> None:
+    """Of a node that comes back with what no row names: the repair that failed again and again tries it."""
+    scene = master.scene
+    (place,) = await scene.put(b"key", "replica:2", [1, 2])
+    piece = scene.nodes[1].chunks[stored_id_of(place)]
+    for number in (1, 2):
+        scene.damage(number, place)
+        await scene.nodes[number].scrub()
+    assert (await master.settle(60)).lost == 1
+    await scene.nodes[5].inner.put_many([(stored_id_of(place), piece)])
+    status = await master.settle(1_200)
+    assert (status.lost, status.damaged_pieces) == (0, 0)
+    assert 5 in (await scene.require_whole(place.blob_id))[0].nodes
+
+
 async def test_the_most_endangered_first(tmp_path: Path) -> None:
     """Two dead nodes: chunks that lost two pieces are repaired before those that lost one."""
     async with open_scene(tmp_path, 8) as scene:
@@ -308,14 +325,37 @@ async def test_surplus_stays_while_anything_is_wrong(master: Master, how: str) -
         scene.nodes[1].down = True
     elif how == "draining":
         await scene.change(1, NodeState.DRAINING)
-    with master.claims.claim(place.blob_id):
-        if how != "claimed":
-            await master.settle(0)
+    with ExitStack() as held:
+        if how == "claimed":
+            held.enter_context(master.claims.claim(place.blob_id))
         for _ in range(40):
             scene.clock.advance(5)
             await scene.worker.apply(RenewSession(scene.worker.session_id, 0))
             await master.surveyor.run()
         assert 3 in scene.holders(place)
+
+
+async def test_surplus_stays_when_the_row_changes_in_the_last_moment(master: Master) -> None:
+    """It is named while the other pieces are verified."""
+    scene = master.scene
+    (place,) = await scene.put(b"key", "replica:2", [1, 2])
+    await leave_surplus(scene, place, 3, 1)
+    verify = scene.nodes[2].verify
+
+    async def rename(chunk_id: ChunkId) -> ChunkReceipt:
+        if (await scene.place(place.blob_id)).nodes == place.nodes:
+            await scene.metadata.apply(SetReplicas(place.blob_id, 0, place.nodes, (2, 3), place.generation))
+        return await verify(chunk_id)
+
+    scene.nodes[2].verify = rename  # type: ignore[method-assign]
+    for _ in range(40):
+        scene.clock.advance(5)
+        await scene.worker.apply(RenewSession(scene.worker.session_id, 0))
+        await master.surveyor.run()
+        if (await scene.place(place.blob_id)).nodes != place.nodes:
+            break
+    assert (await scene.place(place.blob_id)).nodes == (2, 3)
+    await scene.require_whole(place.blob_id)
 
 
 async def test_surplus_of_other_layouts_goes_too(master: Master) -> None:
@@ -433,6 +473,9 @@ async def test_a_walk_goes_on_where_the_metadata_failed(master: Master, monkeypa
     assert (status.walks, status.chunks) == (1, sum(map(len, placed)))
     assert status.missing_pieces == 1
     assert sum(node.named_pieces for node in status.nodes) == sum(len(it.nodes) for its in placed for it in its)
+    assert {node.number: node.listed_pieces for node in status.nodes} == {
+        number: len(node.chunks) for number, node in scene.nodes.items()
+    }
 
 
 async def test_a_node_that_fails_midway_is_unknown(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
