@@ -113,6 +113,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """the youngest age at which a chunk that nothing references is set aside"""
     quarantine_s: float = 86400.0
     """how long what was set aside is kept"""
+    history_s: float = 0.0
+    """how long the chunks of deleted objects are kept so that `frostbyte recover --at` finds them; they take room"""
     survey_interval_s: float = 600.0
     """between two comparisons of all records with what the datanodes hold"""
     surplus_age_s: float = 300.0

@@ -40,6 +40,8 @@ class SweepSettings(NamedTuple):
     """between the two passes that must both find an orphan"""
     quarantine_ms: int = 24 * 3_600_000
     """how long what was set aside can still be brought back by hand"""
+    history_ms: int = 0
+    """how long the chunks of what was deleted are kept for the records of an earlier moment (`recover --at`)"""
 
 
 class ReleasedPlan(NamedTuple):

@@ -114,6 +114,8 @@ class Sweeper:
             await self._nodes.adopt(cluster_map)
             calls = NodeCalls(self._nodes)
             cutoff_ms = self._horizon.look(await self._metadata.list_sessions(), self._clock.monotonic_s())
+            if self._settings.history_ms:
+                cutoff_ms = min(cutoff_ms, self._clock.now_ms() - self._settings.history_ms)
             fenced = await self._fence()
             deleted, forgotten = await self._sweep_released(cutoff_ms, cluster_map, calls)
             suspected = quarantined = purged = 0

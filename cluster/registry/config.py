@@ -61,6 +61,8 @@ class MaintenanceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """the youngest age at which a chunk that nothing references is set aside"""
     quarantine_s: float = 86_400.0
     """how long what was set aside is kept"""
+    history_s: float = 0.0
+    """how long the chunks of what was deleted are kept, for records of an earlier moment; 0: not at all"""
     lifecycle_day_s: float = CALENDAR_DAY_S
     """how long a day of lifecycle rules lasts; shorter ones are for tests"""
     survey_interval_s: float = 600.0
@@ -162,6 +164,7 @@ def make_sweep_settings(settings: MaintenanceSettings) -> SweepSettings:
         unknown_age_ms=max(defaults.unknown_age_ms, orphan_age_ms),
         passes_apart_ms=min(defaults.passes_apart_ms, round(settings.sweep_interval_s * 500)),
         quarantine_ms=round(settings.quarantine_s * 1000),
+        history_ms=round(settings.history_s * 1000),
     )
 
 
@@ -194,7 +197,7 @@ def _check_quantity(name: str, value: float) -> None:
     if name.endswith("_bytes_per_s"):
         if not RATE_BYTES_PER_S_MIN <= value <= RATE_BYTES_PER_S_MAX:
             raise ConfigError(f"{name} is between {RATE_BYTES_PER_S_MIN} and {RATE_BYTES_PER_S_MAX}")
-    elif not 0 < value <= PERIOD_S_MAX:
+    elif not (0 < value <= PERIOD_S_MAX or (name == "history_s" and value == 0)):
         raise ConfigError(f"{name} is more than 0 and at most a year, in seconds")
 
 

@@ -134,6 +134,7 @@ def describe_master(home: Home) -> dict[str, Any]:
             "sweep_interval_s": config.sweep_interval_s,
             "orphan_age_s": config.orphan_age_s,
             "quarantine_s": config.quarantine_s,
+            "history_s": config.history_s,
             "survey_interval_s": config.survey_interval_s,
             "surplus_age_s": config.surplus_age_s,
             "repair_bytes_per_s": config.repair_bytes_per_s,

@@ -103,6 +103,19 @@ async def test_deleted_objects_are_swept(scene: Scene) -> None:
     assert (await scene.sweep()).deleted == 0
 
 
+async def test_deleted_objects_are_kept_for_the_history(scene: Scene) -> None:
+    """As long as an earlier moment of the records is to be of use."""
+    world = scene.world
+    patient = Scene(world, scene.clock, AGES._replace(history_ms=3_600_000))
+    await world.put(b"key", os.urandom(600_000))
+    await delete(world)
+    await patient.sweep()
+    assert (await patient.sweep_on()).deleted == 0
+    scene.clock.advance(3_600)
+    await world.objects._writer._services.session.renew()
+    assert (await patient.sweep_on()).deleted == 6
+
+
 async def test_a_running_read_holds_the_sweep_back(scene: Scene) -> None:
     """An object deleted under a reader is read to its end, however long that takes; then it goes."""
     world = scene.world
