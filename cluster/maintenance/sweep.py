@@ -61,16 +61,19 @@ class OrphanPlan(NamedTuple):
 
 
 def plan_released(blobs: Iterable[Blob], cluster_map: ClusterMap) -> ReleasedPlan:
-    """Deletes for released blobs and old layouts. Nodes that are dead or gone are not waited for: what they still hold
-    when they come back is an orphan, or the surplus of a blob that lives on in another layout."""
+    """Deletes for released blobs and old layouts. Nodes that are dead, gone or being drained are not waited for: what
+    they still hold when they come back is an orphan, or the surplus of a blob that lives on in another layout. (A
+    draining node may be silent for as long as it likes, and what waits is ahead of everything that was released later.)
+    """
     reachable = {node.number for node in cluster_map.nodes if node.state not in (NodeState.DEAD, NodeState.GONE)}
+    leaving = {node.number for node in cluster_map.nodes if node.state is NodeState.DRAINING}
     deletes: defaultdict[int, list[ChunkId]] = defaultdict(list)
     layouts: dict[tuple[bytes, int], frozenset[int]] = {}
     for blob in blobs:
         needed: set[int] = set()
         for chunk in blob.chunks:
             holders = reachable.intersection(chunk.nodes)
-            needed |= holders
+            needed |= holders - leaving
             for number in holders:
                 deletes[number].append(stored_chunk_id(blob.blob_id, chunk.index, blob.generation))
         layouts[blob.blob_id, blob.generation] = frozenset(needed)

@@ -148,6 +148,21 @@ async def test_a_node_that_is_away_keeps_the_blob_on_record(scene: Scene) -> Non
     assert (await scene.sweep()).forgotten_blobs == 1
 
 
+async def test_a_silent_draining_node_holds_nothing_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may never come back, and be drained for ever: what is on other nodes goes all the same."""
+    monkeypatch.setattr("cluster.maintenance.sweeper.RELEASED_BATCH_BLOBS", 2)
+    world = scene.world
+    for number in range(12):
+        await world.put(b"key-%d" % number, os.urandom(100_000))
+        await delete(world, b"key-%d" % number)
+    await world.map.change(
+        node.node(NodeState.DRAINING if number == 1 else NodeState.UP) for number, node in world.nodes.items()
+    )
+    world.nodes[1].down = True
+    assert (await scene.sweep_on()).forgotten_blobs == 12
+    assert not any(node.chunks for number, node in world.nodes.items() if number != 1)
+
+
 async def test_what_comes_back_with_a_dead_node_is_an_orphan(scene: Scene) -> None:
     """Its blob was forgotten meanwhile: it goes through the passes, once the session that wrote it is over."""
     world = scene.world
