@@ -46,13 +46,15 @@ class SurplusMemory:
         self._seeing.clear()
         self._began_s = now_s
 
-    def note(self, surplus: Surplus, reads_since_s: float) -> bool:
-        """Whether the piece is old enough to go. reads_since_s: no read that still runs began before."""
+    def note(self, surplus: Surplus, reads_since_s: float, kept_s: float = 0.0) -> bool:
+        """Whether the piece is old enough to go. reads_since_s: no read that still runs began before. kept_s: how old
+        it has to be, if that is more than any must be."""
         key = (surplus.node, surplus.chunk_id.to_bytes())
         first_s = self._seen.get(key, self._began_s)
         if len(self._seeing) < self._seen_max:
             self._seeing[key] = first_s
-        return self._began_s - first_s >= self._age_s and reads_since_s > first_s and first_s < self._began_s
+        is_old = self._began_s - first_s >= max(self._age_s, kept_s)
+        return is_old and reads_since_s > first_s and first_s < self._began_s
 
     def forget(self, surplus: Surplus) -> None:
         """It is gone."""

@@ -35,6 +35,8 @@ class SurveySettings(NamedTuple):
     """more than the renewal of a session may take on its way"""
     pause_s: float = 0.02
     """between windows, so that a walk never has a node or the metadata to itself"""
+    history_s: float = 0.0
+    """how long the pieces of an earlier layout are left to the sweep, which keeps them for records of that time"""
 
 
 class Standing(enum.Enum):

@@ -28,6 +28,7 @@ from cluster.maintenance.surplus_remover import SurplusRemover
 from cluster.maintenance.survey import (
     ChunkSurvey,
     Standing,
+    Surplus,
     SurveySettings,
     can_be_repaired,
     compare_window,
@@ -42,6 +43,7 @@ from cluster.nodes import NodePool
 from cluster.registry.state import Holdings, ReportRefused
 from storage.base.clock import Clock
 from storage.base.errors import Refused, Unavailable
+from storage.base.ids import split_stored_index
 from storage.metadata.interface import Metadata
 from storage.model import ClusterMap, Node, NodeState
 
@@ -214,7 +216,8 @@ class Surveyor:
             old = tuple(
                 surplus
                 for surplus in chunk.surplus
-                if self._memory.note(surplus, reads_since_s) and standings.get(surplus.node) is Standing.HERE
+                if self._memory.note(surplus, reads_since_s, self._kept_s(chunk, surplus))
+                and standings.get(surplus.node) is Standing.HERE
             )
             if old and is_settled(chunk):
                 ripe.append(chunk._replace(surplus=old))
@@ -226,6 +229,11 @@ class Surveyor:
         self._removed += len(removed.pieces)
         for place in removed.to_repair:
             self._queue.add(RepairItem(place.blob_id, place.chunk_index, 0))
+
+    def _kept_s(self, chunk: ChunkSurvey, surplus: Surplus) -> float:
+        """For how long the survey leaves a piece alone in any case."""
+        generation, _ = split_stored_index(surplus.chunk_id.chunk_index)
+        return self._settings.history_s if generation < chunk.place.generation else 0.0
 
     async def _end_walk(self, record: WalkRecord) -> None:
         record.affected = await name_affected(self._metadata, record.tally.affected)

@@ -170,7 +170,12 @@ def make_sweep_settings(settings: MaintenanceSettings) -> SweepSettings:
 
 def make_survey_settings(settings: MaintenanceSettings) -> SurveySettings:
     """For the surveyor."""
-    return SurveySettings(settings.survey_interval_s, settings.surplus_age_s, settings.lease_ttl_s / 2)
+    return SurveySettings(
+        settings.survey_interval_s,
+        settings.surplus_age_s,
+        read_margin_s=settings.lease_ttl_s / 2,
+        history_s=settings.history_s,
+    )
 
 
 def _check(config: MasterConfig) -> None:

@@ -29,7 +29,7 @@ from cluster.maintenance.throttle import Throttle
 from storage.base.errors import Unavailable
 from storage.base.ids import ChunkId, stored_chunk_id
 from storage.chunks.store import ChunkReceipt
-from storage.metadata.commands import RenewSession, SetNodeClosed, SetReplicas
+from storage.metadata.commands import ChunkLayout, Relayout, RenewSession, SetNodeClosed, SetReplicas
 from storage.metadata.interface import ChunkPlace
 from storage.model import NodeState
 from tests.cluster.maintenance.scene import Scene, SceneRegistry, open_scene
@@ -366,6 +366,23 @@ async def test_surplus_of_other_layouts_goes_too(master: Master) -> None:
     await scene.nodes[1].inner.put_many([(other, b"of another layout")])
     await master.settle(300)
     assert other not in scene.nodes[1].chunks
+    await scene.require_whole(place.blob_id)
+
+
+async def test_an_earlier_layout_is_kept_for_the_history(master: Master) -> None:
+    """As the sweep keeps it: the records of an earlier moment name it."""
+    scene = master.scene
+    (place,) = await scene.put(b"key", "replica:2", [1, 2])
+    before, after = stored_id_of(place), stored_chunk_id(place.blob_id, 0, 5)
+    for number in (3, 4):
+        await scene.nodes[number].inner.put_many([(after, scene.nodes[1].chunks[before])])
+    layout = ChunkLayout(0, place.digest, (3, 4))
+    assert await scene.metadata.apply(Relayout(place.blob_id, 0, "replica:2", (layout,), 0, 5))
+    master.surveyor._settings = SETTINGS._replace(history_s=3_600)
+    await master.settle(3_000, step_s=20)
+    assert before in scene.nodes[1].chunks
+    await master.settle(2_000, step_s=20)
+    assert before not in scene.nodes[1].chunks
     await scene.require_whole(place.blob_id)
 
 
