@@ -108,7 +108,7 @@ async def test_a_ticket_copies_from_node_to_node(scene: Scene) -> None:
     source = chunk.nodes[0]
     (target,) = set(nodes) - set(chunk.nodes)
     expected = await world.stores[source].stat(parsed)
-    pool = world.objects._writer._services.nodes
+    pool = world.objects._writer._services.chunks._nodes
     assert await pool.pull(target, source, parsed, expected) == expected
     await world.stores[target].delete_many([parsed])
     forged = PullRequest(str(nodes[source].address), f"{2**50}.{'0' * 64}", expected.length, expected.digest)

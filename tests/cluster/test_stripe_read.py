@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cluster.stripe_read import StripeRead
 from storage.base.ids import ChunkId
 from storage.chunks.erasure import CHUNK_HEADER_BYTES, Striping
-from storage.crypto.envelope import FRAME_BYTES, Opener, Sealer
+from storage.crypto.envelope import FRAME_BYTES, TAG_BYTES, Opener, Sealer
 from storage.crypto.span_frames import SpanFrames
 from tests.storage.chunks.fragments import split_chunk
 
@@ -59,7 +59,9 @@ def answer(stored: Stored, stripe: StripeRead, asked: list[int], bad: dict[int, 
         elif how != "unreachable":
             cell = bytearray(stored.cell(fragment, stripe.stripe))
             if how == "wrong":
-                cell[0] ^= 1  # of a byte that the shortest frame has, too
+                # Bytes that the shortest frame has, too; each fragment's own, so that no two cancel each other out.
+                for at, flip in enumerate(random.Random(fragment).randbytes(TAG_BYTES)):
+                    cell[at] ^= flip
             if not stripe.add(fragment, bytes(cell)):
                 wrong.append(fragment)
             wrong += stripe.rebuild()
