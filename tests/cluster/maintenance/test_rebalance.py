@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from cluster.domains import evaluate_losses
 from cluster.maintenance.rebalance import REST_RATIO, UNEVEN_RATIO, Census, Move, Scales, measure_pieces
+from cluster.maintenance.spread import Spread
 from cluster.placement import Placement, eligible, make_blob_seed
 from cluster.redundancy import parse_redundancy
 from storage.base.ids import make_blob_id
@@ -39,7 +40,7 @@ def place_all(nodes: Sequence[Node], count: int, redundancy: str = "replica:2") 
 
 def weigh(nodes: Sequence[Node], places: Sequence[ChunkPlace]) -> Scales:
     """The shares as the records have them."""
-    census = Census()
+    census = Census(Spread(nodes))
     for place in places:
         census.add(place)
     return Scales(nodes, census)
@@ -297,3 +298,98 @@ def test_every_move_lowers_the_distance_from_the_level(cluster: tuple[list[Node]
 def test_the_bounds_fit_together() -> None:
     """At rest nobody is out of what begins a move: otherwise it would never stop."""
     assert REST_RATIO < UNEVEN_RATIO
+
+
+# ------------------------------------------------------------------ crowded chunks
+
+
+def spread_out(nodes: Sequence[Node], places: list[ChunkPlace]) -> list[Move]:
+    """Walks that move one piece of each crowded chunk, until one moves nothing."""
+    made: list[Move] = []
+    for _ in range(ROUNDS_MAX):
+        scales, before = weigh(take_room(nodes, made), places), len(made)
+        for at, place in enumerate(places):
+            move = scales.plan_spread(place)
+            if move is not None:
+                places[at] = place._replace(nodes=move.nodes)
+                made.append(move)
+        if len(made) == before:
+            return made
+    raise AssertionError("it never comes to rest")
+
+
+def test_chunks_that_were_placed_while_a_zone_was_away_are_spread() -> None:
+    """One move each, and both zones have a piece of everything; the census says how many there are."""
+    near = [make_node(number, f"z1/h{number}/d") for number in (1, 2, 3)]
+    far = [make_node(number, f"z2/h{number}/d") for number in (4, 5, 6)]
+    places = place_all(near, 300)
+    census = Census(Spread([*near, *far]))
+    for place in places:
+        census.add(place)
+    assert census.crowded == 300
+    made = spread_out([*near, *far], places)
+    assert len(made) == 300
+    assert all(survives([*near, *far], place)[0] == 1 for place in places)
+    assert all(min(place.nodes) <= 3 < max(place.nodes) for place in places)
+    shares = Counter(max(place.nodes) for place in places)
+    assert max(shares.values()) - min(shares.values()) <= 1
+    assert not any(Spread([*near, *far]).is_crowded(place.nodes) for place in places)
+
+
+def test_fragments_are_spread_over_zones_in_several_moves() -> None:
+    """4+2 in one zone of two nodes a host, two more zones come back: two fragments in each at the end."""
+    near = [make_node(number, f"z1/h{number % 3}/{number}") for number in range(1, 7)]
+    far = [make_node(number, f"z{2 + number % 2}/h{number}/d") for number in range(7, 13)]
+    places = [
+        ChunkPlace(number.to_bytes(16, "big"), 0, CHUNK_BYTES, b"", (1, 2, 3, 4, 5, 6), "ec:4+2", 0, False)
+        for number in range(50)
+    ]
+    spread_out([*near, *far], places)
+    zones = {node.number: node.report.failure_domain.split("/")[0] for node in [*near, *far]}
+    for place in places:
+        assert Counter(zones[number] for number in place.nodes) == {"z1": 2, "z2": 2, "z3": 2}
+        assert survives([*near, *far], place)[0] == 1
+
+
+def test_what_cannot_be_farther_apart_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared disks, an uneven tree, a zone that is full: looked at once for each set of nodes."""
+    one_disk = [make_node(number, "z/h/d") for number in (1, 2, 3)]
+    assert spread_out(one_disk, place_all(one_disk, 20)) == []
+    full = [make_node(1, "z1/h1/d"), make_node(2, "z1/h2/d"), make_node(3, "z2/h3/d", free_bytes=0)]
+    assert spread_out(full, place_all(full[:2], 20)) == []
+    # Two zones, one with a single host: of four pieces two have to share that.
+    uneven = [make_node(1, "z1/h/a"), make_node(2, "z1/h/b"), *(make_node(n, f"z2/h{n}/d") for n in (3, 4, 5))]
+    place = ChunkPlace(bytes(16), 0, CHUNK_BYTES, b"", (1, 2, 3, 4), "ec:2+2", 0, False)
+    scales = weigh(uneven, [place])
+    assert Spread(uneven).is_crowded(place.nodes)
+    assert scales.plan_spread(place) is None
+    monkeypatch.setattr(scales, "_takers", lambda: pytest.fail("it was looked at again"))
+    assert scales.plan_spread(place) is None
+
+
+@given(clusters())
+@settings(deadline=None)
+def test_any_chunks_are_spread_and_evened_out_in_finite_time(cluster: tuple[list[Node], list[ChunkPlace]]) -> None:
+    """Both kinds of moves in turn come to an end; none makes a chunk survive less, and evenness crowds none."""
+    nodes, places = cluster
+    spread = Spread(nodes)
+    for _ in range(ROUNDS_MAX):
+        scales, moved = weigh(nodes, places), 0
+        for at, place in enumerate(places):
+            move = scales.plan_spread(place)
+            if move is not None:
+                assert spread.measure(move.nodes) < spread.measure(place.nodes)
+            else:
+                move = scales.plan(place)
+                if move is not None:
+                    assert spread.measure(move.nodes) <= spread.measure(place.nodes)
+            if move is None:
+                continue
+            now, was = survives(nodes, place._replace(nodes=move.nodes)), survives(nodes, place)
+            assert all(after >= earlier for after, earlier in zip(now, was, strict=True))
+            assert len(set(move.nodes)) == len(move.nodes)
+            places[at] = place._replace(nodes=move.nodes)
+            moved += 1
+        if not moved:
+            return
+    raise AssertionError("it never comes to rest")

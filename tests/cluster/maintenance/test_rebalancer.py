@@ -329,3 +329,32 @@ async def test_a_walk_sees_every_record_once_wherever_it_begins(scene: Scene, mo
             ]
             assert sorted(seen) == expected, (page_places, begin)
     assert rebalancer_module.MOVES_AT_ONCE < rebalancer_module.MOVES_PER_RUN_MAX
+
+
+async def test_crowded_chunks_are_spread_when_a_zone_is_back(tmp_path: Path) -> None:
+    """Placed while the third node was away, which alone is in the other zone: soon it has a piece of everything, and
+    evenness does not undo that."""
+    clock = ManualClock()
+    async with open_world(tmp_path, clock=clock, settings=SETTINGS, node_count=3) as world:
+        for number, zone in ((1, "a"), (2, "a"), (3, "b")):
+            world.nodes[number].failure_domain = f"{zone}/host-{number}/disk"
+        made = Scene(world, clock)
+        made.rebalancer._moves_per_run = 50
+        await world.map.change(world.nodes[number].node() for number in (1, 2))
+        for number in range(OBJECTS):
+            made.bodies[b"key-%d" % number] = os.urandom(SIZE)
+            await world.put(b"key-%d" % number, made.bodies[b"key-%d" % number])
+        assert (await made.named())[3] == 0
+        await made.rebalancer.run()
+        assert made.rebalancer.counts.get("moved", 0) == 0
+        await world.map.change(node.node() for node in world.nodes.values())
+        await made.run_to_the_end()
+        named = await made.named()
+        assert named[3] == OBJECTS
+        assert made.rebalancer.counts["moved"] >= OBJECTS
+        assert max(named[1], named[2]) <= 1.1 * min(named[1], named[2])
+        await made.verify()
+        before = made.rebalancer.counts["moved"]
+        made.rebalancer.order()
+        await made.run_to_the_end()
+        assert made.rebalancer.counts["moved"] == before, "it rests"
