@@ -107,7 +107,7 @@ def test_keys_are_made_listed_and_rotated(program: Program, data: Path) -> None:
         ("named-audit-2026.v1", 1),
         ("named-payroll", 2),
     ]
-    assert "3 keys" in program.succeed("key", "rotate", "--master", "--data", data)
+    assert "4 keys" in program.succeed("key", "rotate", "--master", "--data", data)
     after = program.load("key", "list", "--data", data)
     assert {entry["key_id"]: entry["created_ms"] for entry in after} == {
         entry["key_id"]: entry["created_ms"] for entry in before
