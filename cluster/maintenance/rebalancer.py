@@ -1,9 +1,10 @@
 """Executes what rebalance.py plans, in the process of the active master.
 
 A run: 1. *census*: all records are counted, for what they place on each node; 2. the records are walked once more, from
-a random place on (from where the last run stopped, later), and pieces are moved until the nodes are even or the run has
-moved as many as it may. It is taken when nodes have joined, left or filled, once an hour, when an operator orders it,
-and again and again while there is something to move. Where nothing can be moved (domains do not let it), it rests.
+a random place on (from where the last run stopped, later), and pieces are moved: those of crowded chunks, or, where
+there are none, until the nodes are even; and no more than a run may. It is taken when nodes have joined, left or
+filled, once an hour, when an operator orders it, and again and again while there is something to move. Where nothing
+can be moved (domains do not let it), it rests.
 
 A move: 1. the target copies the piece and makes it durable; 2. the row names the target in place of the source. A stop
 after 1 leaves a piece that no row names on the target, one after 2 leaves it on the source: the survey takes it for
@@ -21,7 +22,8 @@ from itertools import islice
 
 from cluster.maintenance.claims import BlobClaims
 from cluster.maintenance.piece_copy import PieceCopier
-from cluster.maintenance.rebalance import Census, Move, Scales, takes_part
+from cluster.maintenance.rebalance import Census, Move, Scales
+from cluster.maintenance.spread import Spread, room_bytes, takes_part
 from cluster.nodes import NodePool
 from storage.base.clock import Clock
 from storage.base.errors import ChunkError, Corrupt, StalePlacement, Unavailable
@@ -43,6 +45,7 @@ _UNDECIDED = (NodeState.JOINING, NodeState.SUSPECT)
 _log = logging.getLogger(__name__)
 
 _Key = tuple[bytes, int]
+Plan = Callable[[ChunkPlace], Move | None]
 
 
 class Rebalancer:
@@ -77,6 +80,7 @@ class Rebalancer:
         self._cursor: _Key | None = None
         self._is_ordered = False
         self._is_moving = False
+        self._is_evening = False
         self._counted: object = None
         """of what nodes the last census was"""
         self._counted_s = 0.0
@@ -89,7 +93,7 @@ class Rebalancer:
         return {**self.totals, "done": self._done_bytes, "total": self._total_bytes}
 
     def order(self) -> None:
-        """The next run looks at every node, and moves what helps however even they are."""
+        """The next run looks at every record, and moves what helps however even the nodes are."""
         self._is_ordered = True
 
     async def run(self) -> None:
@@ -99,54 +103,65 @@ class Rebalancer:
         if not self._is_due(cluster_map) or any(node.state in _UNDECIDED for node in cluster_map.nodes):
             return
         await self._nodes.adopt(cluster_map)
-        scales = Scales(cluster_map.nodes, await self._take_census())
+        census = await self._take_census(cluster_map)
+        scales = Scales(cluster_map.nodes, census)
         is_ordered, self._is_ordered = self._is_ordered, False
         self._counted, self._counted_s = _describe(cluster_map), self._clock.monotonic_s()
-        was_moving, self._is_moving = self._is_moving, False
-        if not (scales.is_uneven or ((was_moving or is_ordered) and not scales.is_at_rest)):
-            return
+        was_moving, was_evening = self._is_moving, self._is_evening
+        self._is_moving = self._is_evening = False
         if not was_moving:
-            self._done_bytes = 0
-            _log.info("nodes are filled unevenly: about %d bytes are to be moved", scales.misplaced_bytes)
-        moved = await self._move_pieces(scales)
-        self._is_moving = moved > 0 and not scales.is_at_rest
+            self._done_bytes = self._total_bytes = 0
+        spread = await self._spread_pieces(scales) if census.crowded else 0
+        moved = 0
+        if not spread and (scales.is_uneven or ((was_evening or is_ordered) and not scales.is_at_rest)):
+            moved = await self._even_out(scales)
+            self._is_evening = moved > 0 and not scales.is_at_rest
+        self._is_moving = spread > 0 or self._is_evening
         if not self._is_moving:
             self._total_bytes = self._done_bytes
-            _log.info("nodes are as even as they can be: %d bytes were moved", self._done_bytes)
+        if spread or moved:
+            _log.info("moved %d pieces of crowded chunks, %d for evenness", spread, moved)
 
     def _is_due(self, cluster_map: ClusterMap) -> bool:
         if self._is_ordered or self._is_moving or self._counted != _describe(cluster_map):
             return True
         return self._clock.monotonic_s() - self._counted_s >= CENSUS_AGE_S_MAX
 
-    async def _take_census(self) -> Census:
-        census = Census()
+    async def _take_census(self, cluster_map: ClusterMap) -> Census:
+        census = Census(Spread(cluster_map.nodes))
         async for page in self._walk(None):
             for place in page:
                 census.add(place)
         return census
 
-    async def _move_pieces(self, scales: Scales) -> int:
-        """How many were moved."""
-        moved = 0
+    async def _spread_pieces(self, scales: Scales) -> int:
+        """One piece of each crowded chunk; how many were moved."""
+        return await self._move_pieces(scales, scales.plan_spread, lambda: False)
+
+    async def _even_out(self, scales: Scales) -> int:
+        """Until all are near each other; how many were moved."""
         self._total_bytes = self._done_bytes + scales.misplaced_bytes
+        return await self._move_pieces(scales, scales.plan, lambda: scales.is_at_rest)
+
+    async def _move_pieces(self, scales: Scales, plan: Plan, is_enough: Callable[[], bool]) -> int:
+        moved = 0
         if self._cursor is None:
             self._cursor = (os.urandom(BLOB_ID_BYTES), 0)
         async for page in self._walk(self._cursor):
-            moves = self._plan(scales, page)
+            moves = self._plan(plan, page)
             while batch := list(islice(moves, min(MOVES_AT_ONCE, self._moves_per_run - moved))):
                 made = await asyncio.gather(*(self._move(move, scales) for move in batch))
                 moved += sum(made)
                 self._total_bytes = max(self._total_bytes, self._done_bytes)
-                if moved >= self._moves_per_run or scales.is_at_rest:
+                if moved >= self._moves_per_run or is_enough():
                     return moved
         return moved
 
-    def _plan(self, scales: Scales, page: list[ChunkPlace]) -> Iterator[Move]:
+    def _plan(self, plan: Plan, page: list[ChunkPlace]) -> Iterator[Move]:
         """Planned as they are taken, so that each is planned after the ones before it."""
         for place in page:
             self._cursor = (place.blob_id, place.chunk_index)
-            move = scales.plan(place)
+            move = plan(place)
             if move is not None:
                 yield move
 
@@ -199,7 +214,7 @@ class Rebalancer:
 def _describe(cluster_map: ClusterMap) -> object:
     """What evenness is judged by, but for the bytes: another value is a reason to count again."""
     return {
-        (node.number, node.report.capacity_bytes, node.report.free_bytes > node.report.reserve_bytes)
+        (node.number, node.report.failure_domain, node.report.capacity_bytes, room_bytes(node) > 0)
         for node in cluster_map.nodes
         if takes_part(node)
     }
