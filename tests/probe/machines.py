@@ -84,7 +84,12 @@ class Machines:
         """The two that there is one of."""
         records = json.loads(self.master_file.read_text())["metadata"]
         self.start("metadata", "ready", "metadata", "--data", records["path"], "--socket", records["socket"])
-        self.start("master", f"ready on {self.internal}", "master", "--config", self.master_file)
+        self.start_master()
+
+    def start_master(self) -> None:
+        """The first time or again."""
+        name = f"master-{len(list(self.root.glob('master-*.log')))}"
+        self.master = self.start(name, f"ready on {self.internal}", "master", "--config", self.master_file)
 
     def change_master(self, change: dict[str, Any]) -> None:
         """Further settings of its file, before it is started."""

@@ -4,9 +4,7 @@ or rots; with the master killed in the middle as well. Every object reads right 
 from __future__ import annotations
 
 import hashlib
-import os
 import random
-import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -103,27 +101,9 @@ class Cluster:
 
     def kill_master(self) -> None:
         """kill -9, and start it again."""
-        (pid,) = _pids_with(str(self.machines.master_file))
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not _pids_with(str(self.machines.master_file)), UP_WAIT_S, "the end of the master")
-        self.machines.start(
-            "master-again", f"ready on {self.machines.internal}", "master", "--config", self.machines.master_file
-        )
-
-
-def _pids_with(argument: str) -> list[int]:
-    """The master's process: a child of this one, by its configuration file."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                arguments = (entry / "cmdline").read_bytes().decode().split("\0")
-                state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-            except (OSError, UnicodeDecodeError):
-                continue
-            if argument in arguments and "master" in arguments and state != "Z":
-                found.append(int(entry.name))
-    return found
+        self.machines.master.kill()
+        self.machines.master.wait()
+        self.machines.start_master()
 
 
 @pytest.fixture
