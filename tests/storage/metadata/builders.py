@@ -21,6 +21,7 @@ from storage.metadata.commands import (
     NewVersion,
     OpenSession,
     PutPart,
+    SetVersioning,
     VersionCommitted,
 )
 from storage.metadata.interface import Metadata
@@ -54,6 +55,9 @@ class Worker:
         other = Worker(self.metadata, self.session_id, bucket)
         other._counter = self._counter
         return other
+
+    async def set_versioning(self, versioning: Versioning) -> None:
+        await self.apply(SetVersioning(self.bucket.bucket_id, versioning))
 
     def blob_id(self) -> bytes:
         return make_blob_id(self.session_id, next(self._counter))

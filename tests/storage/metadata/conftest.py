@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.metadata.interface import Metadata
+from storage.model import Versioning
 from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.engines import Engine, SqliteEngine
 from tests.storage.metadata.postgresql.engine import PostgresEngine
@@ -37,3 +38,9 @@ async def metadata(engine: Engine) -> Metadata:
 async def worker(metadata: Metadata) -> Worker:
     """A worker with an open write session and an unversioned bucket."""
     return await Worker.start(metadata)
+
+
+@pytest.fixture
+async def versioned(worker: Worker) -> Worker:
+    """A bucket that keeps versions."""
+    return await worker.in_bucket("versioned", Versioning.ENABLED)

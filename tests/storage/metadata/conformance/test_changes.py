@@ -33,12 +33,6 @@ async def read(worker: Worker, object_key: bytes, version_id: str | None = None)
     return found.version
 
 
-@pytest.fixture
-async def versioned(worker: Worker) -> Worker:
-    """A bucket that keeps versions."""
-    return await worker.in_bucket("versioned", Versioning.ENABLED)
-
-
 async def test_what_was_said_at_the_commit_is_read_back(worker: Worker) -> None:
     """The lock too, which is kept apart."""
     lock = ObjectLock(LockMode.COMPLIANCE, 5, legal_hold=True)

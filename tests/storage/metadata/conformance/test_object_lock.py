@@ -59,12 +59,6 @@ async def delete(
     return outcome
 
 
-@pytest.fixture
-async def versioned(worker: Worker) -> Worker:
-    """A bucket that keeps versions."""
-    return await worker.in_bucket("versioned", Versioning.ENABLED)
-
-
 async def test_deletes_by_version_follow_the_table(engine: Engine, versioned: Worker) -> None:
     """Every lock, with and without the right to bypass governance; what is refused is still there."""
     at = times(engine)

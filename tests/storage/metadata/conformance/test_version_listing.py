@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from storage.base.ids import format_version_id
-from storage.metadata.commands import SetVersioning
 from storage.metadata.interface import VersionPage
 from storage.metadata.skipscan import common_prefix
 from storage.model import Attributes, Checksum, ChecksumAlgorithm, Versioning
@@ -64,16 +63,6 @@ async def all_items(worker: Worker, limit: int = 1000, **arguments: bytes) -> li
     return found
 
 
-@pytest.fixture
-async def versioned(worker: Worker) -> Worker:
-    """The worker on a bucket with versioning enabled."""
-    return await worker.in_bucket("versioned", Versioning.ENABLED)
-
-
-async def set_versioning(worker: Worker, versioning: Versioning) -> None:
-    await worker.apply(SetVersioning(worker.bucket.bucket_id, versioning))
-
-
 async def test_an_empty_bucket_has_no_versions(worker: Worker) -> None:
     """And neither does a page of no length."""
     assert await worker.metadata.list_versions(worker.bucket.bucket_id) == VersionPage((), (), None)
@@ -97,15 +86,15 @@ async def test_the_null_version_stands_in_its_sequence_place(worker: Worker) -> 
     """Made before, between and after versions with ids."""
     await worker.put(b"unversioned")
     await worker.put(b"below")
-    await set_versioning(worker, Versioning.ENABLED)
+    await worker.set_versioning(Versioning.ENABLED)
     above_null = await worker.put(b"below")
     beneath = await worker.put(b"between")
     await worker.put(b"on-top")
     stacked = await worker.put(b"on-top")
-    await set_versioning(worker, Versioning.SUSPENDED)
+    await worker.set_versioning(Versioning.SUSPENDED)
     await worker.put(b"between")
     await worker.put(b"on-top")
-    await set_versioning(worker, Versioning.ENABLED)
+    await worker.set_versioning(Versioning.ENABLED)
     between = await worker.put(b"between")
     page = await worker.metadata.list_versions(worker.bucket.bucket_id)
     by_key = {
@@ -186,7 +175,7 @@ async def _check_paging(engine: Engine, writes: list[tuple[bytes, str]], data: s
             stack = stacks.setdefault(object_key, [])
             if write in ("enable", "suspend"):
                 versioning = Versioning.ENABLED if write == "enable" else Versioning.SUSPENDED
-                await set_versioning(worker, versioning)
+                await worker.set_versioning(versioning)
             elif write == "remove" and stack:
                 await worker.delete(object_key, stack.pop(len(stack) // 2))
             elif write == "put" or (write == "delete" and versioning):
