@@ -318,10 +318,19 @@ class ChunkDirectory:
         return self._remove(chunk_id, lambda path: self.quarantined.take(path, chunk_id, is_damaged=is_damaged))
 
     def _remove(self, chunk_id: ChunkId, step: Callable[[str], None]) -> bool:
-        """Take a chunk's name from it; False when it has none."""
+        """Take a chunk's name from it; False when it has none, or when the medium lost what the name leads to: nobody
+        can take that away, and nobody shall wait for it."""
         path = self._path(str(chunk_id))
         try:
             found = self._files.stat(path)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if not medium_errors.is_unreadable(error):
+                raise
+            _log.error("chunk %s stays where it is: %s", chunk_id, error.strerror)
+            return False
+        try:
             step(path)
         except FileNotFoundError:
             return False

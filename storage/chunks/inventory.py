@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import re
 from collections.abc import Iterator
 
@@ -16,12 +17,15 @@ from storage.chunks.times import read_times
 
 NAMES_AT_ONCE = 1024
 
+_log = logging.getLogger(__name__)
+
 
 def read_inventory(files: FileSystem, chunks: str, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
     """Up to `limit` (at most INVENTORY_ENTRIES_MAX) chunks after the given one. `chunks`: the directory of that name.
 
     Length and times come from the file's own size and times, not from its footer: one look at the inode instead of a
-    read from the medium for each chunk, and a damaged chunk is listed like any other, for a scrub to find.
+    read from the medium for each chunk, and a damaged chunk is listed like any other, for a scrub to find. One whose
+    very inode cannot be read is left out: to whoever compares it is missing, and it hides none of the others.
     """
     limit = min(limit, INVENTORY_ENTRIES_MAX)
     entries: list[InventoryEntry] = []
@@ -31,6 +35,11 @@ def read_inventory(files: FileSystem, chunks: str, after: ChunkId | None, limit:
             try:
                 found = files.stat(f"{chunks}/{group_name(name)}/{name}")
             except FileNotFoundError:  # deleted since it was listed
+                continue
+            except OSError as error:
+                if not medium_errors.is_unreadable(error):
+                    raise
+                _log.error("chunk %s cannot be looked at: %s", name, error.strerror)
                 continue
             length = max(0, found.size - FOOTER_BYTES)
             entries.append(InventoryEntry(parse_chunk_id(name).to_bytes(), length, *read_times(found)))

@@ -13,6 +13,11 @@ _UNREADABLE = (errno.EIO, errno.ENODATA, errno.EUCLEAN, errno.EBADMSG)
 """of a sector, as the disk or as the file system's own checksums say"""
 
 
+def is_unreadable(error: OSError) -> bool:
+    """Whether it says that the medium lost what lay there, rather than that it cannot be asked now."""
+    return error.errno in _UNREADABLE
+
+
 @contextmanager
 def writing() -> Iterator[None]:
     """A full medium is NodeFull; any other refusal a plain ChunkError: write it elsewhere."""
@@ -30,6 +35,6 @@ def reading() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _UNREADABLE:
+        if is_unreadable(error):
             raise Corrupt("the medium cannot read the chunk") from error
         raise ChunkError(f"the medium does not read: {error.strerror}") from error

@@ -13,7 +13,7 @@ import pytest
 
 from storage.base.clock import ManualClock, SystemClock
 from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, NodeFull, Unavailable
-from storage.base.files import AnyPath, DiskFile, DiskFiles, DiskSpace, FileSystem, OpenFile
+from storage.base.files import AnyPath, DiskFile, DiskFiles, DiskSpace, FileStat, FileSystem, OpenFile
 from storage.base.ids import ChunkId
 from storage.chunks.disk import HOP_BYTES, DiskChunkStore
 from storage.chunks.footer import FOOTER_BYTES, Footer, digest_of, format_footer, parse_footer
@@ -375,6 +375,34 @@ async def test_an_unreadable_medium_is_corrupt(root: Path) -> None:
     files.error = OSError(errno.EMFILE, "too many open files")
     with pytest.raises(ChunkError):
         await store.verify(chunk_id(1))
+    store.close()
+
+
+async def test_an_inode_that_cannot_be_read_hides_no_other_chunk(root: Path) -> None:
+    """It is not listed, and deleting it with others fails none of these; a medium that refuses everything is told."""
+
+    class FailingFiles(DiskFiles):
+        error = OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+
+        def stat(self, path: AnyPath) -> FileStat:
+            if os.fspath(path).endswith(str(chunk_id(2))):
+                raise self.error
+            return super().stat(path)
+
+    store = DiskChunkStore(DiskFiles(), root, reserve_bytes=0)
+    ids = [chunk_id(number) for number in (1, 2, 3)]
+    for of in ids:
+        await put(store, of, b"x")
+    store.close()
+    store = DiskChunkStore(FailingFiles(), root, reserve_bytes=0)
+    assert [entry.chunk_id for entry in await store.inventory(None, 9)] == [ids[0].to_bytes(), ids[2].to_bytes()]
+    assert await store.delete_many(ids) == [True, False, True]
+    assert path_of(root, ids[1]).exists()
+    FailingFiles.error = OSError(errno.EACCES, os.strerror(errno.EACCES))
+    with pytest.raises(ChunkError):
+        await store.inventory(None, 9)
+    with pytest.raises(ChunkError):
+        await store.delete_many(ids)
     store.close()
 
 
