@@ -1,114 +1,20 @@
-"""The survey over real metadata and nodes in memory: what fails is found and repaired, what is too much goes last, and
-what is lost is told by name."""
+"""The survey over real metadata and nodes in memory: what fails is found and repaired, what is lost is told by name."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from cluster.deadlines import Deadlines
 from cluster.maintenance import walk
-from cluster.maintenance.claims import BlobClaims
-from cluster.maintenance.damage import DamageReports
-from cluster.maintenance.node_slots import NodeSlots
-from cluster.maintenance.piece_copy import PieceCopier
-from cluster.maintenance.piece_look import PieceLook
 from cluster.maintenance.pieces import stored_id_of
-from cluster.maintenance.repair_job import RepairJob
-from cluster.maintenance.repair_queue import RepairQueue
-from cluster.maintenance.repairer import Repairer
-from cluster.maintenance.surplus_remover import SurplusRemover
-from cluster.maintenance.survey import SurveySettings
-from cluster.maintenance.survey_status import SurveyStatus
-from cluster.maintenance.surveyor import Surveyor
-from cluster.maintenance.throttle import Throttle
 from storage.base.errors import Unavailable
-from storage.base.ids import ChunkId, stored_chunk_id
-from storage.chunks.store import ChunkReceipt
-from storage.metadata.commands import ChunkLayout, Relayout, RenewSession, SetNodeClosed, SetReplicas
-from storage.metadata.interface import ChunkPlace
+from storage.base.ids import ChunkId
+from storage.metadata.commands import SetNodeClosed
 from storage.model import NodeState
-from tests.cluster.maintenance.scene import Scene, SceneRegistry, open_scene
-
-SETTINGS = SurveySettings(interval_s=600, surplus_age_s=60, read_margin_s=15, pause_s=0)
-
-
-class Master:
-    """The jobs of the active master, run when told."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self.registry = SceneRegistry(scene)
-        self.claims = BlobClaims()
-        self.queue = RepairQueue()
-        metadata, pool, clock = scene.metadata, scene.pool, scene.clock
-        throttle = Throttle(1 << 40, clock)
-
-        self.repairer = Repairer(
-            metadata,
-            pool,
-            PieceCopier(pool, throttle, Deadlines()),
-            lambda: scene.cluster_map,
-            NodeSlots(),
-            lambda: self.registry.term,
-        )
-        self.repairs = RepairJob(self.repairer, self.queue, self.claims, clock)
-        look = PieceLook(pool, lambda: scene.cluster_map)
-        remover = SurplusRemover(metadata, pool, look, self.claims, throttle)
-        self.surveyor = Surveyor(metadata, pool, self.registry, self.queue, self.repairs, remover, clock, SETTINGS)
-        self.damage = DamageReports(metadata, pool, self.queue, lambda: scene.cluster_map, clock)
-
-    @property
-    def status(self) -> SurveyStatus:
-        """What it tells."""
-        return self.surveyor.status
-
-    async def walk(self) -> SurveyStatus:
-        """One whole walk."""
-        self.surveyor.order_walk()
-        await self.surveyor.run()
-        return self.status
-
-    async def settle(self, seconds: float = 600, step_s: float = 5) -> SurveyStatus:
-        """Run all jobs while time passes and the worker lives."""
-        for _ in range(round(seconds / step_s)):
-            self.scene.clock.advance(step_s)
-            await self.scene.worker.apply(RenewSession(self.scene.worker.session_id, 0))
-            await self.surveyor.run()
-            await self.damage.run()
-            await self.repairs.run()
-        return self.status
-
-
-@pytest.fixture
-async def master(tmp_path: Path) -> AsyncIterator[Master]:
-    """Six nodes, and a few objects of both kinds."""
-    async with open_scene(tmp_path, 6) as scene:
-        yield Master(scene)
-
-
-async def fill(scene: Scene, nodes: Sequence[int] = (1, 2, 3, 4, 5, 6), count: int = 6) -> list[list[ChunkPlace]]:
-    """Objects on these nodes, each kind in turn."""
-    places = []
-    for number in range(count):
-        turned = [nodes[(at + number) % len(nodes)] for at in range(len(nodes))]
-        width, redundancy = [(2, "replica:2"), (5, "ec:3+2"), (3, "replica:3")][number % 3]
-        places.append(await scene.put(b"key-%d" % number, redundancy, turned[:width], chunk_count=1 + number % 2))
-    return places
-
-
-async def require_whole(scene: Scene, placed: list[list[ChunkPlace]]) -> set[int]:
-    """Everything at full redundancy; the nodes that it is on."""
-    named: set[int] = set()
-    for places in placed:
-        for place in await scene.require_whole(places[0].blob_id, len(places)):
-            named |= set(place.nodes)
-    return named
-
+from tests.cluster.maintenance.scene import open_scene
+from tests.cluster.maintenance.survey_master import Master, fill, require_whole
 
 # ------------------------------------------------------------------ what it tells
 
@@ -282,131 +188,6 @@ async def test_the_most_endangered_first(tmp_path: Path) -> None:
             order.append(item.blob_id)
         assert order[:6] == sorted(places[0].blob_id for places in both)
         assert set(order[6:]) == {places[0].blob_id for places in one}
-
-
-# ------------------------------------------------------------------ surplus
-
-
-async def leave_surplus(scene: Scene, place: ChunkPlace, number: int, source: int) -> None:
-    """A copy of a piece on a node that the row does not name."""
-    await scene.nodes[number].inner.put_many([(stored_id_of(place), scene.nodes[source].chunks[stored_id_of(place)])])
-
-
-async def test_surplus_waits_for_reads_that_may_have_an_older_row(master: Master) -> None:
-    """A read that runs for long holds it back; and when it is over it goes."""
-    scene = master.scene
-    (place,) = await scene.put(b"key", "replica:2", [1, 2])
-    await leave_surplus(scene, place, 3, 1)
-    began_s = scene.clock.monotonic_s()
-    for _ in range(60):
-        scene.clock.advance(5)
-        age_ms = round((scene.clock.monotonic_s() - began_s) * 1000)
-        await scene.worker.apply(RenewSession(scene.worker.session_id, age_ms))
-        await master.surveyor.run()
-    await master.walk()
-    assert scene.holders(place) == {1, 2, 3}
-    await master.settle(60)
-    await master.walk()
-    assert scene.holders(place) == {1, 2}
-
-
-@pytest.mark.parametrize("how", ["lost", "rotten", "silent", "claimed", "draining"])
-async def test_surplus_stays_while_anything_is_wrong(master: Master, how: str) -> None:
-    """With a named piece missing, rotten (which is read for this), or silent, or another job at the blob."""
-    scene = master.scene
-    (place,) = await scene.put(b"key", "replica:2", [1, 2])
-    await leave_surplus(scene, place, 3, 1)
-    await master.settle(30)
-    if how == "lost":
-        await scene.lose(1, place)
-    elif how == "rotten":
-        scene.damage(1, place)
-    elif how == "silent":
-        scene.nodes[1].down = True
-    elif how == "draining":
-        await scene.change(1, NodeState.DRAINING)
-    with ExitStack() as held:
-        if how == "claimed":
-            held.enter_context(master.claims.claim(place.blob_id))
-        for _ in range(40):
-            scene.clock.advance(5)
-            await scene.worker.apply(RenewSession(scene.worker.session_id, 0))
-            await master.surveyor.run()
-        assert 3 in scene.holders(place)
-
-
-async def test_surplus_stays_when_the_row_changes_in_the_last_moment(master: Master) -> None:
-    """It is named while the other pieces are verified."""
-    scene = master.scene
-    (place,) = await scene.put(b"key", "replica:2", [1, 2])
-    await leave_surplus(scene, place, 3, 1)
-    verify = scene.nodes[2].verify
-
-    async def rename(chunk_id: ChunkId) -> ChunkReceipt:
-        if (await scene.place(place.blob_id)).nodes == place.nodes:
-            await scene.metadata.apply(SetReplicas(place.blob_id, 0, place.nodes, (2, 3), place.generation))
-        return await verify(chunk_id)
-
-    scene.nodes[2].verify = rename  # type: ignore[method-assign]
-    for _ in range(40):
-        scene.clock.advance(5)
-        await scene.worker.apply(RenewSession(scene.worker.session_id, 0))
-        await master.surveyor.run()
-        if (await scene.place(place.blob_id)).nodes != place.nodes:
-            break
-    assert (await scene.place(place.blob_id)).nodes == (2, 3)
-    await scene.require_whole(place.blob_id)
-
-
-async def test_surplus_of_other_layouts_goes_too(master: Master) -> None:
-    """A generation that is not the row's, older or newer, on a node that the row names as well."""
-    scene = master.scene
-    (place,) = await scene.put(b"key", "replica:2", [1, 2])
-    other = stored_chunk_id(place.blob_id, 0, place.generation + 3)
-    await scene.nodes[1].inner.put_many([(other, b"of another layout")])
-    await master.settle(300)
-    assert other not in scene.nodes[1].chunks
-    await scene.require_whole(place.blob_id)
-
-
-async def test_an_earlier_layout_is_kept_for_the_history(master: Master) -> None:
-    """As the sweep keeps it: the records of an earlier moment name it."""
-    scene = master.scene
-    (place,) = await scene.put(b"key", "replica:2", [1, 2])
-    before, after = stored_id_of(place), stored_chunk_id(place.blob_id, 0, 5)
-    for number in (3, 4):
-        await scene.nodes[number].inner.put_many([(after, scene.nodes[1].chunks[before])])
-    layout = ChunkLayout(0, place.digest, (3, 4))
-    assert await scene.metadata.apply(Relayout(place.blob_id, 0, "replica:2", (layout,), 0, 5))
-    master.surveyor._settings = SETTINGS._replace(history_s=3_600)
-    await master.settle(3_000, step_s=20)
-    assert before in scene.nodes[1].chunks
-    await master.settle(2_000, step_s=20)
-    assert before not in scene.nodes[1].chunks
-    await scene.require_whole(place.blob_id)
-
-
-async def test_what_has_no_row_is_none_of_its_business(master: Master) -> None:
-    """It may be of a write under way, or an orphan for the sweep."""
-    scene = master.scene
-    await scene.put(b"key", "replica:2", [1, 2])
-    strange = stored_chunk_id(scene.worker.blob_id(), 0)
-    await scene.nodes[3].inner.put_many([(strange, b"sealed")])
-    status = await master.settle(900)
-    assert strange in scene.nodes[3].chunks
-    assert status.surplus_pieces == 0
-
-
-async def test_a_stray_is_put_to_use_before_anything_is_copied(master: Master) -> None:
-    """A node came back with the only piece that is left."""
-    scene = master.scene
-    (place,) = await scene.put(b"key", "replica:2", [1, 2])
-    await leave_surplus(scene, place, 3, 1)
-    for number in (1, 2):
-        await scene.lose(number, place)
-    status = await master.settle(10)
-    assert status.lost == 0
-    assert 3 in (await scene.require_whole(place.blob_id))[0].nodes
 
 
 # ------------------------------------------------------------------ drains
