@@ -11,15 +11,16 @@ import pytest
 
 from storage.base.clock import SystemClock
 from storage.base.errors import ChunkNotFound, Corrupt, NodeFull
-from storage.base.ids import ChunkId, chunk_id_from_bytes
+from storage.base.ids import chunk_id_from_bytes
 from storage.chunks.footer import FOOTER_BYTES
 from storage.datanode import wire
 from storage.datanode.client import DatanodeClient
 from storage.datanode.wire import ScrubOrder, ScrubStatus
 from storage.model import NodeReport, NodeState
 from tests.storage.base.serving import serving
+from tests.storage.chunks.chunk_files import path_of
 from tests.storage.chunks.conformance import chunk_id, put, read, some_bytes
-from tests.storage.datanode.nodes import NodeProcess, running_node
+from tests.storage.datanode.nodes import running_node
 from tests.storage.datanode.test_heartbeat import Master
 
 GOOD = [chunk_id(n) for n in range(20, 25)]
@@ -60,11 +61,6 @@ def behead(path: Path) -> None:
 HARMS: list[Callable[[Path], None]] = [flip, truncate, append, empty, behead]
 
 
-def path_of(node: NodeProcess, of: ChunkId) -> Path:
-    """The file of a chunk."""
-    return node.data / "chunks" / str(of)[:29] / str(of)
-
-
 async def scrub(client: DatanodeClient) -> ScrubStatus:
     """A whole pass, as ordered."""
     ordered = await client.order_scrub(ScrubOrder(1 << 39, begin=True))
@@ -85,7 +81,7 @@ async def test_every_damage_is_found_and_nothing_else(tmp_path: Path) -> None:
             await put(client, of, some_bytes(length))
         await client.put_many([(of, some_bytes(100)) for of in GOOD])
         for of, (_, harm) in harmed.items():
-            harm(path_of(node, of))
+            harm(path_of(node.data, of))
         status = await scrub(client)
         assert (status.damaged, status.checked_chunks) == (len(harmed), len(harmed) + len(GOOD))
         listed = await client.list_damaged(None, 100)
@@ -137,7 +133,7 @@ async def test_a_pass_begins_by_itself(tmp_path: Path) -> None:
     with running_node(tmp_path, scrub_interval_s=1, scrub_bytes_per_s=1 << 40) as node:
         client = node.client()
         await client.put_many([(of, some_bytes(100)) for of in GOOD])
-        flip(path_of(node, GOOD[2]))
+        flip(path_of(node.data, GOOD[2]))
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             while not (listed := await client.list_damaged(None, 10)):
                 await asyncio.sleep(0.05)
@@ -151,7 +147,7 @@ async def test_what_a_reader_finds_is_set_aside_soon(tmp_path: Path) -> None:
     with running_node(tmp_path) as node:
         client = node.client()
         await client.put_many([(of, some_bytes(100)) for of in GOOD])
-        truncate(path_of(node, GOOD[3]))
+        truncate(path_of(node.data, GOOD[3]))
         with pytest.raises(Corrupt):
             await read(client, GOOD[3])
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
@@ -181,7 +177,7 @@ async def test_the_report_and_the_masters_word(tmp_path: Path) -> None:
             assert (report.stored_bytes, report.unverified_count) == (100 * len(GOOD), len(GOOD))
             assert (report.oldest_verified_ms, report.damaged_count) == (0, 0)
             assert abs(report.clock_ms - SystemClock().now_ms()) < 60_000
-            flip(path_of(node, GOOD[0]))
+            flip(path_of(node.data, GOOD[0]))
             status = await scrub(client)
             report = await hear(master, lambda report: report.damaged_count == 1 and report.unverified_count == 0)
             assert (report.chunk_count, report.stored_bytes) == (len(GOOD) - 1, 100 * (len(GOOD) - 1))
