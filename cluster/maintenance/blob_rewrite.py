@@ -72,7 +72,7 @@ class BlobRewriter:
         try:
             layouts, sealed_bytes = await self._write_chunks(rewrite, attempted)
         except (FrostbyteError, Superseded):
-            await self._cleanup.delete(attempted)
+            await self._take_back(rewrite, attempted)
             raise
         await self._commit(rewrite, layouts, attempted)
         return sealed_bytes
@@ -160,6 +160,16 @@ class BlobRewriter:
             if not is_applied and not await self._is_layout(rewrite):
                 await self._cleanup.delete(attempted)
                 raise Superseded
+
+    async def _take_back(self, rewrite: Rewrite, attempted: list[Place]) -> None:
+        """Nothing of what another master laid out meanwhile under the very same generation: their terms may be of one
+        class. Where the records do not say, the survey decides."""
+        try:
+            is_layout = await self._is_layout(rewrite)
+        except Unavailable:
+            return
+        if not is_layout:
+            await self._cleanup.delete(attempted)
 
     async def _is_layout(self, rewrite: Rewrite) -> bool:
         """Whether what was written is the blob's layout now. Unavailable: nobody knows, and nothing may be deleted."""

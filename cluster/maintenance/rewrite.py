@@ -1,9 +1,9 @@
 """PURE. Which blobs are laid out anew, under which generation, from which of their pieces; and when a bucket is looked
 through for them.
 
-Each attempt has a generation that no other attempt at the same blob has: masters take theirs from different residue
-classes, by their terms, and one master never takes the same twice. Ids on datanodes are thus used once, as everywhere:
-whatever an attempt that failed sends late, of a master that was stopped for a while too, meets its own pieces only.
+Each attempt has a generation that hardly any other attempt at the same blob has: masters take theirs from residue
+classes, by their terms, and one master never takes the same twice. Ids on datanodes are thus used once, but for two
+terms of one class: whoever takes an attempt back looks whether it is the layout (blob_rewrite.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from storage.metadata.interface import ChunkPlace
 from storage.model import Blob, Bucket
 
 TERM_CLASSES = 64
-"""so many takeovers would have to pass while a master is stopped, before another one used its generations again"""
+"""more would let fewer attempts at one blob be made, fewer would make two masters of one class more likely"""
 TRIED_MAX = 10_000
 LOOK_AGAIN_S = 3_600.0
 """uploads that were begun before a change, and completed since, are found then"""

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from cluster.maintenance.blob_rewrite import Superseded
+from cluster.maintenance.rewrite import Attempts
 from cluster.objectstore import CopySource
 from cluster.redundancy import choose_for_size, parse_redundancy
 from storage.base.ids import split_stored_index
 from storage.crypto.envelope import sealed_length
 from storage.metadata.commands import DeleteTarget, Relayout
+from storage.metadata.interface import ChunkPlace
 from storage.model import ChecksumAlgorithm
 from tests.cluster.layouts import read_blobs
 from tests.cluster.maintenance.rewrite_stage import staged
@@ -171,6 +174,32 @@ async def test_a_run_that_ends_anywhere_is_resumed(tmp_path: Path) -> None:
         assert all(generation for _, generation in left - blobs), "of attempts only, never of generation 0"
         for key, body in data.items():
             assert await stage.world.get(key) == body
+
+
+async def test_who_fails_late_takes_nothing_of_the_layout_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A master that was stopped while another one, whose term is of the same class, laid out the same blob."""
+    data = os.urandom(3 << 20)
+    async with staged(tmp_path) as stage:
+        await stage.world.put(b"key", data)
+        blob = await stage.blob()
+        rewrite = Attempts().plan(blob, parse_redundancy("ec:4+2"), 0)
+        assert rewrite is not None
+        rows = await stage.world.metadata.find_chunk_places([(blob.blob_id, index) for index in range(3)])
+        await stage.run("ec:4+2")
+        assert (await stage.blob()).generation == rewrite.generation
+        rows[-1] = rows[-1]._replace(nodes=(98, 99))
+        find = stage.world.metadata.find_chunk_places
+
+        async def find_late(keys: list[tuple[bytes, int]]) -> list[ChunkPlace]:
+            monkeypatch.setattr(stage.observed, "find_chunk_places", find)
+            return rows
+
+        monkeypatch.setattr(stage.observed, "find_chunk_places", find_late, raising=False)
+        with pytest.raises(Superseded):
+            await stage.rewriter._blobs.rewrite(rewrite)
+        assert await stage.world.get(b"key") == data
+        await stage.sweep()
+        await stage.require_only(b"key")
 
 
 # ------------------------------------------------------------------ sources and targets that fail
