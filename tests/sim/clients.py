@@ -12,38 +12,26 @@ from storage.base.errors import (
     Corrupt,
     FrostbyteError,
     NoSuchKey,
-    SessionFenced,
-    Unavailable,
 )
 from storage.metadata.commands import Conditions, Deleted, DeleteTarget
 from storage.model import Attributes, Bucket, ByteRange, ChecksumAlgorithm, Versioning
-from tests.cluster.world import BlocksBody
+from tests.sim.answers import Seen, check_bytes, fate_of, name_of_answer, read_object
+from tests.sim.bodies import BadBody, Bodies
 from tests.sim.gateways import SimGateway
 from tests.sim.ledger import Fate, Ledger, Place, Write
 from tests.sim.loop import Process
 from tests.sim.network import Broken
+from tests.sim.profiles import Profile
 from tests.sim.surroundings import Surroundings
 
 T = TypeVar("T")
 
 PATIENCE_S = 90.0
+WORKS_AGAIN_TRIES = 8
 OWNER = "f" * 64
 
 
-class BadBody(FrostbyteError):
-    """What a body raises that does not verify."""
-
-
-class Seen:
-    """What a read brought."""
-
-    def __init__(self, etag: str, version_id: str, size: int, span: tuple[int, int], data: bytes) -> None:
-        self.etag = etag
-        self.version_id = version_id
-        self.size = size
-        self.span = span
-        """of the object: from where to where"""
-        self.data = data
+KEYS = tuple(f"k{number}".encode() for number in range(6))
 
 
 class Client:
@@ -57,7 +45,7 @@ class Client:
         buckets: list[Bucket],
         ledger: Ledger,
         violations: list[str],
-        sizes: tuple[int, ...],
+        profile: Profile,
     ) -> None:
         self.process = Process(world.loop, name)
         self.name = name
@@ -66,18 +54,19 @@ class Client:
         self._buckets = buckets
         self._ledger = ledger
         self._violations = violations
-        self._sizes = sizes
+        self._profile = profile
         self._random = world.generator(name)
+        self._bodies = Bodies(self._random, profile)
         self.busy_since_s: float | None = None
         """when its operation under way began"""
 
-    async def run(self, until_s: float, pause_s: float) -> None:
+    async def run(self, until_s: float) -> None:
         """Until that time, then to the end of the operation under way."""
-        steps: dict[Callable[[], Awaitable[None]], int] = {
+        steps: dict[Callable[[], Awaitable[None]], float] = {
             self.put: 7,
             self.get: 5,
             self.get_range: 4,
-            self.get_slowly: 1,
+            self.get_slowly: 1 + 20 * self._profile.slowness,
             self.delete: 3,
             self.copy: 2,
             self.upload: 2,
@@ -90,26 +79,38 @@ class Client:
             self.busy_since_s = self._world.loop.time()
             await step()
             self.busy_since_s = None
-            await asyncio.sleep(self._random.expovariate(1 / pause_s))
+            await asyncio.sleep(self._random.expovariate(1 / self._profile.pause_s))
 
     # ------------------------------------------------------------------ writes
 
     async def put(self) -> None:
         bucket, place = self._choose()
-        content = self._content()
+        content = self._bodies.content()
         await self._put(bucket, place, "put", content, PutRequest(OWNER, Attributes()))
+
+    async def put_through(self, gateway: SimGateway) -> None:
+        """A put, which must succeed before long."""
+        self._gateways = [gateway]
+        for _ in range(WORKS_AGAIN_TRIES):
+            bucket, place = self._choose()
+            content = self._random.randbytes(max(self._profile.sizes))
+            write = await self._put(bucket, place, "put", content, PutRequest(OWNER, Attributes()))
+            if write.fate is Fate.DONE:
+                return
+            await asyncio.sleep(5.0)
+        self._report(f"{gateway.party} takes no writes at the end: {write}")
 
     async def put_if_absent(self) -> None:
         bucket, place = self._choose()
         request = PutRequest(OWNER, Attributes(), Conditions(if_none_match="*"))
-        write = await self._put(bucket, place, "put if absent", self._content(), request)
+        write = await self._put(bucket, place, "put if absent", self._bodies.content(), request)
         if write.fate is Fate.DONE:
             self._report(self._ledger.find_flaw(place, None, "", write.begun_s, write.ended_s))
 
     async def put_bad(self) -> None:
         """A body whose checksum is wrong: it must never be seen."""
         bucket, place = self._choose()
-        await self._put(bucket, place, "bad put", self._content(), PutRequest(OWNER, Attributes()), BadBody())
+        await self._put(bucket, place, "bad put", self._bodies.content(), PutRequest(OWNER, Attributes()), BadBody())
 
     async def _put(
         self,
@@ -120,7 +121,7 @@ class Client:
         request: PutRequest,
         failure: Exception | None = None,
     ) -> Write:
-        body = self._body(content, failure)
+        body = self._bodies.body(content, failure)
         write = self._begin(place, what, content)
 
         async def work(cluster: Cluster) -> str | None:
@@ -166,8 +167,8 @@ class Client:
             return
         parts: dict[int, tuple[Any, bytes]] = {}
         for number in self._random.choices((1, 2, 3), k=self._random.randint(1, 4)):
-            content = self._content()
-            body = self._body(content, None)
+            content = self._bodies.content()
+            body = self._bodies.body(content, None)
             sent = await self._call(
                 f"part {number} of {place.key.decode()}",
                 lambda cluster, number=number, body=body: cluster.objects.put_part(bucket, began, number, body),
@@ -233,7 +234,7 @@ class Client:
     async def _write(self, write: Write, label: str, work: Callable[[Cluster], Awaitable[str | None]]) -> None:
         told = await self._call(f"{label} ({write.number})", work)
         fate = fate_of(told)
-        self._world.trace.note(self.name, f"{write.what} {write.number}: {fate.value} {_name(told)}")
+        self._world.trace.note(self.name, f"{write.what} {write.number}: {fate.value} {name_of_answer(told)}")
         self._world.trace.count(f"write {fate.value}")
         self._ledger.end(write, fate, self._world.loop.time(), None if isinstance(told, Exception) else told)
 
@@ -244,7 +245,7 @@ class Client:
 
     async def get_range(self) -> None:
         bucket, place = self._choose()
-        first = self._random.choice((0, 0, self._random.randrange(max(self._sizes) + 1)))
+        first = self._random.choice((0, 0, self._random.randrange(max(self._profile.sizes) + 1)))
         last = self._random.choice((None, first + self._random.randrange(40_000)))
         await self._read(bucket, place, ByteRange(first, last), 0.0)
 
@@ -277,21 +278,6 @@ class Client:
         bucket = self._random.choice(self._buckets)
         return bucket, Place(bucket.name, self._random.choice(KEYS))
 
-    def _content(self) -> bytes:
-        size = self._random.choice(self._sizes)
-        return self._random.randbytes(size + self._random.randrange(64)) if size else b""
-
-    def _body(self, content: bytes, failure: Exception | None) -> BlocksBody:
-        block_bytes = self._random.choice((1_000, 30_000, 65_536, 200_000))
-        slow_s = self._random.choice((0.0, 0.0, 0.0, 0.0, 0.01, 0.01, 1.0, 15.0))
-        pauses = self._random
-
-        async def wait(_: int) -> None:
-            await asyncio.sleep(pauses.uniform(0, slow_s))
-
-        blocks = [content[at : at + block_bytes] for at in range(0, len(content), block_bytes)]
-        return BlocksBody(blocks, failure=failure, before_block=wait if slow_s and len(blocks) < 8 else None)
-
     async def _call(
         self, label: str, work: Callable[[Cluster], Awaitable[T]], gateway: SimGateway | None = None
     ) -> T | Exception:
@@ -311,56 +297,3 @@ class Client:
         if flaw:
             self._world.trace.note(self.name, f"VIOLATION: {flaw}")
             self._violations.append(flaw)
-
-
-KEYS = tuple(f"k{number}".encode() for number in range(6))
-
-
-async def read_object(
-    cluster: Cluster,
-    bucket: Bucket,
-    key: bytes,
-    version_id: str | None,
-    byte_range: ByteRange | None,
-    pause_s: float = 0.0,
-) -> Seen:
-    """In the gateway."""
-    async with cluster.objects.open(bucket, key, version_id, byte_range) as reading:
-        blocks: list[bytes] = []
-        async for block in reading:
-            blocks.append(bytes(block))
-            if pause_s:
-                await asyncio.sleep(pause_s)
-        version = reading.version
-        span = (reading.start, reading.end)
-        return Seen(version.etag, version.version_id, version.size, span, b"".join(blocks))
-
-
-def check_bytes(ledger: Ledger, place: Place, seen: Seen) -> str:
-    """Whether they are those that were written; empty when they are."""
-    content = ledger.content_of(seen.etag)
-    if content is None:
-        return ""
-    if len(content) != seen.size:
-        return f"{place} has {seen.size} bytes where {len(content)} were written"
-    start, end = seen.span
-    if content[start:end] != seen.data:
-        return f"{place} gives other bytes than were written ({len(seen.data)} for {start} to {end})"
-    return ""
-
-
-def fate_of(told: object) -> Fate:
-    """What a client may conclude from an answer, or from none."""
-    if not isinstance(told, Exception):
-        return Fate.DONE
-    if isinstance(told, Broken):
-        return Fate.UNKNOWN if told.sent else Fate.REFUSED
-    if isinstance(told, TimeoutError | SessionFenced):
-        return Fate.UNKNOWN
-    if isinstance(told, Unavailable):
-        return Fate.UNKNOWN if told.details.get("outcome") == "unknown" else Fate.REFUSED
-    return Fate.REFUSED
-
-
-def _name(told: object) -> str:
-    return type(told).__name__ if isinstance(told, Exception) else ""

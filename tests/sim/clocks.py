@@ -12,6 +12,7 @@ class SimClock:
 
     def __init__(self, loop: VirtualLoop) -> None:
         self.set_by_ms = 0
+        self.was_set = False
         self._loop = loop
 
     def now_ms(self) -> int:
@@ -19,6 +20,11 @@ class SimClock:
 
     def monotonic_s(self) -> float:
         return self._loop.time()
+
+    def set_by(self, seconds: float) -> None:
+        """Somebody sets it."""
+        self.set_by_ms += round(seconds * 1000)
+        self.was_set = True
 
     def set_right(self) -> None:
         """As if it had never been set."""

@@ -35,14 +35,20 @@ class SimDisk(MemoryChunkStore):
         """of chunks with changes that are not synced: what was there before"""
 
     def is_good(self, chunk_id: ChunkId, digest: bytes) -> bool:
-        """Whether it has these very bytes, and would have them after a power cut."""
+        """Whether it has these very bytes."""
         footer = self._footers.get(chunk_id)
-        if footer is None or footer.digest != digest or chunk_id in self.rotten:
-            return False
+        return footer is not None and footer.digest == digest and chunk_id not in self.rotten
+
+    def is_durable(self, chunk_id: ChunkId, digest: bytes) -> bool:
+        """Whether it would have these very bytes after a power cut."""
         if chunk_id not in self._durable:
-            return True
+            return self.is_good(chunk_id, digest)
         before = self._durable[chunk_id]
         return before is not None and before[1].digest == digest
+
+    def write_back(self) -> None:
+        """What the machine's cache does by itself after a while: everything is durable."""
+        self._durable.clear()
 
     def rot(self, chunk_id: ChunkId) -> None:
         """A bit flips, or the end is gone."""
@@ -61,7 +67,7 @@ class SimDisk(MemoryChunkStore):
             if self._random.random() < 0.7:
                 undone += 1
                 self._restore(chunk_id, entry)
-        self._durable.clear()
+        self.write_back()
         return undone
 
     # ------------------------------------------------------------------ the store

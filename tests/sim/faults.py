@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple
 
 from cluster.redundancy import parse_redundancy
 from storage.base.ids import stored_chunk_id
@@ -22,42 +21,9 @@ from tests.sim.metadata import PARTY as RECORDS
 from tests.sim.nodes import SimDatanode
 from tests.sim.oracle import Oracle
 from tests.sim.profiles import Profile
+from tests.sim.strikes import Strikes
 
 CLOCK_JUMPS_S = (-86_400.0, -3_600.0, -60.0, -5.0, 5.0, 60.0, 3_600.0, 86_400.0)
-STRUCK = (
-    "PUT",
-    "/pull",
-    "/rebuild",
-    "/verify",
-    "batch/delete",
-    "batch/quarantine",
-    "batch/inspect",
-    "inventory",
-    "heartbeat",
-    "CommitVersion",
-    "PutPart",
-    "CompleteUpload",
-    "DeleteVersions",
-    "ReleaseBlobs",
-    "ForgetBlobs",
-    "SetReplicas",
-    "Relayout",
-    "FenceSessions",
-    "SetNodeState",
-    "SetNodeClosed",
-    "AcquireMasterLease",
-)
-STRIKE_WAITS_S = 20.0
-
-
-class Strike(NamedTuple):
-    """Waits for a call; then its caller or its callee is stopped or killed, before it is served or is answered."""
-
-    label: str
-    phase: str
-    of_caller: bool
-    how: str
-    until_s: float
 
 
 class Faults:
@@ -72,13 +38,14 @@ class Faults:
         self._random = self._world.generator("faults")
         self._undo: dict[int, Callable[[], None]] = {}
         self._begun = 0
-        self._strikes: list[Strike] = []
+        self._strikes = Strikes(self._world.loop, self._random, self._struck)
         self._damaged_s: float | None = None
         """when something was damaged for good last"""
         self._kinds: dict[str, Callable[[], str]] = {
             "weather": self._bad_weather,
             "cut": self._cut,
             "stop": self._stop,
+            "pause": self._pause,
             "crash": self._crash,
             "power": self._cut_power,
             "full": self._fill,
@@ -91,7 +58,7 @@ class Faults:
             "drain": self._drain,
             "join": self._join,
         }
-        self._world.network.interfere = self._interfere
+        self._world.network.interfere = self._strikes.look
 
     async def run(self) -> None:
         """One fault after the other, each healed after a while."""
@@ -105,7 +72,6 @@ class Faults:
 
     def heal(self) -> None:
         """All of it."""
-        self._strikes.clear()
         self._world.network.interfere = None
         for key in list(self._undo):
             self._heal_one(key)
@@ -114,6 +80,7 @@ class Faults:
             link.read_failures = 0.0
         for place in self._cluster.places():
             place.process.resume()
+            place.clock.set_right()  # tickets of copies hold for two minutes of the source's clock
             if not place.process.is_alive:
                 place.start()
 
@@ -162,6 +129,15 @@ class Faults:
     def _stop(self) -> str:
         return self._strike_down(self._random.choice(list(self._cluster.places())), "stop")
 
+    def _pause(self) -> str:
+        """A gateway or a master is stopped for longer than a lease."""
+        place = self._random.choice([*self._cluster.gateways, *self._cluster.masters])
+        if place.process.state is not ProcessState.RUNNING:
+            return ""
+        place.process.stop()
+        self._later(self._random.uniform(30, 75), place.process.resume)
+        return place.process.name
+
     def _crash(self) -> str:
         return self._strike_down(self._random.choice(list(self._cluster.places())), "kill")
 
@@ -174,7 +150,7 @@ class Faults:
             return ""
         if how == "stop":
             process.stop()
-            self._later(self._random.choice((0.5, 4.0, 15.0, 70.0)) * self._random.random(), process.resume)
+            self._later(self._random.choice((0.5, 4.0, 15.0, 30.0)) * self._random.random(), process.resume)
             return f"{process.name} stopped"
         undone = place.cut_power() if how == "power" and isinstance(place, SimDatanode) else 0
         process.kill()
@@ -195,26 +171,13 @@ class Faults:
         return f"{share:.0%} of the reads fail"
 
     def _arm(self) -> str:
-        label = self._random.choice(STRUCK)
-        phase = self._random.choice(("delivered", "served"))
-        how = self._random.choice(("stop", "kill", "power"))
-        until_s = self._world.loop.time() + STRIKE_WAITS_S
-        self._strikes.append(Strike(label, phase, self._random.random() < 0.5, how, until_s))
-        return f"the {'caller' if self._strikes[-1].of_caller else 'callee'} of the next {label} that is {phase}: {how}"
+        return f"the {self._strikes.arm()}"
 
-    def _interfere(self, phase: str, label: str, caller: Process, callee: Process) -> None:
-        now_s = self._world.loop.time()
-        for strike in self._strikes:
-            if phase == strike.phase and strike.label in label and now_s < strike.until_s:
-                self._strikes.remove(strike)
-                struck = caller if strike.of_caller else callee
-                for place in self._cluster.places():
-                    if place.process is struck:
-                        self._world.trace.note(
-                            "fault", f"struck at {label} {phase}: {self._strike_down(place, strike.how)}"
-                        )
-                        self._world.trace.count("struck")
-                return
+    def _struck(self, process: Process, label: str, how: str) -> None:
+        for place in self._cluster.places():
+            if place.process is process:
+                self._world.trace.note("fault", f"struck at {label}: {self._strike_down(place, how)}")
+                self._world.trace.count("struck")
 
     def _set_clock(self) -> str:
         clocks = {place.process.name: place.clock for place in self._cluster.places()}
@@ -225,7 +188,7 @@ class Faults:
         if name == RECORDS:
             jump_s = max(jump_s, -60.0)  # its time stands still until it has caught up
         clock = clocks[name]
-        clock.set_by_ms += round(jump_s * 1000)
+        clock.set_by(jump_s)
         if self._random.random() < 0.7:
             self._later(self._random.uniform(1, 30), clock.set_right)
         return f"of {name} by {jump_s:.0f} s"
@@ -268,7 +231,7 @@ class Faults:
         node = self._random.choice(self._cluster.nodes)
         same_id = self._random.random() < 0.5
         node.lose_disk(same_id=same_id)
-        self._oracle.watch(node)
+        self._cluster.on_node(node)
         self._oracle.lost_s[node.party] = self._damaged_s = self._world.loop.time()
         self._later(self._random.uniform(0.5, 40), lambda: _start_again(node))
         return f"{node.party}, comes back {'empty' if same_id else 'as another'}"

@@ -45,6 +45,8 @@ class Process:
         self.state = ProcessState.RUNNING
         self.held: list[asyncio.Handle] = []
         """callbacks that became ready since it was stopped or killed"""
+        self.stopped_s = float("-inf")
+        """until when it was stopped last"""
         self.on_death: dict[object, Callable[[], None]] = {}
         """by whoever wants to know, in the order of arrival"""
         self._loop = loop
@@ -65,15 +67,19 @@ class Process:
         """As SIGSTOP."""
         if self.state is ProcessState.RUNNING:
             self.state = ProcessState.STOPPED
+            self.stopped_s = float("inf")
 
     def resume(self) -> None:
         """As SIGCONT: what became ready meanwhile happens now, in its order."""
         if self.state is ProcessState.STOPPED:
+            self.stopped_s = self._loop.time()
             self.thaw()
 
     def kill(self) -> None:
         """As SIGKILL. Its tasks stay where they are and never go on."""
         if self.is_alive:
+            if self.state is ProcessState.STOPPED:
+                self.stopped_s = self._loop.time()
             self.state = ProcessState.DEAD
             for told in list(self.on_death.values()):
                 told()

@@ -64,8 +64,9 @@ class SimRecords:
         self.reads = _Reads(self.connection)
         self._cursor = self.connection.cursor()
         self._transaction = Transaction(self._cursor)
-        self.on_applied: Callable[[c.Command], None] = lambda command: None
-        """told of every command that was committed, at that moment"""
+        self.before_apply: Callable[[c.Command], None] = lambda command: None
+        self.on_applied: Callable[[c.Command, Any], None] = lambda command, outcome: None
+        """told of every command that was committed, at that moment, and of its outcome"""
         self.start()
 
     def start(self) -> None:
@@ -84,6 +85,7 @@ class SimRecords:
     def _apply_step(self, command: c.Command) -> Any:
         execute = self._cursor.execute
         self._transaction.now_ms = max(self._transaction.now_ms, self.clock.now_ms())
+        self.before_apply(command)
         execute("BEGIN IMMEDIATE")
         try:
             outcome = HANDLERS[type(command)](self._transaction, command)
@@ -91,7 +93,7 @@ class SimRecords:
             execute("ROLLBACK")
             raise
         execute("COMMIT")
-        self.on_applied(command)
+        self.on_applied(command, outcome)
         return outcome
 
 

@@ -49,6 +49,7 @@ class SimDatanode:
 
     def start(self) -> None:
         """A new process over the disk."""
+        self.disk.write_back()
         self.process = self._network.parties[self.party] = Process(self._loop, self.party, self)
         node_key = derive_node_key(self._internal_key, ROLE_DATANODE, self.node_id)
         config = DatanodeConfig(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import random
 from typing import NamedTuple
 
+from cluster.redundancy import parse_redundancy
+
 SIZE_SETS = (
     (0, 100, 300, 5_000, 40_000),
     (700, 3_000, 20_000, 66_000),
     (100, 66_000, 140_000, 300_000),
     (5_000, 5_000, 5_000),
 )
+ERASURE_SIZES = (700, 20_000, 220_000, 400_000)
 FAULT_KINDS = (
     "weather",
     "cut",
     "stop",
+    "pause",
     "crash",
     "power",
     "full",
@@ -43,6 +47,8 @@ class Profile(NamedTuple):
     load_s: float
     pause_s: float
     """the mean between two operations of a client"""
+    slowness: float
+    """how likely a client is slow to send a body, or to take one"""
     faults: tuple[str, ...]
     fault_every_s: float
     """the mean"""
@@ -58,8 +64,9 @@ class Profile(NamedTuple):
 def draw_profile(seed: int) -> Profile:
     """Decided by the seed alone."""
     draw = random.Random(f"{seed} profile")
-    redundancy = draw.choices(("replica:1", "replica:2", "replica:3"), (1, 6, 4))[0]
-    nodes = draw.randint(max(3, int(redundancy[-1]) + 1), 6)
+    redundancy = draw.choices(("replica:1", "replica:2", "replica:3", "ec:2+1", "ec:3+2"), (1, 5, 3, 2, 2))[0]
+    policy = parse_redundancy(redundancy)
+    nodes = draw.randint(max(3, policy.width + 1), 6)
     kinds = draw.sample(FAULT_KINDS, draw.randint(2, 7))
     return Profile(
         nodes=nodes,
@@ -68,10 +75,11 @@ def draw_profile(seed: int) -> Profile:
         masters=draw.choice((1, 1, 2)),
         clients=draw.randint(2, 4),
         redundancy=redundancy,
-        chunk_bytes=draw.choice((8 << 10, 64 << 10, 256 << 10)),
-        sizes=draw.choice(SIZE_SETS),
+        chunk_bytes=256 << 10 if policy.is_erasure else draw.choice((8 << 10, 64 << 10, 256 << 10)),
+        sizes=ERASURE_SIZES if policy.is_erasure else draw.choice(SIZE_SETS),
         load_s=draw.uniform(25.0, 60.0),
         pause_s=draw.choice((0.2, 0.5, 1.0)),
+        slowness=draw.choice((0.0, 0.1, 0.3)),
         faults=tuple(kinds),
         fault_every_s=draw.choice((1.5, 3.0, 6.0)),
     )

@@ -6,11 +6,13 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
+from storage.metadata.sqlite.check import check_integrity
 from storage.model import NodeState, Versioning
-from tests.sim.clients import Client, Seen, check_bytes, read_object
+from tests.sim.answers import Seen, check_bytes, read_object
+from tests.sim.clients import Client
 from tests.sim.clusters import INTERNAL_KEY, SimCluster
 from tests.sim.edges import simulated_edges
 from tests.sim.entropy import seeded_entropy
@@ -20,6 +22,7 @@ from tests.sim.loop import Stuck, VirtualLoop, run_now
 from tests.sim.oracle import Oracle
 from tests.sim.profiles import Profile, draw_profile
 from tests.sim.trace import Trace
+from tests.sim.watch import Watch
 
 LOOK_EVERY_S = 5.0
 """how often the oracle looks whether everything can be read"""
@@ -49,10 +52,17 @@ class Outcome(NamedTuple):
         )
 
 
-def simulate(seed: int, *, show: bool = False) -> Outcome:
-    """Run it. The same outcome, to the last line of the trace, whenever it is run."""
-    profile = draw_profile(seed)
-    with _alone(), seeded_entropy(seed), simulated_edges(INTERNAL_KEY):
+def simulate(
+    seed: int,
+    profile: Profile | None = None,
+    plant: Callable[[], AbstractContextManager[object]] = nullcontext,
+    *,
+    show: bool = False,
+) -> Outcome:
+    """Run it. The same outcome, to the last line of the trace, whenever it is run. profile: unless it is the seed's.
+    plant: what to change of the project meanwhile."""
+    profile = profile or draw_profile(seed)
+    with _alone(), seeded_entropy(seed), simulated_edges(INTERNAL_KEY), plant():
         loop = VirtualLoop()
         run = _Run(loop, seed, profile, show=show)
         loop.set_exception_handler(run.note_exception)
@@ -88,13 +98,14 @@ class _Run:
         self.cluster = SimCluster(loop, seed, profile, show=show)
         self._profile = profile
         self._loop = loop
-        self._oracle = Oracle(self.cluster, self.violations)
+        self._oracle = Oracle(self.cluster)
+        self._watch = Watch(self.cluster, self._oracle, self._report)
 
     async def all(self) -> None:
         cluster = self.cluster
-        cluster.on_node = self._oracle.watch
+        cluster.on_node = self._watch.on_node
         for node in cluster.nodes:
-            self._oracle.watch(node)
+            self._watch.on_node(node)
         await cluster.bring_up()
         world = cluster.world
         clients = [
@@ -105,13 +116,13 @@ class _Run:
                 cluster.buckets,
                 self.ledger,
                 self.violations,
-                self._profile.sizes,
+                self._profile,
             )
             for number in range(1, self._profile.clients + 1)
         ]
         faults = Faults(cluster, self._profile, clients, self._oracle)
         until_s = self._loop.time() + self._profile.load_s
-        working = [client.process.start(client.run(until_s, self._profile.pause_s)) for client in clients]
+        working = [client.process.start(client.run(until_s)) for client in clients]
         looking = self._loop.create_task(self._keep_looking())
         hurting = self._loop.create_task(faults.run())
         await asyncio.sleep(until_s - self._loop.time())
@@ -128,14 +139,14 @@ class _Run:
 
     async def _keep_looking(self) -> None:
         while not self.violations:
-            self._oracle.check_readable()
-            self._oracle.check_masters()
+            self._watch.look()
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _end_well(self) -> None:
         cluster = self.cluster
         await cluster.wait_until_up()
         await self._wait_for(self._oracle.find_redundancy_flaws, WHOLE_WITHIN_S)
+        await self._write_everywhere()
         await self._read_everything()
         self._check_listings()
         self._check_at_rest()
@@ -146,6 +157,13 @@ class _Run:
         await self._wait_for(self._oracle.find_unreferenced, SWEPT_WITHIN_S)
         self._check_redundancy()
         self.violations += cluster.world.network.defects
+        self.violations += check_integrity(cluster.world.records.connection)
+
+    async def _write_everywhere(self) -> None:
+        """Every gateway takes writes again."""
+        client = Client(self.cluster.world, "c0", [], self.cluster.buckets, self.ledger, self.violations, self._profile)
+        for gateway in self.cluster.gateways:
+            await client.process.start(client.put_through(gateway))
 
     async def _remove_the_dead(self) -> None:
         """Nodes whose disks were lost do not come back: an operator lets go of them."""

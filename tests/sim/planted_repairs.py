@@ -1,0 +1,207 @@
+"""Bugs of what looks after chunks and nodes: fences, sweeps, repairs, drains, leads. See bugs.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from cluster.maintenance import orphans, piece_copy, repairer, sweeper
+from cluster.maintenance.read_horizon import ReadHorizon
+from cluster.maintenance.repair import Finding, Piece
+from cluster.registry import leadership, state
+from storage.datanode import pull, rebuild, scrubber
+from storage.metadata.commands import SetReplicas
+from storage.metadata.sqlite import layouts
+from storage.metadata.sqlite.apply import HANDLERS
+from storage.model import NodeState
+from tests.sim.bugs import Bug, change
+
+_choose_suspects = orphans.choose_orphan_suspects
+_plan_repair = repairer.plan_repair
+_name_nodes = repairer.name_nodes
+_set_replicas = layouts.set_replicas
+_look = ReadHorizon.look
+
+
+def _suspect_all(entries: Any, sessions: Any, now_ms: int, settings: Any) -> Any:
+    return _choose_suspects(entries, {}, now_ms, settings._replace(unknown_age_ms=settings.orphan_age_ms))
+
+
+async def _fence_nobody(self: Any) -> list[bytes]:
+    return []
+
+
+def _look_past(self: ReadHorizon, sessions: Any, now_s: float) -> int:
+    _look(self, sessions, now_s)
+    return 1 << 62
+
+
+def _set_whatever(tx: Any, command: Any) -> bool:
+    row = tx.execute(layouts._SELECT_NODES, (command.blob_id, command.chunk_index)).fetchone()
+    if row is None:
+        return False
+    return _set_replicas(tx, msgspec.structs.replace(command, expected=layouts.decode_nodes(row[0])))
+
+
+async def _retire_at_once(self: Any, node: Any, walk: Any) -> None:
+    if not walk.tally.named_pieces(node.number):
+        await self._registry.retire(node.report.node_id)
+
+
+def _plan_retire_open(_: Any, node_id: str) -> state.Transition:
+    return state.Transition(node_id, NodeState.GONE)
+
+
+def _plan_without_the_silent(redundancy: Any, named: Iterable[Piece], strays: Any, able: Any) -> Any:
+    heard = [it._replace(finding=Finding.MISSING) if it.finding is Finding.UNKNOWN else it for it in named]
+    return _plan_repair(redundancy, heard, strays, able)
+
+
+def _name_sorted(redundancy: Any, plan: Any, made: Any) -> tuple[int, ...]:
+    return tuple(sorted(_name_nodes(redundancy, plan, made)))
+
+
+async def _make_unseen(self: Any, expected: Any, target: int, making: Any) -> Any:
+    await making
+    return expected
+
+
+class _AnyDigest(bytes):
+    """Equal to every other."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = bytes.__hash__
+
+
+_rebuild = rebuild.FragmentRebuilder.rebuild
+
+
+async def _rebuild_unseen(self: Any, chunk_id: Any, request: Any) -> Any:
+    return await _rebuild(self, chunk_id, msgspec.structs.replace(request, digest=_AnyDigest(request.digest)))
+
+
+async def _fetch_unseen(self: Any, source: Any, chunk_id: Any, request: Any) -> Any:
+    headers = pull.ticket_header(request.ticket)
+    async with source.open("GET", pull.wire.chunk_target(chunk_id), headers=headers) as response:
+        async for block in response.content.iter_any():
+            yield block
+
+
+async def _whole(self: Any, place: Any, states: Any, returned_ms: Any) -> bool:
+    return True
+
+
+async def _right(self: Any, chunk_id: Any) -> bool:
+    return True
+
+
+async def _never_late(self: Any) -> None:
+    return
+
+
+_LEADS = {"masters": 2, "faults": ("cut", "pause"), "fault_every_s": 3.0, "load_s": 60.0}
+_STRUCK = {"masters": 2, "faults": ("strike",), "fault_every_s": 0.7, "load_s": 60.0, "pause_s": 0.2}
+_DRAINED = {
+    "faults": ("drain",),
+    "fault_every_s": 10.0,
+    "nodes": 6,
+    "clients": 4,
+    "redundancy": "replica:2",
+    "chunk_bytes": 64 << 10,
+    "sizes": (140_000, 250_000),
+    "load_s": 80.0,
+    "slowness": 0.9,
+}
+_HURT = {"faults": ("rot", "lose disk", "weather"), "fault_every_s": 2.0, "load_s": 60.0}
+_SILENT = {"faults": ("stop", "cut", "rot", "crash"), "fault_every_s": 1.5, "load_s": 60.0, "redundancy": "replica:3"}
+_READ_SLOWLY = {
+    "clients": 4,
+    "pause_s": 0.2,
+    "load_s": 60.0,
+    "faults": ("slow",),
+    "redundancy": "replica:2",
+    "chunk_bytes": 64 << 10,
+    "sizes": (400_000,),
+    "slowness": 0.1,
+}
+
+REPAIR_BUGS = (
+    Bug(
+        "nobody fenced",
+        "Sessions of workers that died are never fenced.",
+        change((sweeper.Sweeper, "_fence", _fence_nobody)),
+        "is still released",
+        (1,),
+        {"faults": ("crash", "strike"), "fault_every_s": 1.5, "load_s": 50.0},
+    ),
+    Bug(
+        "orphans of open sessions swept",
+        "A chunk that no row names yet is set aside while its writer is at work.",
+        change((orphans, "choose_orphan_suspects", _suspect_all)),
+        "not durable on node",
+        (4,),
+        {"clients": 4, "load_s": 90.0, "faults": ("slow",), "sizes": (70_000, 140_000), "slowness": 0.7},
+    ),
+    Bug(
+        "released chunks go at once",
+        "Chunks of a deleted version are deleted while a read still wants them.",
+        change((ReadHorizon, "look", _look_past)),
+        "no good",
+        (1,),
+        _READ_SLOWLY,
+    ),
+    Bug(
+        "replicas set without compare",
+        "SetReplicas does not look whether the row is what its sender had seen.",
+        change((HANDLERS, SetReplicas, _set_whatever)),
+        "",
+        (2,),
+        {**_HURT, "gateways": 3, "redundancy": "replica:3"},
+    ),
+    Bug(
+        "leads for ever",
+        "A master relies on its lease without looking at the clock.",
+        change(
+            (leadership.Leadership, "is_active", property(lambda self: self._leads)),
+            (leadership.Leadership, "_stand_by_if_late", _never_late),
+        ),
+        "several masters are active",
+        (2,),
+        _LEADS,
+    ),
+    Bug(
+        "rebuilt fragments not verified",
+        "A repair names a fragment that was made of damaged ones.",
+        change(
+            (rebuild._Source, "check_whole", lambda self: None),
+            (rebuild.FragmentRebuilder, "rebuild", _rebuild_unseen),
+            (piece_copy.PieceCopier, "_make", _make_unseen),
+        ),
+        "is named anew",
+        (8,),
+        {**_HURT, "redundancy": "ec:2+1", "sizes": (220_000, 400_000), "chunk_bytes": 256 << 10, "nodes": 5},
+    ),
+    Bug(
+        "fragments mixed up",
+        "After a repair the row names fragments in another order than they have.",
+        change((repairer, "name_nodes", _name_sorted)),
+        "",
+        (1,),
+        {**_HURT, "redundancy": "ec:2+1", "sizes": (220_000, 400_000), "chunk_bytes": 256 << 10, "nodes": 5},
+    ),
+    Bug(
+        "rot overlooked",
+        "The scrub reads a damaged chunk and finds nothing wrong.",
+        change((scrubber.Scrubber, "_check", _right)),
+        "good pieces of",
+        (1,),
+        {"faults": ("rot",), "redundancy": "replica:3", "clients": 2},
+    ),
+)
