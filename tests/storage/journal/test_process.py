@@ -1,4 +1,4 @@
-"""A real owner process, killed with commands in flight again and again; its records are made again elsewhere each time."""
+"""A real owner process, killed with commands in flight again and again, and its records recovered elsewhere."""
 
 from __future__ import annotations
 
