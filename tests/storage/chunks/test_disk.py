@@ -22,7 +22,6 @@ from tests.storage.chunks.chunk_files import path_of
 from tests.storage.chunks.conformance import (
     LARGE_BYTES,
     SESSION,
-    OwnChunkStoreConformance,
     StoreUnderTest,
     chunk_id,
     cut,
@@ -31,6 +30,7 @@ from tests.storage.chunks.conformance import (
     read,
     some_bytes,
 )
+from tests.storage.chunks.own_conformance import OwnChunkStoreConformance
 from tests.storage.crash_files import CrashFiles
 
 

@@ -8,7 +8,8 @@ from storage.base.clock import SystemClock
 from storage.base.errors import NodeUnreachable
 from storage.base.ids import ChunkId
 from storage.chunks.memory import MemoryChunkStore
-from tests.storage.chunks.conformance import OwnChunkStoreConformance, StoreUnderTest, chunk_id, cut, read
+from tests.storage.chunks.conformance import StoreUnderTest, chunk_id, cut, read
+from tests.storage.chunks.own_conformance import OwnChunkStoreConformance
 
 
 class TestMemoryChunkStore(OwnChunkStoreConformance):
