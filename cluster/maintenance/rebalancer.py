@@ -4,7 +4,7 @@ A run: 1. *census*: all records are counted, for what they place on each node; 2
 a random place on (from where the last run stopped, later), and pieces are moved: those of crowded chunks, or, where
 there are none, until the nodes are even; and no more than a run may. It is taken when nodes have joined, left or
 filled, once an hour, when an operator orders it, and again and again while there is something to move. Where nothing
-can be moved (domains do not let it), it rests.
+can be moved (domains do not let it), it rests; what failed is tried again soon, and then less and less often.
 
 A move: 1. the target copies the piece and makes it durable; 2. the row names the target in place of the source. A stop
 after 1 leaves a piece that no row names on the target, one after 2 leaves it on the source: the survey takes it for
@@ -39,6 +39,8 @@ MOVES_AT_ONCE = 4
 MOVES_PER_RUN_MAX = 1_000
 CENSUS_AGE_S_MAX = 3_600.0
 """what rests looks again then: nodes fill and empty by themselves"""
+RETRY_FIRST_S = 60.0
+"""after a run in which moves failed and none was made; doubled each time"""
 
 _UNDECIDED = (NodeState.JOINING, NodeState.SUSPECT)
 
@@ -84,6 +86,8 @@ class Rebalancer:
         self._counted: object = None
         """of what nodes the last census was"""
         self._counted_s = 0.0
+        self._rest_s = CENSUS_AGE_S_MAX
+        """how long what was counted is relied on"""
         self._done_bytes = 0
         self._total_bytes = 0
 
@@ -107,6 +111,7 @@ class Rebalancer:
         scales = Scales(cluster_map.nodes, census)
         is_ordered, self._is_ordered = self._is_ordered, False
         self._counted, self._counted_s = _describe(cluster_map), self._clock.monotonic_s()
+        failed_before = self.totals["failed"]
         was_moving, was_evening = self._is_moving, self._is_evening
         self._is_moving = self._is_evening = False
         if not was_moving:
@@ -117,6 +122,7 @@ class Rebalancer:
             moved = await self._even_out(scales)
             self._is_evening = moved > 0 and not scales.is_at_rest
         self._is_moving = spread > 0 or self._is_evening
+        self._rest(has_failed=not (spread or moved) and self.totals["failed"] > failed_before)
         if not self._is_moving:
             self._total_bytes = self._done_bytes
         if spread or moved:
@@ -125,7 +131,15 @@ class Rebalancer:
     def _is_due(self, cluster_map: ClusterMap) -> bool:
         if self._is_ordered or self._is_moving or self._counted != _describe(cluster_map):
             return True
-        return self._clock.monotonic_s() - self._counted_s >= CENSUS_AGE_S_MAX
+        return self._clock.monotonic_s() - self._counted_s >= self._rest_s
+
+    def _rest(self, *, has_failed: bool) -> None:
+        if not has_failed:
+            self._rest_s = CENSUS_AGE_S_MAX
+        elif self._rest_s == CENSUS_AGE_S_MAX:
+            self._rest_s = RETRY_FIRST_S
+        else:
+            self._rest_s = min(2 * self._rest_s, CENSUS_AGE_S_MAX / 2)
 
     async def _take_census(self, cluster_map: ClusterMap) -> Census:
         census = Census(Spread(cluster_map.nodes))

@@ -1,8 +1,8 @@
 """PURE. How far apart the pieces of chunks are, beside how far apart the nodes of the moment would let them be.
 
-A chunk is *crowded* when a zone, a host or a disk has more of its pieces than an even spread over those with room asks
-for: it was placed while others were away or full. How crowded it is, is the sum of the squares of how many pieces each
-zone has, then each host, then each disk: the smaller, the farther apart.
+How crowded a chunk is, is the sum of the squares of how many pieces each zone has, then each host, then each disk: the
+smaller, the farther apart. It is *crowded* when that is more than for an even spread over the zones (hosts, disks) with
+room: it was placed while others were away or full.
 """
 
 from __future__ import annotations
@@ -28,11 +28,8 @@ class Spread:
         uneven, nothing may be done about it."""
         if not all(number in self._levels for number in numbers):
             return False
-        for depth, domains in enumerate(self._domains):
-            held = Counter(self._levels[number][depth] for number in numbers)
-            if max(held.values(), default=0) > -(-len(numbers) // domains):
-                return True
-        return False
+        least = (_measure_even(len(numbers), domains) for domains in self._domains)
+        return any(held > even for held, even in zip(self.measure(numbers), least, strict=True))
 
     def measure(self, numbers: Sequence[int]) -> tuple[int, ...]:
         """How crowded these nodes are, all of which take part."""
@@ -40,6 +37,11 @@ class Spread:
             sum(held * held for held in Counter(self._levels[number][depth] for number in numbers).values())
             for depth in range(len(LEVELS))
         )
+
+
+def _measure_even(pieces: int, domains: int) -> int:
+    each, more = divmod(pieces, domains)
+    return more * (each + 1) ** 2 + (domains - more) * each**2
 
 
 def takes_part(node: Node) -> bool:

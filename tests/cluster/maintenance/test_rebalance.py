@@ -360,6 +360,16 @@ def test_fragments_are_spread_over_zones_in_several_moves() -> None:
         assert survives([*near, *far], place)[0] == 1
 
 
+def test_a_chunk_in_three_of_four_zones_is_crowded() -> None:
+    """However few of its pieces share one."""
+    nodes = [make_node(number, f"z{number % 4}/h{number}/d") for number in range(1, 9)]
+    place = ChunkPlace(bytes(16), 0, CHUNK_BYTES, b"", (1, 5, 2, 6, 3), "ec:3+2", 0, False)
+    assert Spread(nodes).is_crowded(place.nodes)
+    (move,) = spread_out(nodes, [place])
+    assert move.target in (4, 8)
+    assert not Spread(nodes).is_crowded(move.nodes)
+
+
 def test_what_cannot_be_farther_apart_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shared disks, an uneven tree, a zone that is full: looked at once for each set of nodes."""
     one_disk = [make_node(number, "z/h/d") for number in (1, 2, 3)]

@@ -221,17 +221,29 @@ async def test_nothing_moves_while_a_node_is_silent_for_a_moment(scene: Scene) -
 
 
 async def test_a_target_that_takes_nothing_is_left_alone(scene: Scene) -> None:
-    """Nothing is named there, and it is not tried for ever."""
+    """Nothing is named there, and it is tried less and less often."""
     await scene.join()
     scene.world.nodes[4].full = True
     before = await scene.named()
     assert await scene.run_to_the_end() == 1
     assert await scene.named() == before
     assert scene.rebalancer.counts["failed"]
-    pages = scene.metadata.pages
-    await scene.rebalancer.run()
-    assert scene.metadata.pages == pages
+    waits, since_s = [], 0
+    for _ in range(200):
+        pages = scene.metadata.pages
+        scene.clock.advance(60)
+        since_s += 60
+        await scene.rebalancer.run()
+        if scene.metadata.pages > pages:
+            waits.append(since_s)
+            since_s = 0
+    assert waits[:6] == [60, 120, 240, 480, 960, 1800]
+    assert set(waits[6:]) == {1800}
     await scene.verify()
+    scene.world.nodes[4].full = False
+    scene.clock.advance(1800)
+    await scene.rebalancer.run()
+    assert scene.rebalancer.counts["moved"]
 
 
 async def test_a_row_that_changed_meanwhile_keeps_its_nodes(scene: Scene) -> None:
