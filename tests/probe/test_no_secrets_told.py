@@ -83,8 +83,8 @@ def core_limits(pid: int) -> list[str]:
     return next(it for it in limits if it.startswith("Max core file size")).split()[4:6]
 
 
-def test_a_master_key_in_the_environment_reaches_gateways_only(tmp_path: Path) -> None:
-    """They need it to read and write; a datanode never sees a key."""
+def test_a_master_key_in_the_environment_reaches_those_that_need_it(tmp_path: Path) -> None:
+    """Gateways, to read and write, and the owner of the records, which seals their journal; a datanode never sees it."""
     server = Server(tmp_path / "frost", FAST_SWEEP, "--workers", "1")
     master_key = base64.b64encode(bytes(range(32))).decode()
     server.environment["FROSTBYTE_MASTER_KEY"] = master_key
@@ -97,7 +97,7 @@ def test_a_master_key_in_the_environment_reaches_gateways_only(tmp_path: Path) -
             for pid in server_pids(server, role)
             if master_key.encode() in Path(f"/proc/{pid}/environ").read_bytes()
         }
-        assert holders == {"gateway"}
+        assert holders == {"gateway", "metadata"}
         assert not (server.data / "master.key").exists()
     finally:
         server.stop()
