@@ -84,7 +84,7 @@ def core_limits(pid: int) -> list[str]:
 
 
 def test_a_master_key_in_the_environment_reaches_those_that_need_it(tmp_path: Path) -> None:
-    """Gateways, to read and write, and the owner of the records, which seals their journal; a datanode never sees it."""
+    """Gateways, to read and write, and the owner of the records, which seals their journal; never a datanode."""
     server = Server(tmp_path / "frost", FAST_SWEEP, "--workers", "1")
     master_key = base64.b64encode(bytes(range(32))).decode()
     server.environment["FROSTBYTE_MASTER_KEY"] = master_key
