@@ -259,9 +259,13 @@ class Surveyor:
     # ------------------------------------------------------------------ what it knows
 
     def holdings(self, number: int) -> Holdings | None:
-        """What the last whole walk found of a node; None before it knew the node."""
+        """What the last whole walk found of a node; None before it knew the node, and when another one died since: what
+        was not needed of this one then may be all that there is."""
         last = self._last
         if last is None or number not in last.classes:
+            return None
+        now = classify(self._registry.cluster_map)
+        if any(now.get(it) == DEAD and was != DEAD for it, was in last.classes.items()):
             return None
         return Holdings(last.tally.named_pieces(number), last.tally.last_pieces(number), number in last.closed)
 

@@ -9,6 +9,7 @@ import pytest
 
 from cluster.maintenance import walk
 from cluster.maintenance.pieces import stored_id_of
+from cluster.registry.state import Holdings
 from storage.base.errors import Unavailable
 from storage.base.ids import ChunkId
 from storage.metadata.commands import SetNodeClosed
@@ -242,6 +243,20 @@ async def test_a_drain_of_what_cannot_be_moved_is_not_safe(tmp_path: Path) -> No
 
 
 # ------------------------------------------------------------------ interruptions
+
+
+async def test_what_a_node_holds_is_not_known_when_another_one_died_since(tmp_path: Path) -> None:
+    """The chunk could be read without it, and cannot any more."""
+    async with open_scene(tmp_path, 2) as scene:
+        master = Master(scene)
+        await scene.put(b"key", "replica:2", [1, 2])
+        await scene.change(1, NodeState.DRAINING)
+        await master.walk()
+        assert master.surveyor.holdings(1) == Holdings(1, 0, is_final=False)
+        await scene.change(2, NodeState.DEAD)
+        assert master.surveyor.holdings(1) is None
+        await master.walk()
+        assert master.surveyor.holdings(1) == Holdings(1, 1, is_final=False)
 
 
 async def test_a_walk_goes_on_where_the_metadata_failed(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
