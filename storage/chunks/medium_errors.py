@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from storage.base.errors import ChunkError, Corrupt, NodeFull
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNREADABLE = (errno.EIO, errno.ENODATA, errno.EUCLEAN, errno.EBADMSG)
 """of a sector, as the disk or as the file system's own checksums say"""
 
@@ -24,7 +24,7 @@ def writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise NodeFull("the medium is full") from error
         raise ChunkError(f"the medium does not write: {error.strerror}") from error
 

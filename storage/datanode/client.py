@@ -24,6 +24,7 @@ from storage.chunks.store import (
     Space,
 )
 from storage.datanode import wire
+from storage.datanode.answers import read_answer, strange
 from storage.model import Node
 
 WHOLE_BODY_BYTES_MAX = 128 * 1024
@@ -122,9 +123,9 @@ class DatanodeClient:
             length = wire.parse_content_length(answer.headers.get("content-length", ""))
             digest = bytes.fromhex(answer.headers.get(wire.DIGEST_HEADER, ""))
         except ValueError as error:
-            raise self._strange(answer) from error
+            raise strange(self.address, answer) from error
         if len(digest) != DIGEST_BYTES:
-            raise self._strange(answer)
+            raise strange(self.address, answer)
         return ChunkReceipt(length, digest)
 
     async def verify(self, chunk_id: ChunkId) -> ChunkReceipt:
@@ -224,21 +225,14 @@ class DatanodeClient:
     def _parsed(self, answer: Answer, status: int, parse: Callable[[bytes], _T]) -> _T:
         if answer.status != status:
             raise self._failure(answer)
-        try:
-            return parse(answer.body)
-        except ValueError as error:
-            raise self._strange(answer) from error
+        return read_answer(self.address, answer, parse)
 
     def _failure(self, answer: Answer) -> Exception:
         error = wire.parse_failure(answer.headers.get(wire.ERROR_HEADER, ""), answer.body)
         if isinstance(error, Unavailable):
             # A node whose medium does not answer is as good as away, for whoever chooses among nodes.
             return NodeUnreachable(f"{self.address}: {error}")
-        return error if error is not None else self._strange(answer)
-
-    def _strange(self, answer: Answer) -> NodeUnreachable:
-        name = answer.headers.get(wire.ERROR_HEADER, "nothing known")
-        return NodeUnreachable(f"{self.address} answered {answer.status} with {name[:100]}")
+        return error if error is not None else strange(self.address, answer)
 
 
 async def _gather(body: AsyncIterator[Buffer], length: int) -> Buffer:

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from storage.base.address import Address
-from storage.base.errors import JournalError, NodeUnreachable, Unavailable
+from storage.base.errors import JournalError, Unavailable
 from storage.base.internal_client import Answer, Deadlines, InternalClient
 from storage.datanode import journal_wire, wire
+from storage.datanode.answers import read_answer, strange
 from storage.datanode.journal_wire import JournalListing
 
 DEADLINES = Deadlines(connect_s=1.0, progress_s=5.0, answer_s=5.0)
@@ -78,25 +79,18 @@ class JournalClient:
         else:
             answer = await self._http.send("PUT", target, _cut(data), len(data), expect_continue=False)
         if self._parsed(answer, (200, 201), journal_wire.parse_length) != length:
-            raise self._strange(answer)
+            raise strange(self.address, answer)
 
     def _parsed(self, answer: Answer, statuses: tuple[int, ...], parse: Callable[[bytes], _T]) -> _T:
         if answer.status not in statuses:
             raise self._failure(answer)
-        try:
-            return parse(answer.body)
-        except ValueError as error:
-            raise self._strange(answer) from error
+        return read_answer(self.address, answer, parse)
 
     def _failure(self, answer: Answer) -> Exception:
         error = wire.parse_failure(answer.headers.get(wire.ERROR_HEADER, ""), answer.body)
         if error is None or isinstance(error, Unavailable):
-            return self._strange(answer)
+            return strange(self.address, answer)
         return type(error)(f"{self.address}: {error}") if isinstance(error, JournalError) else error
-
-    def _strange(self, answer: Answer) -> NodeUnreachable:
-        name = answer.headers.get(wire.ERROR_HEADER, "nothing known")
-        return NodeUnreachable(f"{self.address} answered {answer.status} with {name[:100]}")
 
 
 async def _cut(data: bytes) -> AsyncIterator[memoryview]:

@@ -20,7 +20,6 @@ is not known.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import threading
@@ -29,6 +28,7 @@ from contextlib import contextmanager
 
 from storage.base.errors import JournalConflict, JournalError, JournalFenced, JournalFileNotFound, NodeFull
 from storage.base.files import TEMPORARY_SUFFIX, AnyPath, FileSystem, OpenFile, fetch_file, make_directories, store_file
+from storage.chunks.medium_errors import FULL
 from storage.datanode.journal_wire import (
     APPEND_BYTES_MAX,
     FILE_BYTES_MAX,
@@ -48,7 +48,6 @@ OPEN_FILES_MAX = 4
 TURNSTILES = 16
 _FENCE_BYTES_MAX = 64
 _FENCE = re.compile(r"[0-9a-f]{32}\Z")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JournalFiles:
@@ -242,7 +241,7 @@ def _writing() -> Iterator[None]:
     except FileNotFoundError as error:
         raise JournalFileNotFound("no such journal file") from error
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise NodeFull("the medium is full") from error
         raise JournalError(f"the medium does not write: {error.strerror}") from error
 

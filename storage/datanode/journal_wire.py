@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
+
+from storage.datanode.wire import decode
 
 JOURNAL = "/v1/journal"
 FENCE = "/v1/journal/fence"
@@ -45,7 +47,6 @@ SNAPSHOT = "snapshot"
 PIECES_MAX = 1_000_000
 
 _NAME = re.compile(r"(?:(segment)-([0-9a-f]{32})|(snapshot)-([0-9a-f]{32})(?:-([0-9]{6}))?)\Z")
-_T = TypeVar("_T")
 _OWNER = re.compile(r"[0-9a-f]{32}\Z")
 _LENGTH = re.compile(r"[0-9]{1,12}\Z")
 
@@ -140,7 +141,7 @@ def parse_change(query: bytes) -> JournalChange:
 
 def parse_listing(body: bytes) -> JournalListing:
     """ValueError; also for a name that is none."""
-    fence, files = _decode(_listing, body)
+    fence, files = decode(_listing, body)
     for name, _ in files:
         parse_name(name)
     return JournalListing(fence, [JournalFile(name, length) for name, length in files])
@@ -153,16 +154,9 @@ def encode_listing(fence: bytes, files: Sequence[JournalFile]) -> bytes:
 
 def parse_length(body: bytes) -> int:
     """The answer to a PUT. ValueError."""
-    return _decode(_length, body)
+    return decode(_length, body)
 
 
 def parse_flag(body: bytes) -> bool:
     """The answer to a DELETE. ValueError."""
-    return _decode(_flag, body)
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[_T], body: bytes) -> _T:
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(f"not a body of this protocol: {error}") from error
+    return decode(_flag, body)

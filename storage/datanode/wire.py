@@ -238,7 +238,8 @@ def encode(value: Any) -> bytes:
     return _encoder.encode(value)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[_T], body: Buffer) -> _T:
+def decode(decoder: msgspec.msgpack.Decoder[_T], body: Buffer) -> _T:
+    """A body of one shape. ValueError."""
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -318,7 +319,7 @@ def parse_failure(name: str, body: Buffer) -> FrostbyteError | None:
 def parse_failure_text(body: Buffer) -> str:
     """What a failed answer says for people; empty when it says nothing of this protocol."""
     try:
-        return _decode(_failure, body)[1][:MESSAGE_CHARACTERS_MAX]
+        return decode(_failure, body)[1][:MESSAGE_CHARACTERS_MAX]
     except ValueError:
         return ""
 
@@ -328,7 +329,7 @@ def parse_failure_text(body: Buffer) -> str:
 
 def parse_receipt(body: Buffer) -> ChunkReceipt:
     """ValueError."""
-    receipt = _decode(_receipt, body)
+    receipt = decode(_receipt, body)
     if receipt.length < 1 or len(receipt.digest) != DIGEST_BYTES:
         raise ValueError("not a receipt")
     return receipt
@@ -336,12 +337,12 @@ def parse_receipt(body: Buffer) -> ChunkReceipt:
 
 def parse_pull_request(body: Buffer) -> PullRequest:
     """ValueError."""
-    return _decode(_pull, body)
+    return decode(_pull, body)
 
 
 def parse_rebuild_request(body: Buffer) -> RebuildRequest:
     """ValueError; also when the numbers are not those of one chunk, or too few fragments are named."""
-    request = _decode(_rebuild, body)
+    request = decode(_rebuild, body)
     sources = {source.number for source in request.sources}
     if not request.needed < request.width <= request.needed + PARITY_MAX:
         raise ValueError(f"{request.needed} of {request.width} fragments are not of this format")
@@ -354,37 +355,37 @@ def parse_rebuild_request(body: Buffer) -> RebuildRequest:
 
 def parse_scrub_order(body: Buffer) -> ScrubOrder:
     """ValueError."""
-    return _decode(_scrub_order, body)
+    return decode(_scrub_order, body)
 
 
 def parse_scrub_status(body: Buffer) -> ScrubStatus:
     """ValueError."""
-    return _decode(_scrub_status, body)
+    return decode(_scrub_status, body)
 
 
 def parse_damaged(body: Buffer) -> list[DamagedChunk]:
     """ValueError."""
-    return _decode(_damaged, body)
+    return decode(_damaged, body)
 
 
 def parse_heartbeat_answer(body: Buffer) -> HeartbeatAnswer:
     """ValueError."""
-    return _decode(_heartbeat, body)
+    return decode(_heartbeat, body)
 
 
 def parse_moment(body: Buffer) -> int:
     """A time in milliseconds, or a count. ValueError."""
-    return _decode(_moment, body)
+    return decode(_moment, body)
 
 
 def parse_inventory(body: Buffer) -> list[InventoryEntry]:
     """ValueError."""
-    return _decode(_entries, body)
+    return decode(_entries, body)
 
 
 def parse_space(body: Buffer) -> Space:
     """ValueError."""
-    return Space(*_decode(_space, body))
+    return Space(*decode(_space, body))
 
 
 # --- batches
@@ -397,7 +398,7 @@ def encode_put_items(items: Sequence[tuple[ChunkId, Buffer]]) -> bytes:
 
 def parse_put_items(body: Buffer) -> list[tuple[ChunkId, memoryview]]:
     """Chunks as views into the body, in order. ValueError."""
-    return [(chunk_id_from_bytes(raw), data) for raw, data in _decode(_put_items, body)]
+    return [(chunk_id_from_bytes(raw), data) for raw, data in decode(_put_items, body)]
 
 
 def encode_spans(spans: Sequence[tuple[ChunkId, int, int]]) -> bytes:
@@ -407,7 +408,7 @@ def encode_spans(spans: Sequence[tuple[ChunkId, int, int]]) -> bytes:
 
 def parse_spans(body: Buffer) -> list[tuple[ChunkId, int, int]]:
     """ValueError; also when the spans ask for more than BATCH_BYTES_MAX together."""
-    spans = _decode(_spans, body)
+    spans = decode(_spans, body)
     if sum(length for _, _, length in spans) > BATCH_BYTES_MAX:
         raise ValueError(f"one batch carries at most {BATCH_BYTES_MAX} bytes")
     return [(chunk_id_from_bytes(raw), offset, length) for raw, offset, length in spans]
@@ -420,17 +421,17 @@ def encode_chunk_ids(chunk_ids: Sequence[ChunkId]) -> bytes:
 
 def parse_chunk_ids(body: Buffer) -> list[ChunkId]:
     """ValueError."""
-    return [chunk_id_from_bytes(raw) for raw in _decode(_chunk_ids, body)]
+    return [chunk_id_from_bytes(raw) for raw in decode(_chunk_ids, body)]
 
 
 def parse_flags(body: Buffer, count: int) -> list[bool]:
     """One per chunk asked about. ValueError."""
-    return _counted(_decode(_flags, body), count)
+    return _counted(decode(_flags, body), count)
 
 
 def parse_states(body: Buffer, count: int) -> list[ChunkState | None]:
     """One per chunk asked about. ValueError."""
-    return _counted(_decode(_states, body), count)
+    return _counted(decode(_states, body), count)
 
 
 def encode_outcomes(outcomes: Sequence[Any]) -> bytes:
@@ -440,12 +441,12 @@ def encode_outcomes(outcomes: Sequence[Any]) -> bytes:
 
 def parse_put_outcomes(body: Buffer, count: int) -> list[ChunkReceipt | ChunkError]:
     """One per item of the request. ValueError."""
-    return [_parse_outcome(*outcome) for outcome in _counted(_decode(_put_outcomes, body), count)]
+    return [_parse_outcome(*outcome) for outcome in _counted(decode(_put_outcomes, body), count)]
 
 
 def parse_get_outcomes(body: Buffer, count: int) -> list[bytes | ChunkError | Corrupt]:
     """One per span of the request. ValueError."""
-    return [_parse_outcome(*outcome) for outcome in _counted(_decode(_get_outcomes, body), count)]
+    return [_parse_outcome(*outcome) for outcome in _counted(decode(_get_outcomes, body), count)]
 
 
 def plan_batches(sizes: Sequence[int]) -> Iterator[slice]:
