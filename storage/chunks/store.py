@@ -62,7 +62,7 @@ class Figures(NamedTuple):
     oldest_verified_ms: int = 0
     """of the others: no later than when the one was verified whose turn was longest ago; 0 when there is none"""
     damaged_count: int = 0
-    """set aside as damaged and not forgotten, which is known from the start; one that was set aside twice counts twice"""
+    """set aside as damaged and not forgotten, which is known from the start; what was set aside twice counts twice"""
 
 
 class Space(NamedTuple):
