@@ -3,8 +3,8 @@
 A run: 1. *census*: all records are counted, for what they place on each node; 2. the records are walked once more, from
 a random place on (from where the last run stopped, later), and pieces are moved: those of crowded chunks, or, where
 there are none, until the nodes are even; and no more than a run may. It is taken when nodes have joined, left or
-filled, once an hour, when an operator orders it, and again and again while there is something to move. Where nothing
-can be moved (domains do not let it), it rests; what failed is tried again soon, and then less and less often.
+filled, every ten minutes, when an operator orders it, and again and again while there is something to move. Where
+nothing can be moved (domains do not let it), it rests; what failed is tried again soon, and then less and less often.
 
 A move: 1. the target copies the piece and makes it durable; 2. the row names the target in place of the source. A stop
 after 1 leaves a piece that no row names on the target, one after 2 leaves it on the source: the survey takes it for
@@ -37,10 +37,13 @@ PAUSE_S = 0.02
 """between pages, so that a walk never has the metadata to itself"""
 MOVES_AT_ONCE = 4
 MOVES_PER_RUN_MAX = 1_000
-CENSUS_AGE_S_MAX = 3_600.0
-"""what rests looks again then: nodes fill and empty by themselves"""
+CENSUS_AGE_S_MAX = 600.0
+"""what rests looks again then: nodes fill and empty by themselves, and a write may find some of them full"""
+CENSUS_SHARE_MAX = 0.05
+"""of the time goes into counting, however many records there are"""
 RETRY_FIRST_S = 60.0
 """after a run in which moves failed and none was made; doubled each time"""
+RETRY_S_MAX = 1_800.0
 
 _UNDECIDED = (NodeState.JOINING, NodeState.SUSPECT)
 
@@ -88,6 +91,7 @@ class Rebalancer:
         self._counted_s = 0.0
         self._rest_s = CENSUS_AGE_S_MAX
         """how long what was counted is relied on"""
+        self._retry_s = 0.0
         self._done_bytes = 0
         self._total_bytes = 0
 
@@ -107,7 +111,9 @@ class Rebalancer:
         if not self._is_due(cluster_map) or any(node.state in _UNDECIDED for node in cluster_map.nodes):
             return
         await self._nodes.adopt(cluster_map)
+        began_s = self._clock.monotonic_s()
         census = await self._take_census(cluster_map)
+        took_s = self._clock.monotonic_s() - began_s
         scales = Scales(cluster_map.nodes, census)
         is_ordered, self._is_ordered = self._is_ordered, False
         self._counted, self._counted_s = _describe(cluster_map), self._clock.monotonic_s()
@@ -122,7 +128,7 @@ class Rebalancer:
             moved = await self._even_out(scales)
             self._is_evening = moved > 0 and not scales.is_at_rest
         self._is_moving = spread > 0 or self._is_evening
-        self._rest(has_failed=not (spread or moved) and self.totals["failed"] > failed_before)
+        self._rest(took_s, has_failed=not (spread or moved) and self.totals["failed"] > failed_before)
         if not self._is_moving:
             self._total_bytes = self._done_bytes
         if spread or moved:
@@ -133,13 +139,10 @@ class Rebalancer:
             return True
         return self._clock.monotonic_s() - self._counted_s >= self._rest_s
 
-    def _rest(self, *, has_failed: bool) -> None:
-        if not has_failed:
-            self._rest_s = CENSUS_AGE_S_MAX
-        elif self._rest_s == CENSUS_AGE_S_MAX:
-            self._rest_s = RETRY_FIRST_S
-        else:
-            self._rest_s = min(2 * self._rest_s, CENSUS_AGE_S_MAX / 2)
+    def _rest(self, census_s: float, *, has_failed: bool) -> None:
+        """census_s: how long it took."""
+        self._retry_s = min(2 * self._retry_s or RETRY_FIRST_S, RETRY_S_MAX) if has_failed else 0.0
+        self._rest_s = max(self._retry_s or CENSUS_AGE_S_MAX, census_s / CENSUS_SHARE_MAX)
 
     async def _take_census(self, cluster_map: ClusterMap) -> Census:
         census = Census(Spread(cluster_map.nodes))

@@ -167,7 +167,7 @@ async def test_short_runs_go_on_where_the_last_one_stopped(scene: Scene) -> None
 
 
 async def test_what_rests_is_counted_again_only_for_a_reason(scene: Scene) -> None:
-    """A change of nodes, an hour, an order."""
+    """A change of nodes, ten minutes, an order."""
     pages = -(-OBJECTS // PAGE_PLACES)
 
     async def counted() -> int:
