@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 from cluster import __main__ as master_main
+from cluster.maintenance import rebalancer
 from storage.base import internal_client, internal_server
 from storage.base.clock import SystemClock
 from storage.datanode import __main__ as datanode_main
@@ -38,6 +39,8 @@ def simulated_edges(internal_key: bytes) -> Iterator[None]:
             (datanode_main, "choose_files", lambda config: require_process().place.files),
             (datanode_main, "find_failure_domain", lambda *_: require_process().place.failure_domain),
             (uploads, "PART_SIZE_MIN_BYTES", 1),  # or every upload of two parts would take five mebibytes
+            (rebalancer, "CENSUS_AGE_S_MAX", 60.0),  # or a run would last until ten minutes are over
+            (rebalancer, "RETRY_FIRST_S", 15.0),
         ):
             stack.enter_context(mock.patch.object(owner, attribute, stand_in))
         yield

@@ -17,7 +17,6 @@ from tests.sim.loop import run_now
 from tests.sim.nodes import SimDatanode
 
 PAGE_ROWS = 1_000
-SPREADS = False
 RECENT_S = 120.0
 """a row may name a piece on a disk that was lost so recently: nobody can know yet"""
 
@@ -105,7 +104,7 @@ class Oracle:
                 flaws.append(f"{name_of(place)} has {len(good)} good pieces of {redundancy} on {place.nodes}")
             elif any(nodes[number].state is not NodeState.UP for number in good):
                 flaws.append(f"{name_of(place)} is on a node that is not up: {place.nodes}")
-            elif SPREADS and (flaw := _find_crowding(redundancy, [nodes[number] for number in good], up)):
+            elif flaw := _find_crowding(redundancy, [nodes[number] for number in good], up):
                 flaws.append(f"{name_of(place)} on {place.nodes}: {flaw}")
         return flaws
 
