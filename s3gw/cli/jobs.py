@@ -32,6 +32,7 @@ def repair(
     master: MasterOption = None,
 ) -> None:
     """Look all data through now, and make what is missing."""
+    _require_one(watched, as_json)
     found = find_master(data, config, master)
     if watched:
         watch(lambda: _follow_repair(*found), "the repair goes on")
@@ -76,6 +77,7 @@ def scrub(
     master: MasterOption = None,
 ) -> None:
     """Read every piece from its disk now and compare it with what was stored; what is damaged is set aside."""
+    _require_one(watched, as_json)
     found = find_master(data, config, master)
     if watched:
         watch(lambda: _follow_scrub(*found, node, pace, begin), "the scrub goes on")
@@ -92,7 +94,13 @@ def scrub(
             show(f"! node {it.number} does not answer: {it.error}", style="yellow")
 
 
+def _require_one(watched: bool, as_json: bool) -> None:
+    if watched and as_json:
+        raise ConfigError("--watch is for people and --json for programs: give one of them")
+
+
 def _run_job(name: str, found: tuple[MasterConfig, Path | None], watched: bool, as_json: bool) -> None:
+    _require_one(watched, as_json)
     if watched:
         watch(lambda: _follow_job(*found, name), f"the {name} goes on")
     else:

@@ -79,23 +79,33 @@ def drain(
     watched: Annotated[
         bool, typer.Option("--watch", help="Show what is left on it until it is safe to switch it off.")
     ] = False,
+    as_json: JsonOption = False,
     data: DataOption = None,
     config: ConfigOption = None,
     master: MasterOption = None,
 ) -> None:
     """Empty a node (its number or id): nothing new is placed on it, and what it holds is made anew on others."""
+    if watched and as_json:
+        raise ConfigError("--watch is for people and --json for programs: give one of them")
     found = find_master(data, config, master)
     number = run(_order(*found, node, "drain"))
-    print(f"node {number} is draining: keep it running until `frostbyte status` says that it is safe to switch it off")
+    keep = "keep it running until `frostbyte status` says that it is safe to switch it off"
+    _tell(number, "draining", f"is draining: {keep}", as_json)
     if watched:
         watch(lambda: _follow_drain(*found, number), "the drain goes on")
 
 
 @app.command("resume")
-def resume(node: str, data: DataOption = None, config: ConfigOption = None, master: MasterOption = None) -> None:
+def resume(
+    node: str,
+    as_json: JsonOption = False,
+    data: DataOption = None,
+    config: ConfigOption = None,
+    master: MasterOption = None,
+) -> None:
     """Take a drain back: the node is placed on again as soon as it is heard of."""
     number = run(_order(*find_master(data, config, master), node, "resume"))
-    print(f"node {number} is no longer draining")
+    _tell(number, "resumed", "is no longer draining", as_json)
 
 
 @app.command("remove")
@@ -105,6 +115,7 @@ def remove(
         bool,
         typer.Option("--force", help="Do not wait for its pieces, as long as every chunk can be read without them."),
     ] = False,
+    as_json: JsonOption = False,
     data: DataOption = None,
     config: ConfigOption = None,
     master: MasterOption = None,
@@ -112,7 +123,11 @@ def remove(
     """Let go of a node for good, once it is drained, or of a dead one. Says what has to happen first, if anything."""
     action = "remove?force=1" if force else "remove"
     number = run(_order(*find_master(data, config, master), node, action))
-    print(f"node {number} is gone; its data directory can be emptied")
+    _tell(number, "gone", "is gone; its data directory can be emptied", as_json)
+
+
+def _tell(number: int, outcome: str, sentence: str, as_json: bool) -> None:
+    print(json.dumps({"number": number, "outcome": outcome}) if as_json else f"node {number} {sentence}")
 
 
 async def _list(config: MasterConfig, home: Path | None) -> list[dict[str, Any]]:

@@ -173,12 +173,17 @@ def test_a_node_is_drained_and_removed(program: Program, master: Running) -> Non
     at = ("--master", master.file)
     assert "drain it first" in program.refused("node", "remove", "1", *at)
     assert "node 1 is draining" in program.succeed("node", "drain", "1", *at)
-    master.scene.survey.found[1] = Holdings(5, 0, is_final=True)
+    master.scene.survey.found[1] = Holdings(5, 0, is_final=False)
     assert "5 pieces are left" in program.refused("node", "remove", "1", *at)
+    assert "one more walk" in program.refused("node", "remove", "1", "--force", *at)
+    master.scene.survey.found[1] = Holdings(5, 0, is_final=True)
     assert "node 1 is gone" in program.succeed("node", "remove", "1", "--force", *at)
     assert master.scene.state(1) is NodeState.GONE
     assert "node 2 is draining" in program.succeed("node", "drain", "2", *at)
     assert "no longer draining" in program.succeed("node", "resume", "2", *at)
+    assert program.load("node", "drain", "2", *at) == {"number": 2, "outcome": "draining"}
+    assert program.load("node", "resume", "2", *at) == {"number": 2, "outcome": "resumed"}
+    assert program.load("node", "remove", "1", *at) == {"number": 1, "outcome": "gone"}
 
 
 def test_nodes_are_listed_with_what_they_hold(program: Program, master: Running) -> None:
@@ -199,3 +204,11 @@ def test_status_checks_for_monitoring(program: Program, master: Running, monkeyp
     status, said, _ = program.run("status", "--check", "--master", master.file)
     assert status == 2
     assert "the metadata does not answer" in said
+
+
+@pytest.mark.parametrize("command", [("repair",), ("sweep",), ("rebalance",), ("scrub",), ("node", "drain", "1")])
+def test_watching_is_for_people(program: Program, master: Running, command: tuple[str, ...]) -> None:
+    """And nothing is ordered by a command that is refused."""
+    assert "give one of them" in program.refused(*command, "--watch", "--json", "--master", master.file)
+    assert not any(store.orders for store in master.scene.stores.values())
+    assert master.scene.state(1) is NodeState.UP
