@@ -24,8 +24,9 @@ class Bug(NamedTuple):
     settings: Mapping[str, Any]
 
     def profile(self, seed: int) -> Profile:
-        """Of the run of this seed."""
-        return draw_profile(seed)._replace(**self.settings)
+        """Of the run of this seed; longer than runs without a bug."""
+        profile = draw_profile(seed)
+        return profile._replace(load_s=2.5 * profile.load_s)._replace(**self.settings)
 
 
 def change(*changes: tuple[Any, Any, object]) -> Plant:

@@ -155,7 +155,8 @@ class MetadataLink:
 
 def _is_repeatable(command: c.Command) -> bool:
     if isinstance(command, c.CommitVersion):
-        return bool(command.blobs) and all(blob.inline is None for blob in command.blobs)
+        is_new = bool(command.blobs) and all(blob.inline is None for blob in command.blobs)
+        return is_new and command.conditions == c.Conditions()  # a refused one may be met seconds later
     if isinstance(command, c.PutPart):
         return command.blob is not None and command.blob.inline is None
     return isinstance(command, REPEATABLE)

@@ -77,7 +77,7 @@ def draw_profile(seed: int) -> Profile:
         redundancy=redundancy,
         chunk_bytes=256 << 10 if policy.is_erasure else draw.choice((8 << 10, 64 << 10, 256 << 10)),
         sizes=ERASURE_SIZES if policy.is_erasure else draw.choice(SIZE_SETS),
-        load_s=draw.uniform(25.0, 60.0),
+        load_s=draw.uniform(10.0, 24.0),
         pause_s=draw.choice((0.2, 0.5, 1.0)),
         slowness=draw.choice((0.0, 0.1, 0.3)),
         faults=tuple(kinds),

@@ -11,8 +11,8 @@ import pytest
 from tests.sim.simulation import Outcome, simulate
 
 SEEDS_PER_TEST = 5
-FIRST_SEEDS = range(0, 100, SEEDS_PER_TEST)
-MORE_SEEDS = range(100, 2_100, SEEDS_PER_TEST)
+FIRST_SEEDS = range(0, 200, SEEDS_PER_TEST)
+MORE_SEEDS = range(200, 3_200, SEEDS_PER_TEST)
 
 
 def _run(first: int) -> None:
@@ -58,7 +58,7 @@ def test_runs_do_what_they_are_for() -> None:
     for outcome in outcomes:
         for kind, count in outcome.trace.counts.items():
             totals[kind] = totals.get(kind, 0) + count
-    assert sum(outcome.acknowledged for outcome in outcomes) > 100
-    assert totals["read"] > 50
+    assert sum(outcome.acknowledged for outcome in outcomes) > 50
+    assert totals["read"] > 20
     assert totals["write unknown"] > 0
     assert len(totals) > 12, totals

@@ -128,7 +128,7 @@ class Watch:
             if any(piece.node is node for piece in pieces):
                 if any(piece.node is node and piece.is_good for piece in pieces):
                     self._report(f"{name_of(place)} is {what} on {node.party}, where its row names it")
-            elif node.disk.is_good(stored_id(place), place.digest):
+            elif what == "set aside" and node.disk.is_good(stored_id(place), place.digest):
                 lacking = [it.number for it in pieces if not it.is_good and not self._oracle.is_rotten(it, place)]
                 if lacking:
                     self._report(f"a spare copy of {name_of(place)} is {what} while it lacks those of {lacking}")
