@@ -165,6 +165,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         running.stop()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_stalled_datanodes(server: Server) -> None:
     """Two that do nothing are done without; with a third there is 503 and nothing wrong; awake they are used again."""
@@ -187,6 +188,7 @@ def test_stalled_datanodes(server: Server) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_killed_datanodes_that_are_started_again(server: Server) -> None:
     """By the supervisor, while reads go on: nothing is wrong meanwhile, and none of it is lost."""
@@ -201,6 +203,7 @@ def test_killed_datanodes_that_are_started_again(server: Server) -> None:
     assert "Traceback" not in server.log.read_text()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_bucket_that_is_laid_out_anew_while_it_is_read(server: Server) -> None:
     """From replicas to fragments: every read is right meanwhile, also one that began before and ends after the old

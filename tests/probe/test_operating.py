@@ -114,6 +114,7 @@ def test_a_node_is_drained_until_it_is_safe_to_switch_off(server: Server) -> Non
     wait_until_well(server)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_node_that_joins_gets_its_share(server: Server, tmp_path: Path) -> None:
     """Of what is there already; then sweeps and repairs find nothing to do."""

@@ -172,6 +172,7 @@ def test_the_master_dies_in_the_middle_of_a_drain(cluster: Cluster) -> None:
     drain_and_switch_off(cluster, 3, kill_master=True)
 
 
+@pytest.mark.long
 def test_rot_is_found_by_a_scrub_and_healed(cluster: Cluster) -> None:
     """Flipped bits in two pieces that nobody read: an ordered scrub finds them, and they are made whole again."""
     pieces = cluster.pieces()

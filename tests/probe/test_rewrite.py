@@ -94,6 +94,7 @@ def stored_bytes(server: Server) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_under_load_with_kills(server: Server) -> None:
     """Copies → fragments while the master and a datanode are killed and others write; then back, stopped on the way."""
