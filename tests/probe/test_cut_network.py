@@ -83,6 +83,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield made
 
 
+@pytest.mark.long
 def test_a_host_is_cut_off_and_comes_back(cluster: Cluster) -> None:
     """Writes go on beside it before anybody has noticed, and after; it is up again by itself, and read from."""
     with cluster.account() as account:
