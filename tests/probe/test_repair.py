@@ -29,7 +29,9 @@ SETTINGS = {
     "sweep_interval_s": 0.5,
     "survey_interval_s": 5.0,
     "surplus_age_s": 3.0,
+    "rebalance_interval_s": 3_600.0,
 }
+"""what moves for evenness alone is not looked at here"""
 SLOW_REPAIR = {"repair_bytes_per_s": 1 << 20}
 """so that a test can do something while it goes on"""
 UP_WAIT_S = 60.0
