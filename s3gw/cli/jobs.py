@@ -13,7 +13,7 @@ from cluster.registry.config import MasterConfig
 from cluster.registry.maintenance import NodeScrub, ScrubRequest
 from s3gw.cli.formats import name_nodes
 from s3gw.cli.master import Job, Master, choose_node, find_master, open_master
-from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
+from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, require_one_reader, run
 from s3gw.cli.progress import Look, look_at_job, look_at_repair, look_at_scrubs
 from s3gw.cli.screen import show
 from s3gw.cli.watch import follow_to_the_end, watch
@@ -32,7 +32,7 @@ def repair(
     master: MasterOption = None,
 ) -> None:
     """Look all data through now, and make what is missing."""
-    _require_one(watched, as_json)
+    require_one_reader(watched, as_json)
     found = find_master(data, config, master)
     if watched:
         watch(lambda: _follow_repair(*found), "the repair goes on")
@@ -77,7 +77,7 @@ def scrub(
     master: MasterOption = None,
 ) -> None:
     """Read every piece from its disk now and compare it with what was stored; what is damaged is set aside."""
-    _require_one(watched, as_json)
+    require_one_reader(watched, as_json)
     found = find_master(data, config, master)
     if watched:
         watch(lambda: _follow_scrub(*found, node, pace, begin), "the scrub goes on")
@@ -94,13 +94,8 @@ def scrub(
             show(f"! node {it.number} does not answer: {it.error}", style="yellow")
 
 
-def _require_one(watched: bool, as_json: bool) -> None:
-    if watched and as_json:
-        raise ConfigError("--watch is for people and --json for programs: give one of them")
-
-
 def _run_job(name: str, found: tuple[MasterConfig, Path | None], watched: bool, as_json: bool) -> None:
-    _require_one(watched, as_json)
+    require_one_reader(watched, as_json)
     if watched:
         watch(lambda: _follow_job(*found, name), f"the {name} goes on")
     else:

@@ -13,7 +13,7 @@ from cluster.registry.config import MasterConfig, load_internal_key
 from s3gw.cli.home import FILES
 from s3gw.cli.journal import find_holders
 from s3gw.cli.master import choose_node, find_master, open_master
-from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, run
+from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, require_one_reader, run
 from s3gw.cli.progress import Look, look_at_drain
 from s3gw.cli.report import describe_nodes
 from s3gw.cli.screen import show
@@ -85,8 +85,7 @@ def drain(
     master: MasterOption = None,
 ) -> None:
     """Empty a node (its number or id): nothing new is placed on it, and what it holds is made anew on others."""
-    if watched and as_json:
-        raise ConfigError("--watch is for people and --json for programs: give one of them")
+    require_one_reader(watched, as_json)
     found = find_master(data, config, master)
     number = run(_order(*found, node, "drain"))
     keep = "keep it running until `frostbyte status` says that it is safe to switch it off"

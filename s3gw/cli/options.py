@@ -11,7 +11,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from s3gw.cli.home import open_keyring, read_cluster_id
-from s3gw.config import Config, load_config
+from s3gw.config import Config, ConfigError, load_config
 from storage.crypto.keyring import Keyring
 
 Outcome = TypeVar("Outcome")
@@ -22,6 +22,12 @@ MasterOption = Annotated[
     Path | None, typer.Option("--master", help="config.json of a master that runs alone, instead of --data.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def require_one_reader(watched: bool, as_json: bool) -> None:
+    """ConfigError for --watch and --json together."""
+    if watched and as_json:
+        raise ConfigError("--watch is for people and --json for programs: give one of them")
 
 
 def find_config(data: Path | None, config: Path | None) -> Config:
