@@ -17,7 +17,6 @@ from tests.bench.comparison import describe_machine
 from tests.bench.report import format_number, replace_section
 from tests.clients.material import GIB
 from tests.probe.machines import Machines
-from tests.probe.roles import load_json
 from tests.probe.waiting import wait_until
 
 BUCKET = "repair"
@@ -118,9 +117,7 @@ def running_machines(root: Path, redundancy: str) -> Iterator[Machines]:
         machines.start_records_and_master()
         for number in range(1, DATANODES + 1):
             machines.start_datanode(number)
-        wait_until(
-            lambda: [node["state"] for node in machines.nodes()] == ["up"] * DATANODES, UP_WAIT_S, "all nodes up"
-        )
+        machines.wait_until_up(DATANODES)
         yield machines
 
 
@@ -176,7 +173,7 @@ def node_state(machines: Machines) -> str:
 
 def is_whole(machines: Machines) -> bool:
     """Whether a walk that began after the loss found every chunk at full redundancy."""
-    survey = load_json("status", "--master", machines.master_file)["survey"]
+    survey = machines.survey()
     lost = next((node for node in survey["nodes"] if node["number"] == LOST), None)
     return bool(lost and not lost["named_pieces"] and survey["healthy"] == survey["chunks"] and not survey["queued"])
 

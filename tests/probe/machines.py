@@ -15,9 +15,11 @@ from botocore.config import Config
 from tests.probe.namespaces import Host
 from tests.probe.roles import FROSTBYTE, load_json, running_role, succeed
 from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
+from tests.probe.waiting import wait_until
 from tests.tls import InternalTls, make_internal_tls
 
 LOOPBACK = "127.0.0.1"
+UP_WAIT_S = 60.0
 
 _T = TypeVar("_T")
 
@@ -128,6 +130,15 @@ class Machines:
         """As an operator sees them, through the master's own file."""
         listed: list[dict[str, Any]] = self.on_main(lambda: load_json("node", "list", "--master", self.master_file))
         return listed
+
+    def wait_until_up(self, count: int) -> None:
+        """Until there are so many nodes and all of them are up."""
+        wait_until(lambda: [node["state"] for node in self.nodes()] == ["up"] * count, UP_WAIT_S, "all nodes up")
+
+    def survey(self) -> dict[str, Any]:
+        """What the master knows of the health of the data."""
+        survey: dict[str, Any] = self.on_main(lambda: load_json("status", "--master", self.master_file)["survey"])
+        return survey
 
     def on_main(self, function: Callable[[], _T]) -> _T:
         """What the function gives on the main machine."""

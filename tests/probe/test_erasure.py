@@ -137,7 +137,7 @@ def test_killed_datanodes(tmp_path: Path) -> None:
         machines.start_records_and_master()
         for number in range(1, DATANODES + 1):
             machines.start_datanode(number)
-        wait_until(lambda: [it["state"] for it in machines.nodes()] == ["up"] * DATANODES, UP_WAIT_S, "all nodes up")
+        machines.wait_until_up(DATANODES)
         client = machines.start_gateway()
         make_bucket(client, machines.main)
         bodies = put_everything(client)

@@ -14,7 +14,6 @@ import pytest
 from tests.clients.programs import find_program, run_program
 from tests.probe.load import body_of
 from tests.probe.machines import Machines
-from tests.probe.roles import load_json
 from tests.probe.server import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from tests.probe.waiting import wait_until
 
@@ -25,7 +24,6 @@ SIZE = 17_000
 """more than what is kept with the records"""
 SAMPLE = 300
 SHARE_RATIO_MAX = 1.1
-UP_WAIT_S = 60.0
 REBUILD_WAIT_S = 300.0
 MAINTENANCE = {"timing": {"suspect_after_s": 2.0, "dead_after_s": 4.0}}
 
@@ -39,7 +37,7 @@ def machines(tmp_path: Path) -> Iterator[Machines]:
         made.start_records_and_master()
         for number in range(1, DATANODES + 1):
             made.start_datanode(number)
-        wait_until(lambda: [node["state"] for node in made.nodes()] == ["up"] * DATANODES, UP_WAIT_S, "all nodes up")
+        made.wait_until_up(DATANODES)
         yield made
 
 
@@ -83,7 +81,7 @@ def test_shares_and_a_parallel_rebuild(machines: Machines, tmp_path: Path) -> No
     lost.wait()
 
     def is_whole() -> bool:
-        survey = load_json("status", "--master", machines.master_file)["survey"]
+        survey = machines.survey()
         return bool(survey["healthy"] == survey["chunks"] == OBJECTS and survey["repaired_pieces"] >= shares[0])
 
     took_s = wait_until(is_whole, REBUILD_WAIT_S, "rebuilding")

@@ -14,7 +14,7 @@ import pytest
 
 from tests.probe.load import body_of
 from tests.probe.machines import Machines
-from tests.probe.roles import load_json, succeed
+from tests.probe.roles import succeed
 from tests.probe.waiting import wait_until
 
 DATANODES = 5
@@ -49,7 +49,7 @@ class Cluster:
         self.machines.start_records_and_master()
         for number in range(1, DATANODES + 1):
             self.machines.start_datanode(number)
-        wait_until(lambda: self.states() == ["up"] * DATANODES, UP_WAIT_S, "all nodes up")
+        self.machines.wait_until_up(DATANODES)
         self.client = self.machines.start_gateway()
         self.bodies: dict[tuple[str, str], bytes] = {}
         for bucket, redundancy in BUCKETS.items():
@@ -79,15 +79,10 @@ class Cluster:
         """Of all nodes."""
         return [node["state"] for node in self.machines.nodes()]
 
-    def survey(self) -> dict[str, Any]:
-        """As the master tells it."""
-        survey: dict[str, Any] = load_json("status", "--master", self.machines.master_file)["survey"]
-        return survey
-
     def is_whole_without(self, number: int) -> bool:
         """Whether every chunk has all of its pieces, and none of them on this node (0: on any), by a walk that is not
         older than the last repair."""
-        survey = self.survey()
+        survey = self.machines.survey()
         named = sum(node["named_pieces"] for node in survey["nodes"] if node["number"] == number)
         return bool(survey["healthy"] == survey["chunks"] > 0 and not survey["queued"] and not named)
 
@@ -119,13 +114,15 @@ def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Cluster]
 
 def lose_for_good(cluster: Cluster, number: int, *, kill_master: bool = False) -> None:
     """kill -9 of a datanode: everything that it held is made again on the others."""
-    before = cluster.survey()
+    before = cluster.machines.survey()
     held = next(node["named_pieces"] for node in before["nodes"] if node["number"] == number)
     assert held > 0
     cluster.kill(number)
     cluster.read_all()
     if kill_master:
-        wait_until(lambda: 0 < cluster.survey()["repaired_pieces"] < held, HEAL_WAIT_S, "the middle of the repair")
+        wait_until(
+            lambda: 0 < cluster.machines.survey()["repaired_pieces"] < held, HEAL_WAIT_S, "the middle of the repair"
+        )
         cluster.kill_master()
     wait_until(lambda: cluster.states()[number - 1] == "dead", HEAL_WAIT_S, "the death of the node")
     wait_until(lambda: cluster.is_whole_without(number), HEAL_WAIT_S, "full redundancy")
@@ -136,7 +133,7 @@ def drain_and_switch_off(cluster: Cluster, number: int, *, kill_master: bool = F
     """Emptied, safe, switched off; every object reads right without it."""
     succeed("node", "drain", str(number), "--master", cluster.machines.master_file)
     if kill_master:
-        wait_until(lambda: cluster.survey()["repaired_pieces"] > 0, HEAL_WAIT_S, "the middle of the drain")
+        wait_until(lambda: cluster.machines.survey()["repaired_pieces"] > 0, HEAL_WAIT_S, "the middle of the drain")
         cluster.kill_master()
     cluster.put("copies", f"during-drain-{number}", CHUNK_BYTES)
     wait_until(lambda: cluster.states()[number - 1] == "gone", HEAL_WAIT_S, "the end of the drain")
@@ -186,7 +183,7 @@ def test_rot_is_found_by_a_scrub_and_healed(cluster: Cluster) -> None:
     succeed("scrub", "--master", cluster.machines.master_file)
 
     def is_healed() -> bool:
-        survey = cluster.survey()
+        survey = cluster.machines.survey()
         return bool(survey["repaired_pieces"] >= 2 and not survey["damaged_pieces"] and cluster.is_whole_without(0))
 
     wait_until(is_healed, HEAL_WAIT_S, "healing")
