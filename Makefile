@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Where it is set, every one of the hundreds of processes that the tests start would compile all sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test test-all lint bench clean
 .DEFAULT_GOAL := run
 
