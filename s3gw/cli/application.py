@@ -35,17 +35,17 @@ COMMANDS = {
 _HERE = ("up", "init")
 
 
-app = typer.Typer(
-    name="frostbyte",
-    help="An S3-compatible object store that seals every chunk with its own key.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-
 def load_commands(asked: str) -> typer.Typer:
-    """The application with the command that is asked for (the first argument), or with all of them."""
+    """A new application with the command that is asked for (the first argument), or with all of them."""
+    app = typer.Typer(
+        name="frostbyte",
+        help="An S3-compatible object store that seals every chunk with its own key.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.command()(up)
+    app.command()(init)
     if asked not in _HERE:
         for name in [asked] if asked in COMMANDS else COMMANDS:
             module, _, attribute = COMMANDS[name].partition(":")
@@ -57,7 +57,6 @@ def load_commands(asked: str) -> typer.Typer:
     return app
 
 
-@app.command()
 def up(
     data: Annotated[list[Path] | None, typer.Option(help="Data directory; several: one datanode in each.")] = None,
     listen: Annotated[str | None, typer.Option(help="HOST:PORT of the S3 endpoint. [127.0.0.1:9000]")] = None,
@@ -81,7 +80,6 @@ def up(
     run_up(load_config(config, flags, os.environ), os.environ, _say)
 
 
-@app.command()
 def init(
     data: Annotated[list[Path] | None, typer.Option(help="Data directory, as for up.")] = None,
     cluster_id: Annotated[str, typer.Option(help="32 hex digits; made at random when none is given.")] = "",
