@@ -100,11 +100,6 @@ class BlobWrite:
         """Every node and chunk that was tried."""
         return [(number, chunk.stored_id) for chunk in self._begun for number in chunk.write.attempted]
 
-    @property
-    def strays(self) -> list[Place]:
-        """Of a blob that was sent: where a whole chunk may be that its row does not name."""
-        return [(number, chunk.stored_id) for chunk in self._begun for number in chunk.write.strays]
-
     def describe(self) -> Blob:
         """The blob with every chunk that was begun."""
         chunks = tuple(chunk.row for chunk in self._begun)
@@ -112,7 +107,12 @@ class BlobWrite:
         return Blob(self._blob_id, self._length, self._key.key_id, self._key.version, redundancy, chunks)
 
     async def send(self, body: Body) -> Blob:
-        """All of the body, durable. ChunkTruncated (or what body.finish raises) when it is not as long as announced."""
+        """All of the body, durable. ChunkTruncated (or what body.finish raises) when it is not as long as announced.
+
+        Nothing of a blob that may be committed is deleted here, not even the piece of a node that does not count: a
+        node that stalls carries a delete out late, when a repair may have named a good piece there. What no row names
+        is the survey's surplus.
+        """
         sent = 0
         chunk: _ChunkUnderWay | None = None
         async for block in body:
@@ -133,9 +133,6 @@ class BlobWrite:
             raise ChunkTruncated(f"{sent} bytes came where {self._length} were announced")
         while self._finishing:
             await self._finishing.popleft()
-        if strays := self.strays:
-            # Now or never: once the blob is committed, a repair may put a good copy where the stray is.
-            await self._services.cleanup.delete(strays)
         return self.describe()
 
     async def abort(self) -> None:

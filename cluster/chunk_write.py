@@ -27,7 +27,6 @@ from storage.base.errors import (
     ChunkError,
     Corrupt,
     FrostbyteError,
-    NodeFull,
     NodeUnreachable,
     NotEnoughNodes,
     Unavailable,
@@ -70,8 +69,6 @@ class ChunkWrite(ABC):
         """logs: what each place is sent. lengths: of the whole piece of each place, in bytes."""
         self.attempted: list[int] = []
         """every node that may hold bytes of the chunk"""
-        self.strays: list[int] = []
-        """nodes that had a whole piece and do not count: they may have kept it all the same"""
         self._order = order
         self._chunk_id = order.chunk_id
         self._logs = logs
@@ -194,8 +191,6 @@ class ChunkWrite(ABC):
             del self._running[place]
             if not self._is_lost:  # else it was stopped, and is not to blame
                 self._note_failure(number, error)
-            if cursor.has_taken_all and not isinstance(error, NodeFull):
-                self.strays.append(number)
             return False
         del self._running[place]
         self._durable[place] = number
@@ -221,10 +216,8 @@ class ChunkWrite(ABC):
             self._check(place, target, receipt)
         except TimeoutError:
             self._note_failure(target, NodeUnreachable(f"node {target} did not make its piece in time"))
-            self.strays.append(target)
         except (ChunkError, Corrupt, Unavailable) as error:
             self._note_failure(target, error)
-            self.strays.append(target)
         else:
             self._durable[place] = target
 

@@ -170,8 +170,6 @@ class Cursor:
     def __init__(self, log: FrameLog) -> None:
         self.position = 0
         """number of the block that was handed out last and counts as untaken, or that comes next"""
-        self.has_taken_all = False
-        """whether the end was reached"""
         self._log = log
         self._handed = False
         self._timeout: asyncio.Timeout | None = None
@@ -196,7 +194,6 @@ class Cursor:
             if log._failure is not None:
                 raise log._failure
             if log._closed:
-                self.has_taken_all = True
                 self._expect(self._deadlines.durable_s)
                 raise StopAsyncIteration
             self._expect(None)

@@ -134,15 +134,11 @@ class BlobRewriter:
                 write.log.append(block)
             write.log.close()
             await write.finish()
-            layout = ChunkLayout(place.chunk_index, write.digest, write.nodes)
+            return ChunkLayout(place.chunk_index, write.digest, write.nodes)
         finally:
             await write.abort()
             write.discard()
             attempted += [(number, stored_id) for number in write.attempted]
-        if write.strays:
-            # Now or never: once this is the layout, a repair may put a good piece where the stray is.
-            await self._cleanup.delete([(number, stored_id) for number in write.strays])
-        return layout
 
     async def _commit(self, rewrite: Rewrite, layouts: list[ChunkLayout], attempted: list[Place]) -> None:
         blob, term = rewrite.blob, self._current_term()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,15 @@ import pytest
 from cluster.redundancy import INLINE
 from storage.base.errors import (
     ChunkTruncated,
+    NodeUnreachable,
     NoSuchKey,
     NotEnoughNodes,
     PreconditionFailed,
     SessionFenced,
     Unavailable,
 )
-from storage.metadata.commands import Command, CommitVersion, Conditions, FenceSessions
+from storage.base.ids import ChunkId
+from storage.metadata.commands import Command, CommitVersion, Conditions, FenceSessions, SetReplicas
 from storage.model import Bucket, Chunk
 from tests.cluster.faulty import FaultyDatanode
 from tests.cluster.world import QUICK, SETTINGS, BlocksBody, World, open_world
@@ -144,7 +147,7 @@ async def test_a_node_lost_midway_is_dropped_and_its_copy_pulled(tmp_path: Path,
 
 
 async def test_a_node_that_is_never_durable_is_dropped(tmp_path: Path) -> None:
-    """All bytes taken and no answer: it does not count, and its leftover is deleted."""
+    """All bytes taken and no answer: it does not count, and what it has is left to the survey."""
     data = os.urandom(4 << 20)
     async with world_of(tmp_path, large=True) as world:
         node = first_choice(world)
@@ -152,7 +155,28 @@ async def test_a_node_that_is_never_durable_is_dropped(tmp_path: Path) -> None:
         await world.put(b"key", data)
         (chunk,) = await require_copies(world, data)
         assert node.number not in chunk.nodes
-        assert not node.chunks
+
+
+async def test_no_late_delete_takes_a_piece_that_a_repair_named(tmp_path: Path) -> None:
+    """A node answers too late, is repaired onto, and only then carries out what it was asked meanwhile."""
+    data = os.urandom(4 << 20)
+    async with world_of(tmp_path, large=True) as world:
+        node = first_choice(world)
+        node.put_is_never_durable = True
+        asked: list[ChunkId] = []
+
+        async def stall(chunk_ids: Sequence[ChunkId]) -> list[bool]:
+            asked.extend(chunk_ids)
+            raise NodeUnreachable("too late")
+
+        node.delete_many = stall  # type: ignore[method-assign]
+        await world.put(b"key", data)
+        (chunk,) = await require_copies(world, data)
+        (stored_id,) = node.chunks
+        repaired = (chunk.nodes[0], node.number)
+        assert await world.metadata.apply(SetReplicas(stored_id.blob_id, 0, chunk.nodes, repaired))
+        await node.inner.delete_many(asked)
+        assert set((await require_copies(world, data))[0].nodes) == set(repaired)
 
 
 async def test_a_node_that_stores_other_bytes_does_not_count(tmp_path: Path) -> None:
@@ -164,7 +188,6 @@ async def test_a_node_that_stores_other_bytes_does_not_count(tmp_path: Path) -> 
         await world.put(b"key", data)
         (chunk,) = await require_copies(world, data)
         assert node.number not in chunk.nodes
-        assert not node.chunks
 
 
 async def test_a_pull_that_fails_goes_to_the_next_node(tmp_path: Path) -> None:

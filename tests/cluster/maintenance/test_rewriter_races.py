@@ -14,6 +14,7 @@ from cluster.maintenance.sweeper import Sweeper
 from cluster.nodes import NodePool
 from storage.base.clock import SystemClock
 from storage.base.errors import NoSuchKey, NotActiveMaster, Unavailable
+from storage.base.ids import split_stored_index
 from storage.metadata.commands import AcquireMasterLease, DeleteTarget, FenceSessions, Relayout, SetNodeClosed
 from storage.model import NodeState
 from tests.cluster.maintenance.rewrite_stage import staged
@@ -65,6 +66,21 @@ async def test_a_node_that_is_closed_meanwhile(tmp_path: Path) -> None:
         assert stage.rewriter.counts["rewritten"] == 1
         assert closed[0] not in (await stage.blob()).chunks[0].nodes
         assert await world.get(b"key") == data
+
+
+async def test_what_a_node_kept_that_does_not_count_is_left_to_the_survey(tmp_path: Path) -> None:
+    """It is not deleted: a node that stalls might do that when a repair has named a good piece there."""
+    data = os.urandom(3_000_000)
+    async with staged(tmp_path) as stage:
+        await stage.world.put(b"key", data)
+        node = stage.world.nodes[1]
+        node.put_stores_other_bytes = True
+        await stage.run("ec:4+2")
+        assert stage.rewriter.counts["rewritten"] == 1
+        assert all(1 not in chunk.nodes for chunk in (await stage.blob()).chunks)
+        assert max(split_stored_index(it.chunk_index)[0] for it in node.chunks) > 0
+        assert node.deletes == 0
+        assert await stage.world.get(b"key") == data
 
 
 async def test_what_another_job_has_in_hand_is_left_alone(tmp_path: Path) -> None:
