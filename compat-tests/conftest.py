@@ -33,20 +33,22 @@ _bucket_numbers = itertools.count(1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test that uses an endpoint runs over http and over https, and in the long runs over http with its metadata
-    in PostgreSQL; against a given endpoint, over its own scheme.
+    """Every test that uses an endpoint runs over http and over https (those of `same_over_https` only in the long runs),
+    and in the long runs over http with its metadata in PostgreSQL; against a given endpoint, over its own scheme.
 
     With xdist's loadgroup, all tests of one server share a worker."""
     if "endpoint" in metafunc.fixturenames:
         given = os.environ.get(ENDPOINT_VARIABLE, "")
         kinds = [given.partition(":")[0]] if given else ["http", "https", POSTGRESQL]
+        is_same = metafunc.definition.get_closest_marker("same_over_https") is not None and not given
+        long_kinds = {POSTGRESQL, "https"} if is_same else {POSTGRESQL}
         groups = [
             pytest.param(
                 kind,
                 marks=[
                     pytest.mark.xdist_group(f"compat-{kind}"),
                     pytest.mark.client,
-                    *([pytest.mark.long] if kind == POSTGRESQL else []),
+                    *([pytest.mark.long] if kind in long_kinds else []),
                 ],
             )
             for kind in kinds

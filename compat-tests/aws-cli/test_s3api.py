@@ -50,6 +50,7 @@ def test_object_operations(aws: Any, bucket: str, tmp_path: Path) -> None:
     assert [entry["Key"] for entry in listed["Contents"]] == ["copy"]
 
 
+@pytest.mark.same_over_https
 @pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
 def test_checksums(aws: Any, bucket: str, tmp_path: Path, algorithm: str) -> None:
     """--checksum-algorithm sends a checksum (a trailer over https) and reads verify it."""
@@ -83,6 +84,7 @@ def test_multipart_by_hand(aws: Any, bucket: str, tmp_path: Path) -> None:
     assert aws.s3api("head-object", *where)["ContentLength"] == 5 * MIB + 17
 
 
+@pytest.mark.same_over_https
 def test_hostile_keys(aws: Any, bucket: str, tmp_path: Path) -> None:
     """Keys with everything a shell and a URL make special are written, listed by pages and read."""
     source, target = tmp_path / "up", tmp_path / "down"
@@ -97,6 +99,7 @@ def test_hostile_keys(aws: Any, bucket: str, tmp_path: Path) -> None:
         assert target.read_bytes() == hostile_body(name), name
 
 
+@pytest.mark.same_over_https
 def test_errors_reach_the_user(aws: Any, bucket: str, tmp_path: Path) -> None:
     """The code of the error stands in what the user reads."""
     with pytest.raises(ProgramFailed, match="NoSuchKey"):

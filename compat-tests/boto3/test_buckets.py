@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+pytestmark = pytest.mark.same_over_https
+
 
 def code_of(error: pytest.ExceptionInfo[ClientError]) -> str:
     """The S3 error code of a ClientError."""

@@ -13,6 +13,8 @@ from botocore.exceptions import ClientError
 
 from tests.clients.endpoint import Endpoint
 
+pytestmark = pytest.mark.same_over_https
+
 RULE = {
     "AllowedOrigins": ["https://*.example"],
     "AllowedMethods": ["GET", "PUT"],

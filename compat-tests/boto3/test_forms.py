@@ -14,6 +14,8 @@ import pytest
 from tests.clients.endpoint import Endpoint
 from tests.s3gw.forms import CONTENT_TYPE, encode_form
 
+pytestmark = pytest.mark.same_over_https
+
 FORM_TIMEOUT_S = 30
 
 

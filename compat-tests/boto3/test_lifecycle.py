@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+pytestmark = pytest.mark.same_over_https
+
 ROUND_S_MAX = 90.0
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
 

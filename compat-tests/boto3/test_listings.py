@@ -9,6 +9,8 @@ import pytest
 
 from tests.clients.material import CONTROL_KEYS, HOSTILE_KEYS, hostile_body
 
+pytestmark = pytest.mark.same_over_https
+
 TREE = ["a", "a/b", "a/c/d", "b/1", "b/2", "b/3", "c", "dir/", "dir/x", "z//y", "z/y"]
 
 

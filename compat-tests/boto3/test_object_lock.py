@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 
 from tests.probe.waiting import wait_until
 
+pytestmark = pytest.mark.same_over_https
+
 LATER = datetime(2090, 1, 1, tzinfo=UTC)
 COMPLIANCE_S = 3
 """how long the one compliance lock lasts, which nobody can lift"""

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+pytestmark = pytest.mark.same_over_https
+
 
 def tagging(**tags: str) -> dict[str, Any]:
     """As boto3 wants it."""

@@ -55,6 +55,7 @@ def test_managed_copy_in_parts(s3: Any, bucket: str) -> None:
     assert hashlib.sha256(answer["Body"].read()).digest() == hashlib.sha256(body).digest()
 
 
+@pytest.mark.same_over_https
 def test_the_standard_library_by_transfer_manager(s3: Any, bucket: str, standard_library: Path) -> None:
     """A part of the real tree, file by file, is listed with its sizes and read back."""
     names = relative_files(standard_library / "email")
@@ -67,6 +68,7 @@ def test_the_standard_library_by_transfer_manager(s3: Any, bucket: str, standard
         assert body == (standard_library / "email" / name).read_bytes()
 
 
+@pytest.mark.long
 def test_a_gibibyte(s3: Any, bucket: str, gibibyte_file: tuple[Path, str]) -> None:
     """1 GiB up in parts, and down as one stream with the same SHA-256."""
     path, expected = gibibyte_file
@@ -105,6 +107,7 @@ def test_multipart_by_hand(s3: Any, bucket: str) -> None:
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket)
 
 
+@pytest.mark.same_over_https
 @pytest.mark.s3_operation("AbortMultipartUpload")
 def test_an_aborted_upload_is_gone(s3: Any, bucket: str) -> None:
     """After abort its parts cannot be listed, completed or added to, and no object appears."""
@@ -124,6 +127,7 @@ def test_an_aborted_upload_is_gone(s3: Any, bucket: str) -> None:
     assert "Contents" not in s3.list_objects_v2(Bucket=bucket)
 
 
+@pytest.mark.same_over_https
 def test_bad_part_lists(s3: Any, bucket: str) -> None:
     """Wrong order, a wrong ETag, a part that is not there and a part that is too small are told apart."""
     upload_id = s3.create_multipart_upload(Bucket=bucket, Key="object")["UploadId"]

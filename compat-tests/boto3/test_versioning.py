@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+pytestmark = pytest.mark.same_over_https
+
 
 @pytest.fixture
 def versioned(s3: Any, bucket: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.clients.material import MIB, file_sha256, hostile_body, relative_files, write_random_file
 from tests.clients.mounts import mounted
 from tests.clients.programs import run_program
@@ -26,20 +28,22 @@ PLAIN_KEYS = (
 """Keys that are also file paths; rclone cannot name the others."""
 
 
+@pytest.mark.parametrize("part", ["email", pytest.param(".", marks=pytest.mark.long)])
 def test_the_standard_library_synced_and_checked(
-    rclone: Any, bucket: str, standard_library: Path, tmp_path: Path
+    rclone: Any, bucket: str, standard_library: Path, tmp_path: Path, part: str
 ) -> None:
     """sync up, check by hash and by download, sync down without a difference; a second sync moves nothing."""
-    remote, target = f"frost:{bucket}/lib", tmp_path / "stdlib"
-    rclone.run("sync", standard_library, remote)
-    rclone.run("check", standard_library, remote)
-    rclone.run("check", "--download", standard_library / "email", f"{remote}/email")
+    tree, remote, target = standard_library / part, f"frost:{bucket}/lib", tmp_path / "stdlib"
+    folder = Path("email/mime").relative_to(part)
+    rclone.run("sync", tree, remote)
+    rclone.run("check", tree, remote)
+    rclone.run("check", "--download", tree / folder, f"{remote}/{folder}")
     again = run_program(
-        [rclone.program, "sync", standard_library, remote, "--stats-one-line", "--stats=1h", "-v"], rclone.environment
+        [rclone.program, "sync", tree, remote, "--stats-one-line", "--stats=1h", "-v"], rclone.environment
     )
     assert b"Copied" not in again.stderr
     rclone.run("sync", remote, target)
-    run_program(["diff", "-r", standard_library, target])
+    run_program(["diff", "-r", tree, target])
 
 
 def test_sync_deletes_and_updates(rclone: Any, bucket: str, tmp_path: Path) -> None:
@@ -58,6 +62,7 @@ def test_sync_deletes_and_updates(rclone: Any, bucket: str, tmp_path: Path) -> N
     assert abs((tmp_path / "back").stat().st_mtime - (source / "kept").stat().st_mtime) < 1e-3
 
 
+@pytest.mark.same_over_https
 def test_streams_and_hostile_names(rclone: Any, bucket: str) -> None:
     """rcat stores a pipe, cat prints it, and lsf lists what was stored."""
     for name in PLAIN_KEYS:
@@ -67,6 +72,7 @@ def test_streams_and_hostile_names(rclone: Any, bucket: str) -> None:
     assert sorted(rclone.run("lsf", "-R", "--files-only", f"frost:{bucket}").splitlines()) == sorted(PLAIN_KEYS)
 
 
+@pytest.mark.same_over_https
 def test_moves_copies_and_purge(rclone: Any, bucket: str, new_bucket_name: Callable[[], str]) -> None:
     """Server-side copy and move between buckets, then purge."""
     other = new_bucket_name()
@@ -97,6 +103,7 @@ def test_a_file_in_parts(rclone: Any, bucket: str, tmp_path: Path) -> None:
     source.unlink()
 
 
+@pytest.mark.long
 def test_a_gibibyte(rclone: Any, bucket: str, gibibyte_file: tuple[Path, str], large_download: Path) -> None:
     """1 GiB in parallel parts, and back with the same SHA-256."""
     path, expected = gibibyte_file
@@ -105,6 +112,7 @@ def test_a_gibibyte(rclone: Any, bucket: str, gibibyte_file: tuple[Path, str], l
     assert file_sha256(large_download) == expected
 
 
+@pytest.mark.same_over_https
 def test_mount(
     rclone: Any, require_client: Callable[[str], str], bucket: str, standard_library: Path, tmp_path: Path
 ) -> None:

@@ -57,6 +57,7 @@ def test_cp_mv_chmod_rm(mount: Mount, admin: Any, bucket: str, standard_library:
     assert keys_of(admin, bucket) == []
 
 
+@pytest.mark.same_over_https
 def test_directory_markers(mount: Mount, admin: Any, bucket: str) -> None:
     """mkdir is a zero-byte object with a trailing slash that outlives its children."""
     with mount() as where:
@@ -89,6 +90,7 @@ def test_writes_in_place(mount: Mount, admin: Any, bucket: str) -> None:
     assert admin.get_object(Bucket=bucket, Key="file")["Body"].read() == expected[:1000]
 
 
+@pytest.mark.same_over_https
 def test_links_times_and_attributes(mount: Mount) -> None:
     """Symbolic links, modification times and names beyond ASCII survive a new mount."""
     with mount() as where:
@@ -101,6 +103,7 @@ def test_links_times_and_attributes(mount: Mount) -> None:
         assert int((where / "größe 日本 +%").stat().st_mtime) == 1_600_000_000
 
 
+@pytest.mark.same_over_https
 def test_what_another_client_wrote(mount: Mount, admin: Any, bucket: str) -> None:
     """Objects without any directory marker show up as files in directories."""
     admin.put_object(Bucket=bucket, Key="implicit/deep/file.txt", Body=b"from elsewhere")

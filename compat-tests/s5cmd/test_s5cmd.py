@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.clients.material import file_sha256, hostile_body, relative_files
 from tests.clients.programs import run_program
 
@@ -46,6 +48,7 @@ def test_wildcards_move_and_remove(s5cmd: Any, bucket: str, tmp_path: Path) -> N
     assert s5cmd.run("cat", f"s3://{bucket}/copies/two.txt") == b"two.txt"
 
 
+@pytest.mark.same_over_https
 def test_many_commands_in_one_run(s5cmd: Any, bucket: str, tmp_path: Path) -> None:
     """`run` takes many commands from a file and does them in parallel."""
     source = tmp_path / "source"
@@ -57,6 +60,7 @@ def test_many_commands_in_one_run(s5cmd: Any, bucket: str, tmp_path: Path) -> No
     assert s5cmd.run("du", f"s3://{bucket}/run/*").split()[0] == b"20000"
 
 
+@pytest.mark.same_over_https
 def test_the_standard_library_up_and_down(s5cmd: Any, bucket: str, standard_library: Path, tmp_path: Path) -> None:
     """sync up and down without a difference; a second sync moves nothing; rm empties the bucket."""
     target = tmp_path / "stdlib"
@@ -69,6 +73,7 @@ def test_the_standard_library_up_and_down(s5cmd: Any, bucket: str, standard_libr
     s5cmd.run("ls", f"s3://{bucket}/*", statuses=(1,))
 
 
+@pytest.mark.same_over_https
 def test_a_gibibyte(s5cmd: Any, bucket: str, gibibyte_file: tuple[Path, str], large_download: Path) -> None:
     """1 GiB in parallel parts up, and in parallel ranges down, with the same SHA-256."""
     path, expected = gibibyte_file
