@@ -33,8 +33,8 @@ _bucket_numbers = itertools.count(1)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test that uses an endpoint runs over http and over https (those of `same_over_https` only in the long runs),
-    and in the long runs over http with its metadata in PostgreSQL; against a given endpoint, over its own scheme.
+    """Every test that uses an endpoint runs over http and, unless it is `same_over_https`, over https; in the long runs
+    over both, and over http with its metadata in PostgreSQL; against a given endpoint, over its own scheme.
 
     With xdist's loadgroup, all tests of one server share a worker."""
     if "endpoint" in metafunc.fixturenames:
