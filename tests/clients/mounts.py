@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.clients.programs import ProgramFailed, find_program
 
-MOUNT_DEADLINE_S = 30
+MOUNT_DEADLINE_S = 60
 UNMOUNT_DEADLINE_S = 60
 POLL_INTERVAL_S = 0.05
 

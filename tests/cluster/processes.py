@@ -27,7 +27,7 @@ from tests.cluster.world import CLUSTER_ID, INTERNAL_KEY, SETTINGS, FixedMasterK
 from tests.storage.datanode.nodes import NodeProcess, running_node
 
 GIB = 1 << 30
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 
 
 @contextmanager

@@ -247,7 +247,7 @@ def test_any_readers_at_any_pace(sizes: list[int], window: int, kept: int, paces
         assert budget.held_bytes_peak <= 150
 
     async def bounded() -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await run()
 
     asyncio.run(bounded())

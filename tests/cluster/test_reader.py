@@ -210,7 +210,7 @@ async def test_readers_that_stop_reading_starve_nobody(tmp_path: Path) -> None:
             for _ in range(3):
                 await anext(blocks)
             stopped.append(opened)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert await world.get(b"key") == data
             await world.put(b"other", data)
         assert world.objects._reader._reads.running == 30

@@ -46,7 +46,7 @@ def holders(world: World) -> list[FaultyDatanode]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let others go on until it holds."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -92,7 +92,7 @@ async def test_stopped_clients_do_not_starve_the_others(tmp_path: Path, redundan
     async with open_world(tmp_path, node_count=6, settings=settings, deadlines=deadlines) as world:
         async with stopped_clients(world, count=24, blocks=5):
             data = os.urandom(3 * MIB)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await world.put(b"key", data)
             assert await world.get(b"key") == data
 
@@ -108,7 +108,7 @@ async def test_stripes_leave_others_their_share(tmp_path: Path) -> None:
         await world.cluster.directory.refresh()
         bucket = await world.cluster.directory.bucket("bucket")
         data = os.urandom(3 * MIB)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await world.put(b"key", data, bucket=bucket)
             assert await world.get(b"key") == data
 

@@ -15,6 +15,7 @@ from tests.probe.waiting import wait_until
 
 SIZES = (0, 300, 40_000, 3 << 20)
 JOIN_S = 90
+REFUSED_PAUSE_S = 0.2
 
 
 class Account:
@@ -61,7 +62,7 @@ class Account:
                 self.acknowledged[key] = size
             except (ClientError, BotoCoreError) as error:
                 self.refused.append(error)
-                time.sleep(0.05)
+                time.sleep(REFUSED_PAUSE_S)
 
 
 def verify_account(account: Account, bucket: str, client: Any) -> None:

@@ -25,7 +25,7 @@ from tests.tls import InternalTls, make_internal_tls
 
 MANY_GATEWAYS = "many gateways"
 """the xdist group of the tests that share two of them"""
-WAIT_S = 30.0
+WAIT_S = 60.0
 DATANODES = 3
 CONNECTIONS_MAX = 4
 """of each worker and the master"""

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.probe.server import Server
 
-IN_FLIGHT_WAIT_S = 30.0
+IN_FLIGHT_WAIT_S = 60.0
 BLOCK_BYTES = 1 << 20
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from tests.probe.server import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from tests.probe.waiting import wait_until
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 60.0
 NODES_TIMEOUT_S = 60.0
 FROSTBYTE = (sys.executable, "-m", "s3gw.cli")

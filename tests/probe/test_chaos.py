@@ -29,7 +29,7 @@ HEAL_WAIT_S = 120.0
 CLIENTS = 4
 QUICK_S = 15.0
 LONG_S = 420.0
-PROGRESS_S = 30.0
+PROGRESS_S = 60.0
 
 
 class Setup(NamedTuple):

@@ -30,8 +30,9 @@ from tests.probe.waiting import wait_until
 
 AWAY_S = 10.0
 LONG_AWAY_S = 60.0
-REFUSED_S_MAX = {"stopped": 5.0, "stalled": COMMAND_DEADLINE_S + ACQUIRE_DEADLINE_S}
-"""nobody listens: at once; nothing answers: the longest is a statement that was sent, on a connection waited for"""
+REFUSED_S_MAX = {"stopped": 20.0, "stalled": COMMAND_DEADLINE_S + ACQUIRE_DEADLINE_S}
+"""nobody listens: long before a statement would be given up; nothing answers: the longest is a statement that was sent,
+on a connection that was waited for"""
 GROWTH_MIB_MAX = 64.0
 """of one worker: what requests that wait hold, and what the allocator keeps of it"""
 DESCRIPTORS_LEFT_MAX = 40
@@ -108,7 +109,7 @@ def test_a_database_that_is_away(
     east.create_bucket(Bucket=bucket)
     east.put_object(Bucket=bucket, Key="kept", Body=b"kept")
     workers = Workers(one, other)
-    with Account(bucket, east, west, threads_each=12) as account:
+    with Account(bucket, east, west, threads_each=6) as account:
         account.wait_for_more(20)
         with workers.bounded():
             took_away_s = take_away(running, how)

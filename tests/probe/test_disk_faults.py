@@ -20,7 +20,7 @@ from tests.probe.waiting import wait_until
 BUCKET = "disks"
 SIZE = 9 << 20
 """two chunks"""
-HEAL_WAIT_S = 40.0
+HEAL_WAIT_S = 90.0
 DISK_MIB = 64
 METADATA_DISK_MIB = 176
 """its reserve is 128"""
@@ -224,7 +224,7 @@ def test_a_full_metadata_disk(tmp_path: Path) -> None:
             for number in range(20):
                 assert put(client, f"before-{number}", 5_000) == "ok"
             ballast = fill(disk, leave_mib=64)
-            wait_until(lambda: put(client, "probing", 5_000) == "SlowDown", 10, "the reserve")
+            wait_until(lambda: put(client, "probing", 5_000) == "SlowDown", 60, "the reserve")
             assert put(client, "refused", 300_000) == "SlowDown"
             assert get(client, "before-0") == body_of("before-0", 5_000)
             assert try_to(client.delete_object, Key="before-1") == "ok"

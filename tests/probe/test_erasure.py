@@ -111,7 +111,7 @@ def count_refused(client: Any, bodies: dict[str, bytes]) -> int:
 
 def read_counts(port: int) -> dict[str, float]:
     """Bytes of reads so far: `stored whole`, `stored degraded`, `served whole`, `served degraded`."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/metrics", timeout=60) as answer:
         text = answer.read().decode()
     found = re.findall(r'^frostbyte_read_(\w+)_bytes_total\{kind="(\w+)"\} (\S+)$', text, re.MULTILINE)
     return {f"{what} {kind}": float(value) for what, kind, value in found}

@@ -12,7 +12,7 @@ PUTS = 24
 
 def counted_puts(server: Server) -> int:
     """What one scrape says of PutObject with status 200."""
-    with urllib.request.urlopen(f"{server.endpoint}/-/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"{server.endpoint}/-/metrics", timeout=60) as answer:
         text = answer.read().decode()
     found = re.search(r'frostbyte_s3_requests_total\{operation="PutObject",status="200"\} (\S+)', text)
     return round(float(found.group(1))) if found else 0

@@ -18,7 +18,7 @@ from tests.probe.slow import presign
 from tests.probe.test_sealed_at_rest import LARGE, MARKER, opened_keys, put_the_secret
 from tests.probe.waiting import wait_until
 
-STARTED_WAIT_S = 30.0
+STARTED_WAIT_S = 60.0
 ROLES = ("metadata", "master", "datanode", "gateway")
 
 

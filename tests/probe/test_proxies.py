@@ -29,7 +29,7 @@ from tests.probe.load import body_of
 from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
-START_S = 20.0
+START_S = 60.0
 LARGE_BYTES = 40 << 20
 PART_BYTES = 8 << 20
 PROXY_ADDRESS = "127.0.0.1"
@@ -131,7 +131,7 @@ def running_proxy(kind: str, directory: Path, port: int, gateways: tuple[Gateway
 
 def status_at(port: int, path: str = "/-/ready") -> int:
     """0 when nobody answers."""
-    connection = http.client.HTTPConnection(PROXY_ADDRESS, port, timeout=10)
+    connection = http.client.HTTPConnection(PROXY_ADDRESS, port, timeout=60)
     try:
         connection.request("GET", path)
         return connection.getresponse().status

@@ -34,9 +34,9 @@ def kill_and_wait_for_another(server: Server, role: str) -> None:
     count = len(server.pids(role))
     killed = server.kill(role)
     if role == "metadata" and server.database is not None:
-        wait_until(lambda: killed not in server.pids(role), 20, "the end of a backend")
+        wait_until(lambda: killed not in server.pids(role), SWEEP_WAIT_S, "the end of a backend")
     else:
-        wait_until(lambda: len(set(server.pids(role)) - {killed}) >= count, 20, f"a new {role}")
+        wait_until(lambda: len(set(server.pids(role)) - {killed}) >= count, SWEEP_WAIT_S, f"a new {role}")
 
 
 def stored_chunks(server: Server) -> set[str]:

@@ -22,8 +22,6 @@ from tests.probe.waiting import wait_until
 BUCKET = "stalls"
 SIZE = 24 << 20
 HALF = SIZE // 2
-RESTART_S_MAX = 25.0
-"""the drain of what a killed supervisor left, and a start"""
 
 
 def session_states(server: Server) -> list[str]:
@@ -53,7 +51,7 @@ def test_a_worker_that_slept_past_its_lease_commits_nothing(one_worker: Server) 
             (worker,) = server.pids("gateway")
             os.kill(worker, signal.SIGSTOP)
             try:
-                wait_until(lambda: "fenced" in session_states(server), 30, "fencing")
+                wait_until(lambda: "fenced" in session_states(server), 60, "fencing")
             finally:
                 os.kill(worker, signal.SIGCONT)
             late.send(body[HALF:])
@@ -149,7 +147,7 @@ def test_a_stop_waits_for_what_is_under_way(server: Server) -> None:
         statuses: list[int] = []
         stopping = threading.Thread(target=lambda: statuses.append(server.stop()))
         stopping.start()
-        wait_until(lambda: not server.ready(), 10, "refusing new requests")
+        wait_until(lambda: not server.ready(), 60, "refusing new requests")
         for start in range(HALF, SIZE, 1 << 20):
             upload.send(late[start : start + (1 << 20)])
             got += download.read(1 << 19)

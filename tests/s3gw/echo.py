@@ -16,7 +16,7 @@ import s3gw.server as gateway_server
 from s3gw.server import DEFAULT_LIMITS, HttpLimits, serve_gateway
 from storage.base.internal_server import TlsFiles
 
-READ_TIMEOUT_S = 20
+READ_TIMEOUT_S = 60
 HOST = b"Host: a\r\n"
 
 

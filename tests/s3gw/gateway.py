@@ -30,8 +30,8 @@ from tests.cluster.world import open_world
 ROOT = User("0" * 64, "root", "Root", is_root=True)
 ALICE = User("a" * 64, "alice", "Alice")
 BOB = User("b" * 64, "bob", "Bob")
-START_TIMEOUT_S = 10
-STOP_TIMEOUT_S = 10
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 60
 
 
 class Switch:

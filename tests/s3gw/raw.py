@@ -15,7 +15,7 @@ from botocore.credentials import Credentials
 from tests.s3gw.gateway import Gateway
 from tests.s3gw.protocol.signing import Signer
 
-ANSWER_TIMEOUT_S = 20
+ANSWER_TIMEOUT_S = 60
 
 
 class Answer(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 
 from s3gw.acceptor import RESTS_MAX, Acceptor, Board, open_board
 
-WAIT_S = 20.0
+WAIT_S = 50.0
 
 
 class Holder(asyncio.Protocol):

@@ -127,7 +127,7 @@ def test_who_is_refused(gateway: Gateway, bucket: str) -> None:
 
 def test_a_refused_put_closes_and_is_heard(gateway: Gateway, bucket: str) -> None:
     """The body was not read: the answer arrives, though the client is still sending, and the connection closes."""
-    connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=10)
+    connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=60)
     connection.putrequest("PUT", f"/{bucket}/k")
     connection.putheader("Content-Length", str(8 << 20))
     connection.endheaders()

@@ -32,7 +32,7 @@ async def test_never_more_than_allowed(wanted: list[set[int]], per_node_max: int
     if cancelled < len(tasks):
         await asyncio.sleep(0)
         tasks[cancelled].cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await asyncio.gather(*tasks, return_exceptions=True)
     assert len(done) >= len(wanted) - 1
     assert not any(slots.held(node) for node in range(5))

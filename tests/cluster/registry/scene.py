@@ -95,7 +95,7 @@ class Scene:
     async def call(self, method: str, target: str, body: Any = None) -> Any:
         """An answer as JSON. body: bytes, or what becomes JSON."""
         given = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
-        return json.loads(await self.master.call(method, target, given, timeout_s=10))
+        return json.loads(await self.master.call(method, target, given, timeout_s=60))
 
     def state(self, number: int) -> NodeState:
         """Of a node as published last."""

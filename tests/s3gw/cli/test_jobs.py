@@ -80,10 +80,10 @@ def master(tmp_path: Path) -> Iterator[Running]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     yield found[0]
     found[0]._loop.call_soon_threadsafe(stop.set)
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -117,7 +117,7 @@ def test_a_sweep_is_watched_to_its_end(program: Program, master: Running) -> Non
         counts["deleted"] += 5
 
     job = master.add_job("sweep", work, counts)
-    wait_until(lambda: job.status.runs > 0, 10, "the first run")
+    wait_until(lambda: job.status.runs > 0, 60, "the first run")
     said = program.succeed("sweep", "--watch", "--master", master.file)
     assert said.splitlines()[-1] == "sweep: deleted 5."
     assert job.status.runs == 2

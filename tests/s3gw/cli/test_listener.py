@@ -64,7 +64,7 @@ async def test_it_waits_until_the_answer_is_200(nonsense: bytes) -> None:
     """Whatever else is answered, nothing, or too much."""
     with open_listener("127.0.0.1:0") as listener:
         wait = make_readiness(listener, is_tls=False)
-        async with answering(listener, [NOT_YET, nonsense, NOT_YET, READY]) as asked, asyncio.timeout(20):
+        async with answering(listener, [NOT_YET, nonsense, NOT_YET, READY]) as asked, asyncio.timeout(60):
             await wait()
     assert len(asked) == 4
     assert asked[0].startswith(b"GET /-/ready HTTP/1.1\r\n")
@@ -77,7 +77,7 @@ async def test_over_tls_whatever_name_the_certificate_has(tmp_path: Path) -> Non
     context.load_cert_chain(files.cert, files.key)
     with open_listener("0.0.0.0:0") as listener:
         wait = make_readiness(listener, is_tls=True)
-        async with answering(listener, [READY], context) as asked, asyncio.timeout(20):
+        async with answering(listener, [READY], context) as asked, asyncio.timeout(60):
             await wait()
     assert len(asked) == 1
 

@@ -31,7 +31,7 @@ def python(name: str, code: str, *arguments: str) -> ChildSpec:
 
 async def lines_of(path: Path, count: int) -> list[str]:
     """Wait until the file has this many lines."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not path.exists() or len(path.read_text().splitlines()) < count:
             await asyncio.sleep(0.02)
     return path.read_text().splitlines()
@@ -71,7 +71,7 @@ async def test_stages_stop_in_reverse_order(tmp_path: Path) -> None:
     ]
     supervisor = Supervisor(stages, drain_timeout_s=5)
     await supervisor.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not all(path.exists() for path in ready):
             await asyncio.sleep(0.02)
     await supervisor.stop()
@@ -84,7 +84,7 @@ async def test_a_child_that_does_not_drain_is_killed(tmp_path: Path) -> None:
     supervisor = Supervisor([Stage((python("deaf", IGNORES_SIGTERM, str(seen)),))], drain_timeout_s=0.2)
     await supervisor.start()
     await lines_of(seen, 1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await supervisor.stop()
 
 
@@ -131,7 +131,7 @@ async def test_children_end_with_a_killed_supervisor(tmp_path: Path) -> None:
     child = int((await lines_of(pids, 1))[0])
     parent.kill()
     await parent.wait()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while is_running(child):
             await asyncio.sleep(0.02)
 
@@ -144,7 +144,7 @@ async def test_a_child_that_cannot_start_is_given_up(tmp_path: Path, monkeypatch
     stages = [Stage((python("other", NOTES_ITS_END, str(ends), "other", str(up)), refuses))]
     supervisor = Supervisor(stages, drain_timeout_s=5)
     await supervisor.start()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         with pytest.raises(StartFailed, match=r"broken cannot start: it ended 5 times at once.* status 2"):
             await supervisor.failed()
         while not up.exists():
@@ -200,7 +200,7 @@ async def test_a_signal_stops_in_order(tmp_path: Path, number: signal.Signals) -
     assert parent.stdout is not None
     assert await parent.stdout.readline() == b"ready\n"
     parent.send_signal(number)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         output, _ = await parent.communicate()
     assert (output, parent.returncode) == (b"ended\n", 0)
     assert not is_running(int((tmp_path / "pid").read_text()))
@@ -216,6 +216,6 @@ async def test_a_second_signal_while_draining_kills_at_once(tmp_path: Path) -> N
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(parent.wait(), 0.5)
     parent.send_signal(signal.SIGINT)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await parent.wait()
     assert not is_running(int((tmp_path / "pid").read_text()))

@@ -183,7 +183,7 @@ def test_versions_and_markers(gateway: Gateway, s3: Any, bucket: str) -> None:
 
 def test_a_missing_key(gateway: Gateway, s3: Any, bucket: str) -> None:
     """NoSuchKey names it, HEAD has no body, and the connection survives."""
-    connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=10)
+    connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=60)
     for method in ("HEAD", "GET", "HEAD"):
         connection.request(method, f"/{bucket}/n", headers=sign(gateway, method, f"/{bucket}/n"))
         response = connection.getresponse()

@@ -181,7 +181,7 @@ def test_too_large_is_refused_by_its_length(gateway: Gateway, bucket: str) -> No
     """EntityTooLarge at once, on a connection that closes."""
     path = f"/{bucket}/k"
     headers = sign(gateway, "PUT", path, headers={"x-amz-content-sha256": "UNSIGNED-PAYLOAD"})
-    connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=10)
+    connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=60)
     connection.putrequest("PUT", path)
     for name, text in headers.items():
         connection.putheader(name, text)
@@ -215,7 +215,7 @@ def test_virtual_hosts() -> None:
         s3.create_bucket(Bucket="virtual")
         path = "/-/healthy"
         headers = sign(gateway, "PUT", path, b"x", {"Host": "virtual.s3.test"})
-        connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=10)
+        connection = http.client.HTTPConnection(gateway.host, gateway.port, timeout=60)
         connection.putrequest("PUT", path, skip_host=True)
         for name, text in {**headers, "Content-Length": "1"}.items():
             connection.putheader(name, text)

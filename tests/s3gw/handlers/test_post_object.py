@@ -265,7 +265,7 @@ def test_a_client_that_goes_away_leaves_nothing(gateway: Gateway, s3: Any, bucke
     """Half a form is no object."""
     form = encode_form(signed(bucket), os.urandom(2_000_000))
     head = f"POST /{bucket} HTTP/1.1\r\nHost: h\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(form)}\r\n\r\n"
-    with socket.create_connection((gateway.host, gateway.port), timeout=10) as connection:
+    with socket.create_connection((gateway.host, gateway.port), timeout=60) as connection:
         connection.sendall(head.encode() + form[: len(form) // 2])
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
     assert re.fullmatch(r"2..", str(post(gateway, bucket, signed(bucket)).status))

@@ -28,7 +28,7 @@ class Work:
 
     async def wait_for(self, runs: int) -> None:
         async with self._ran:
-            await asyncio.wait_for(self._ran.wait_for(lambda: self.runs >= runs), 10)
+            await asyncio.wait_for(self._ran.wait_for(lambda: self.runs >= runs), 60)
 
 
 async def test_it_runs_at_once_and_again() -> None:

@@ -166,7 +166,7 @@ async def test_a_stalled_connection_is_cut(tmp_path: Path, monkeypatch: pytest.M
     starts = [b"", b"GET / HT", b"PUT / HTTP/1.1\r\ncontent-length: 10\r\n\r\n123"]
     async with serving(count_body, f"unix:{tmp_path / 's'}") as address:
         for start in starts:
-            assert await asyncio.wait_for(exchange_bytes(address, start), 10) == b""
+            assert await asyncio.wait_for(exchange_bytes(address, start), 60) == b""
 
 
 async def test_a_head_that_trickles_in_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ async def test_a_reader_that_stalls_is_cut(tmp_path: Path, monkeypatch: pytest.M
     async def endless(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
         await receive()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % 2**40)]})
-        while (await asyncio.wait_for(_poll(receive), 10)) is None:
+        while (await asyncio.wait_for(_poll(receive), 60)) is None:
             await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
         cut.set()
 
@@ -211,7 +211,7 @@ async def test_a_reader_that_stalls_is_cut(tmp_path: Path, monkeypatch: pytest.M
     async with serving(endless, f"unix:{tmp_path / 's'}") as address:
         _, writer = await asyncio.open_unix_connection(address.path, limit=1024)
         writer.write(b"GET / HTTP/1.1\r\n\r\n")
-        await asyncio.wait_for(cut.wait(), 10)
+        await asyncio.wait_for(cut.wait(), 60)
         writer.close()
 
 
@@ -236,7 +236,7 @@ async def test_a_kept_alive_connection_owes_nothing(tmp_path: Path, monkeypatch:
             writer.write(b"GET / HTTP/1.1\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n0")
             monkeypatch.setattr(BoundedProtocol, "abort_if_stalled", counting)
-            await asyncio.wait_for(swept.wait(), 10)
+            await asyncio.wait_for(swept.wait(), 60)
         writer.close()
 
 
@@ -266,7 +266,7 @@ async def test_a_signal_drains(tmp_path: Path, number: signal.Signals) -> None:
     assert not server.done()
     go_on.set()
     assert (await request).startswith(b"HTTP/1.1 200 OK\r\n")
-    await asyncio.wait_for(server, 10)
+    await asyncio.wait_for(server, 60)
 
 
 async def test_a_drain_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +285,7 @@ async def test_a_drain_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         request = asyncio.ensure_future(exchange_bytes(address, b"GET / HTTP/1.1\r\n\r\n"))
         await entered.wait()
     assert await request == b""
-    await asyncio.wait_for(cancelled.wait(), 10)
+    await asyncio.wait_for(cancelled.wait(), 60)
 
 
 async def test_cancelling_serve_drains_too(tmp_path: Path) -> None:

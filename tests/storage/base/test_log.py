@@ -24,7 +24,7 @@ def _lines(level: str | None) -> list[str]:
     if level is not None:
         environment["FROSTBYTE_LOG"] = level
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout == ""
     return done.stderr.splitlines()

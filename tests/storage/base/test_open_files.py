@@ -17,4 +17,4 @@ assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
 
 def test_the_soft_limit_becomes_the_hard_one() -> None:
     """In a process of its own, whose limit is lowered first; again changes nothing."""
-    subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=60)

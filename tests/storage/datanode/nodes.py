@@ -22,7 +22,7 @@ from storage.datanode.client import DatanodeClient
 
 CLUSTER_ID = "c" * 32
 NODE_KEY = bytes(range(32))
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 
 
 class SharedServer:

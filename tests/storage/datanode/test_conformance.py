@@ -23,7 +23,7 @@ from tests.storage.chunks.conformance import ChunkStoreConformance, StoreUnderTe
 from tests.storage.datanode.nodes import NODE_KEY, SharedServer
 from tests.tls import InternalTls, make_internal_tls
 
-SETTLE_TIMEOUT_S = 10.0
+SETTLE_TIMEOUT_S = 60.0
 
 
 class MeteredFiles(DiskFiles):

@@ -48,7 +48,7 @@ class Master:
 
     async def hear(self) -> tuple[dict[bytes, bytes], NodeReport]:
         """The next report."""
-        return await asyncio.wait_for(self.reports.get(), 20)
+        return await asyncio.wait_for(self.reports.get(), 60)
 
 
 @asynccontextmanager

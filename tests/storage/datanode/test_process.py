@@ -92,7 +92,7 @@ async def test_kill_9_in_a_put_leaves_nothing(tmp_path: Path) -> None:
             await asyncio.Event().wait()
 
         putting = asyncio.ensure_future(client.put(chunk_id(1), 50 * 65_536, body()))
-        await asyncio.wait_for(sent.wait(), 20)
+        await asyncio.wait_for(sent.wait(), 60)
         node.kill()
         with pytest.raises(NodeUnreachable):
             await putting

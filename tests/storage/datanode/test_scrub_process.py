@@ -25,7 +25,7 @@ from tests.storage.datanode.test_heartbeat import Master
 
 GOOD = [chunk_id(n) for n in range(20, 25)]
 LENGTHS = (1, 5000, 3_000_000)
-SETTLE_TIMEOUT_S = 30
+SETTLE_TIMEOUT_S = 60.0
 
 
 def flip(path: Path) -> None:

@@ -206,7 +206,7 @@ async def test_an_order_during_a_read(scene: Scene) -> None:
     scene.store.taken()
     scene.store.stalls_at = None
     scene.store.go_on.set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while scene.scrubber.status.is_running:
             await asyncio.sleep(0.001)
     await scene.scrubber.close()

@@ -37,7 +37,7 @@ from tests.storage.metadata.engines import check_database
 
 CLUSTER_ID = "c1" * 16
 INTERNAL_KEY = bytes(range(32))
-WAIT_S = 20.0
+WAIT_S = 50.0
 
 LOST, STALLED, REFUSED = "lost", "stalled", "refused"
 """what may become of a request: done and not answered, neither, answered with an error and not done"""

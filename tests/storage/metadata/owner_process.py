@@ -10,6 +10,8 @@ from pathlib import Path
 from storage.metadata.sqlite.open import open_metadata
 from storage.metadata.sqlite.reader import SqliteMetadata
 
+CONNECT_DEADLINE_S = 60.0
+
 
 class OwnerProcess:
     """On DIRECTORY/metadata.db and DIRECTORY/s. `prefix`: a program that runs it, as strace."""
@@ -27,7 +29,7 @@ class OwnerProcess:
         )
 
     async def connect(self) -> SqliteMetadata:
-        return await open_metadata(self.directory, self.socket_path)
+        return await open_metadata(self.directory, self.socket_path, CONNECT_DEADLINE_S)
 
     @property
     def pid(self) -> int:

@@ -115,6 +115,7 @@ async def test_what_was_acknowledged_survives_kill_9(owner: OwnerProcess) -> Non
         await owner.kill()
         await asyncio.gather(*tasks)
         await owner.start()
+        await (await owner.connect()).close()  # a start may take longer than a call waits for one
         await worker.put(b"after", f"round-{round_number}")
         for object_key, etag in acknowledged.items():
             assert await worker.etag(object_key) == etag

@@ -39,7 +39,7 @@ async def talk(path: Path, data: bytes) -> bytes:
     try:
         writer.write(data)
         writer.write_eof()
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), 60)
     except (ConnectionResetError, BrokenPipeError):
         return b""
     finally:
