@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from cluster.blob_write import WriteServices, WriteSettings
@@ -22,6 +23,7 @@ from cluster.maintenance.node_slots import NodeSlots
 from cluster.maintenance.piece_copy import PieceCopier
 from cluster.maintenance.repairer import Repairer
 from cluster.maintenance.throttle import Throttle
+from cluster.near_pieces import NearPieces
 from cluster.nodes import Connect, NodePool
 from cluster.objectstore import ObjectStore
 from cluster.operations import MapSource, Operations
@@ -60,6 +62,8 @@ class ClusterSettings:
     inline_bytes_max: int = 16 << 10
     budget_bytes: int = CAPACITY_BYTES_DEFAULT
     cipher: Cipher = Cipher.AES_256_GCM
+    datanode_directories: tuple[Path, ...] = ()
+    """of datanodes on this machine, which reads go to past the datanodes"""
     lease_ttl_s: float = LEASE_TTL_S
     repair_interval_s: float = REPAIR_INTERVAL_S
     deadlines: Deadlines = field(default_factory=Deadlines)
@@ -101,8 +105,12 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
     placer = Placer(nodes)
     writes = ChunkWrites(budget, nodes, settings.deadlines)
 
+    counts = ReadCounts()
+    near = NearPieces(settings.cluster_id, counts, settings.datanode_directories)
+
     async def adopt(cluster_map: ClusterMap) -> None:
         placer.adopt(cluster_map)
+        near.adopt(cluster_map)
         await nodes.adopt(cluster_map)
 
     maps = outside.follow_map(adopt)
@@ -120,11 +128,12 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         settings.deadlines,
     )
     writer = Writer(WriteServices(write_settings, keyring, session, metadata, placer, writes, cleanup, hints))
-    reading = ReadServices(nodes, hints, Hedging(), ReadCounts(), settings.deadlines)
+    reading = ReadServices(nodes, hints, Hedging(), counts, settings.deadlines, near)
     chunks = ChunkReader(settings.cluster_id, settings.cipher, keyring, metadata, reading)
     reader = Reader(settings.cluster_id, keyring, metadata, ReadRuns(metadata, chunks, budget, clock), reads)
     async with AsyncExitStack() as running:
         running.push_async_callback(nodes.close)
+        running.push_async_callback(near.close)
         running.push_async_callback(maps.close)
         await maps.start()
         await session.start()
@@ -138,7 +147,7 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         yield Cluster(
             ObjectStore(settings.cluster_id, keyring, metadata, writer, reader, outside.new_hasher, clock),
             Directory(metadata, keyring, clock),
-            Operations(metadata, session, placer, maps, hints, budget, redundancy, survive_min, nodes, reading.counts),
+            Operations(metadata, session, placer, maps, hints, budget, redundancy, survive_min, nodes, counts),
         )
 
 

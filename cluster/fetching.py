@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from cluster.chunk_slice import ChunkSlice, Layout
 from cluster.deadlines import Deadlines
 from cluster.hedging import Hedging
+from cluster.near_pieces import NearPieces
 from cluster.nodes import NodePool
 from cluster.read_counts import ReadCounts
 from cluster.repair_hints import RepairHints
@@ -27,6 +28,7 @@ class ReadServices(NamedTuple):
     hedging: Hedging
     counts: ReadCounts
     deadlines: Deadlines
+    near: NearPieces
 
     def is_doubtful(self, chunk_id: ChunkId, node: int) -> bool:
         """Whether a piece is better asked for last: its node just failed, or the piece was found lost."""

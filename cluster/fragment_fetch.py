@@ -17,6 +17,7 @@ from cluster.piece_read import PieceRead, Race
 from cluster.stripe_read import StripeRead
 from storage.base.errors import Corrupt, FrostbyteError, SealBroken, Unavailable
 from storage.chunks.erasure import Striping
+from storage.chunks.near_chunks import FAILURES
 from storage.crypto.envelope import Buffer, Opener, sealed_length
 from storage.crypto.span_frames import SpanFrames
 
@@ -81,7 +82,8 @@ class _SliceFetch:
         race = self._race
         while self._frames.missing:
             plan = self._plan(with_doubtful=True)
-            self._ask(plan or {})
+            if self._ask(plan or {}):
+                continue
             waits_for_late = plan is None and any(read.is_late for read in race.running)
             if not self._asks or (plan is None and not waits_for_late):
                 raise self._failure()
@@ -112,17 +114,39 @@ class _SliceFetch:
     def _is_doubtful(self, node: int) -> bool:
         return self._services.is_doubtful(self._chunk_id, node) or self._attempt.has_failed(self._chunk_id, node)
 
-    def _ask(self, plan: Plan) -> None:
+    def _ask(self, plan: Plan) -> bool:
+        """→ whether some of it was at hand and is taken, so that what is needed beside it is to be thought over."""
+        has_taken = False
         for fragment, stripes in plan.items():
+            node = self._nodes[fragment]
             for run in _runs(stripes):
                 first, last = (self._striping.cell(fragment, run[at].stripe) for at in (0, -1))
-                blocks: list[Buffer] = []
                 length = last.offset + last.length - first.offset
-                read = self._race.ask(self._nodes[fragment], self._chunk_id, first.offset, length, blocks.append)
-                self._asks[read] = _Ask(fragment, run, blocks)
                 for stripe in run:
                     stripe.note_asked(fragment)
                     self._attempt.is_degraded |= not stripe.wants(fragment)
+                cached = self._read_cached(node, first.offset, length)
+                if cached is not None:
+                    self._take_cells(fragment, run, cached)
+                    has_taken = True
+                    continue
+                blocks: list[Buffer] = []
+                read = self._race.ask(node, self._chunk_id, first.offset, length, blocks.append)
+                self._asks[read] = _Ask(fragment, run, blocks)
+        return has_taken
+
+    def _read_cached(self, node: int, offset: int, length: int) -> Buffer | None:
+        """Cells that a directory on this machine has in memory."""
+        if node not in self._services.near:
+            return None
+        cells = bytearray(length)
+        try:
+            if not self._services.near.read_cached(node, self._chunk_id, offset, cells):
+                return None
+        except FAILURES:
+            return None  # its datanode is asked, so that somebody notices
+        self._attempt.stored_bytes += length
+        return cells
 
     def _hedge(self, late: PieceRead) -> None:
         """Do without a node that does not begin, if others can give what it should and may be asked."""
@@ -143,18 +167,23 @@ class _SliceFetch:
             if is_lost(error):
                 self._lose(ask.fragment)
             return
-        came = memoryview(ask.blocks[0] if len(ask.blocks) == 1 else b"".join(ask.blocks))
+        came = ask.blocks[0] if len(ask.blocks) == 1 else b"".join(ask.blocks)
+        self._take_cells(ask.fragment, ask.stripes, came)
+
+    def _take_cells(self, fragment: int, stripes: Sequence[StripeRead], cells: Buffer) -> None:
+        came = memoryview(cells)
         at = 0
-        for stripe in ask.stripes:
-            length = self._striping.cell(ask.fragment, stripe.stripe).length
-            if not stripe.add(ask.fragment, came[at : at + length]):
-                self._suspect(ask.fragment)
-            at += length
-            for fragment in stripe.rebuild():
+        for stripe in stripes:
+            length = self._striping.cell(fragment, stripe.stripe).length
+            if not stripe.add(fragment, came[at : at + length]):
                 self._suspect(fragment)
+            at += length
+            for wrong in stripe.rebuild():
+                self._suspect(wrong)
 
     def _suspect(self, fragment: int) -> None:
         """One of its cells was wrong; others may be right."""
+        self._services.near.forget(self._nodes[fragment], self._chunk_id)
         error = SealBroken(f"fragment {fragment} has a cell that does not open")
         self._attempt.fail(self._chunk_id, self._nodes[fragment], error)
 

@@ -25,6 +25,8 @@ class PieceRead:
         """sent its first byte"""
         self.is_late = False
         """others were asked in its place; welcome all the same"""
+        self.is_near = False
+        """read from the node's directory: its process had no part in it"""
         self.received_bytes = 0
         self._services = services
         self._chunk_id = chunk_id
@@ -38,21 +40,40 @@ class PieceRead:
 
     async def run(self, take: Take) -> None:
         """Hands every block to `take`. What the node or `take` raises; Corrupt for fewer bytes than were asked for."""
+        if self.node in self._services.near and await self._read_near(take):
+            return
         sealed = self._services.nodes.store(self.node).get(self._chunk_id, self._offset, self._length)
         try:
             async for block in sealed:
-                now_s = self._now_s()
-                self.deadline_s = now_s + self._services.deadlines.read_stall_s
-                if not self.has_begun:
-                    self.has_begun = True
-                    self._services.hedging.note_first_byte(self.node, now_s - self._asked_s)
-                self.received_bytes += len(block)
-                take(block)
+                self._receive(block, take)
         finally:
             if isinstance(sealed, AsyncGenerator):
                 await sealed.aclose()
         if self.received_bytes < self._length:
             raise Corrupt(f"{self._length - self.received_bytes} bytes are missing at the end")
+
+    async def _read_near(self, take: Take) -> bool:
+        """From the node's directory; False when the node is to be asked."""
+        near = self._services.near
+        block = await near.read(self.node, self._chunk_id, self._offset, self._length)
+        if block is None:
+            return False
+        self.is_near = True
+        try:
+            self._receive(block, take)
+        except Corrupt:
+            near.forget(self.node, self._chunk_id)
+            raise
+        return True
+
+    def _receive(self, block: Buffer, take: Take) -> None:
+        now_s = self._now_s()
+        self.deadline_s = now_s + self._services.deadlines.read_stall_s
+        if not self.has_begun:
+            self.has_begun = True
+            self._services.hedging.note_first_byte(self.node, now_s - self._asked_s)
+        self.received_bytes += len(block)
+        take(block)
 
     @property
     def next_look_s(self) -> float:
@@ -157,7 +178,8 @@ class Race:
         self._attempt.stored_bytes += read.received_bytes
         error = task.exception()
         if error is None:
-            self._services.nodes.note_success(read.node)
+            if not read.is_near:
+                self._services.nodes.note_success(read.node)
         elif not isinstance(error, PIECE_FAILURES):
             raise error
         return read, error

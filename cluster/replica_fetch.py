@@ -1,4 +1,5 @@
 """Slices of replicated chunks: from one replica, from the next when that fails, and from two when the first is late.
+What a directory on this machine has in memory (near_pieces) is opened on the spot, without a task or a thread.
 
 A late replica's successor doubles what the slice holds in memory; there are no more such than hedges are allowed.
 """
@@ -11,8 +12,12 @@ from cluster.chunk_slice import ChunkSlice, Layout
 from cluster.fetching import Attempt, ReadServices
 from cluster.piece_read import PieceRead, Race
 from storage.base.errors import Corrupt, Unavailable
-from storage.crypto.envelope import Buffer, Opener
+from storage.chunks.near_chunks import FAILURES
+from storage.crypto.envelope import SEALED_FRAME_BYTES, Buffer, Opener
 from storage.crypto.frame_reader import FrameReader
+
+NEAR_HELD_BYTES_MAX = 17 * SEALED_FRAME_BYTES
+"""a slice that holds more is not opened on the spot"""
 
 
 class ReplicaFetcher:
@@ -20,10 +25,16 @@ class ReplicaFetcher:
 
     def __init__(self, services: ReadServices) -> None:
         self._services = services
+        self._room = memoryview(bytearray(NEAR_HELD_BYTES_MAX))
+        """for sealed bytes on their way from a file to what they are opened into; nobody waits while they are in it"""
 
     async def fetch(self, layout: Layout, opener: Opener, piece: ChunkSlice, attempt: Attempt) -> Buffer:
         """One replica after the other, in an order that spreads readers and puts doubtful ones last."""
         left = self._order(layout, attempt)
+        if self._services.near and piece.held_bytes <= NEAR_HELD_BYTES_MAX:
+            block = self._open_cached(left, layout, opener, piece, attempt)
+            if block is not None:
+                return block
         opened: dict[PieceRead, list[Buffer]] = {}
         with Race(attempt) as race:
             while True:
@@ -47,7 +58,33 @@ class ReplicaFetcher:
         chunk_id, hints = layout.chunk_id, self._services.hints
         numbers = [number for number in layout.nodes if not attempt.has_failed(chunk_id, number)]
         ordered = self._services.nodes.order_for_read(numbers)
-        return deque(sorted(ordered, key=lambda number: hints.is_lost(chunk_id, number)) if len(hints) else ordered)
+        near = self._services.near
+        if len(hints) or (near and len(ordered) > 1):
+            is_doubtful = self._services.nodes.is_doubtful
+            ordered = sorted(ordered, key=lambda it: (hints.is_lost(chunk_id, it), is_doubtful(it), it not in near))
+        return deque(ordered)
+
+    def _open_cached(
+        self, left: deque[int], layout: Layout, opener: Opener, piece: ChunkSlice, attempt: Attempt
+    ) -> Buffer | None:
+        """From the replica that is next, if it is at hand in memory. One that is not right is not tried again. (Another
+        one that is at hand does not count: that this one is missing would be noticed by nobody.)"""
+        near, chunk_id = self._services.near, layout.chunk_id
+        while left:
+            reader = FrameReader(opener, piece.start, piece.end, piece.chunk.length)
+            sealed = self._room[: reader.span.length]
+            try:
+                if not near.read_cached(left[0], chunk_id, reader.span.offset, sealed):
+                    return None
+            except FAILURES:
+                return None
+            attempt.stored_bytes += len(sealed)
+            try:
+                return reader.feed(sealed)
+            except Corrupt as error:
+                near.forget(left[0], chunk_id)
+                attempt.fail(chunk_id, left.popleft(), error)
+        return None
 
     def _ask(
         self,

@@ -99,6 +99,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """how fast each datanode reads its chunks again to verify them"""
     scrub_interval_s: float = INTERVAL_DEFAULT_S
     """between the begins of two such passes"""
+    local_reads: bool = True
+    """whether gateways read chunks straight from the directories of this machine's datanodes"""
     durability: str = "fsync"
     """`fsync`, or `none`: nothing acknowledged survives a power cut then, and status says so"""
     cipher: str = "aes-256-gcm"

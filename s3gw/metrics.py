@@ -39,13 +39,24 @@ class RequestMetrics:
         self._sent = Counter("frostbyte_s3_sent_bytes", "Bytes of response bodies", registry=self._registry)
         self._received = Counter("frostbyte_s3_received_bytes", "Bytes of request bodies", registry=self._registry)
         stored = Counter(
-            "frostbyte_read_stored_bytes", "Sealed bytes that datanodes sent", ("kind",), registry=self._registry
+            "frostbyte_read_stored_bytes",
+            "Sealed bytes that reads took",
+            ("kind",),
+            registry=self._registry,
         )
         served = Counter(
             "frostbyte_read_served_bytes", "Plaintext bytes that came of them", ("kind",), registry=self._registry
         )
         self._stored_whole, self._stored_degraded = stored.labels("whole"), stored.labels("degraded")
         self._served_whole, self._served_degraded = served.labels("whole"), served.labels("degraded")
+        self._near_bytes = Counter(
+            "frostbyte_read_local_bytes", "Those of them read straight from directories here", registry=self._registry
+        )
+        self._near_refused = Counter(
+            "frostbyte_read_local_refused",
+            "Pieces that such a directory did not give, so that the datanode was asked",
+            registry=self._registry,
+        )
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def record(self, operation: str, status: int, elapsed_s: float, received_bytes: int, sent_bytes: int) -> None:
@@ -69,6 +80,8 @@ class RequestMetrics:
         self._stored_degraded.inc(reads.stored_degraded - told.stored_degraded)
         self._served_whole.inc(reads.served_whole - told.served_whole)
         self._served_degraded.inc(reads.served_degraded - told.served_degraded)
+        self._near_bytes.inc(reads.near_bytes - told.near_bytes)
+        self._near_refused.inc(reads.near_refused - told.near_refused)
         self._told = replace(reads)
 
     def render(self) -> bytes:

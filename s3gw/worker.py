@@ -82,6 +82,7 @@ def _cluster_settings(config: WorkerConfig, internal_key: bytes) -> ClusterSetti
         inline_bytes_max=config.inline_size_bytes_max,
         budget_bytes=config.memory_budget_bytes,
         cipher=parse_cipher(config.cipher, os.environ),
+        datanode_directories=tuple(map(Path, config.datanode_directories)),
         lease_ttl_s=config.lease_ttl_s,
     )
 

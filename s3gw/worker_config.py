@@ -39,6 +39,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     internal_key_file: str
     metadata: MetadataSettings
     masters: tuple[str, ...]
+    datanode_directories: tuple[str, ...] = ()
+    """data directories of datanodes on this machine (or volumes shared with them) that reads go to directly; whose they
+    are is asked of each"""
     redundancy: str = "replica:2"
     """of buckets that do not say otherwise"""
     survive_min: SurviveMinSettings | None = None

@@ -196,6 +196,7 @@ def describe_gateway(home: Home) -> dict[str, Any]:
         "internal_key_file": str(home.internal_key_file),
         "metadata": home.records,
         "masters": master_addresses(home),
+        "datanode_directories": [str(datanode.path) for datanode in home.datanodes] if config.local_reads else [],
         "redundancy": str(config.placed),
         "survive_min": config.survive_min,
         "region": config.region,

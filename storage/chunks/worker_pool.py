@@ -25,7 +25,8 @@ _Call = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 class WorkerPool:
     """`threads` worker threads. A call that was begun runs to its end, whatever becomes of the one who waits for it."""
 
-    def __init__(self, threads: int, name: str) -> None:
+    def __init__(self, threads: int, name: str, waiting_max: int = CALLS_WAITING_MAX) -> None:
+        self._waiting_max = waiting_max
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._closed = False
         self._threads = [
@@ -38,7 +39,7 @@ class WorkerPool:
         """Call function(*args) in a worker thread; the result is awaited on the running loop.
 
         Unavailable when too many calls are waiting already or the pool is closed."""
-        if self._closed or self._calls.qsize() >= CALLS_WAITING_MAX:
+        if self._closed or self._calls.qsize() >= self._waiting_max:
             raise Unavailable("the disk has too many calls waiting")
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         self._calls.put((future, function, args))
@@ -53,6 +54,7 @@ class WorkerPool:
                 _hand_over(future, _fail, error)
             else:
                 _hand_over(future, _succeed, result)
+                del result
             del call, future, function, args  # nothing of a finished call is kept alive while waiting for the next
 
     def close(self) -> None:

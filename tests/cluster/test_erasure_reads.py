@@ -31,9 +31,9 @@ MIB5 = 5 << 20
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, is_near: bool) -> AsyncIterator[World]:
     """Seven nodes; everything large is in ec:4+2."""
-    async with open_world(tmp_path, node_count=7, settings=ERASURE) as opened:
+    async with open_world(tmp_path, node_count=7, settings=ERASURE, near=is_near) as opened:
         opened.keyring.create_named_key("payroll")
         yield opened
 

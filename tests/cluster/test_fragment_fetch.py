@@ -23,6 +23,7 @@ from storage.metadata.commands import SetReplicas
 from storage.metadata.interface import CHUNK_PAGE_ROWS
 from storage.model import Blob, ByteRange, Chunk
 from tests.cluster.layouts import lay_out, piece_of, read_blobs
+from tests.cluster.near import only_by_wire
 from tests.cluster.world import QUICK, SETTINGS, World, open_world
 
 FRAMES = 13
@@ -34,10 +35,10 @@ PATIENT = Deadlines(first_byte_s=3600, read_stall_s=3600)
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, is_near: bool) -> AsyncIterator[World]:
     """One object in ec:4+2 on seven nodes, under b"key"."""
     settings = replace(SETTINGS, chunk_bytes=CHUNK)
-    async with open_world(tmp_path, node_count=7, settings=settings, deadlines=QUICK) as opened:
+    async with open_world(tmp_path, node_count=7, settings=settings, deadlines=QUICK, near=is_near) as opened:
         await opened.put(b"key", DATA)
         await lay_out(opened, b"key", "ec:4+2")
         yield opened
@@ -65,8 +66,8 @@ async def break_fragment(world: World, fragment: int, how: str) -> int:
 
 
 def counts(world: World) -> ReadCounts:
-    """Copied: they go on."""
-    return replace(world.cluster.operations.reads)
+    """Copied: they go on. By whichever road."""
+    return replace(world.cluster.operations.reads, near_bytes=0, near_refused=0)
 
 
 def nothing_held(world: World) -> bool:
@@ -85,6 +86,7 @@ async def test_whole_and_ranges(world: World) -> None:
     assert nothing_held(world)
 
 
+@only_by_wire
 async def test_a_healthy_range_costs_its_frames(world: World) -> None:
     """One frame is one cell of one node; frames of several stripes are one span of each fragment."""
     assert await world.get(b"key", ByteRange(FRAME_BYTES, FRAME_BYTES + 9)) == DATA[FRAME_BYTES : FRAME_BYTES + 10]
@@ -133,6 +135,7 @@ async def test_broken_fragments_are_done_without(world: World, how: str, fragmen
     assert nothing_held(world)
 
 
+@only_by_wire
 @pytest.mark.parametrize(("how", "error"), [("missing", "ChunkNotFound"), ("rotten", "SealBroken")])
 async def test_a_hint_names_the_fragment(world: World, how: str, error: str) -> None:
     """Its node, and the id that it is stored under, generation and all. Until somebody looks after it, it is asked for

@@ -11,6 +11,7 @@ import pytest
 from cluster.deadlines import Deadlines
 from cluster.fetching import Attempt, ReadServices
 from cluster.hedging import SAMPLES_MIN, STALLED_AFTER, Hedging
+from cluster.near_pieces import NearPieces
 from cluster.nodes import NodePool
 from cluster.piece_read import PieceRead, Race
 from cluster.read_counts import ReadCounts
@@ -46,7 +47,8 @@ async def attempt_over(*nodes: FaultyDatanode, deadlines: Deadlines = Deadlines(
     await pool.adopt(ClusterMap(1, tuple(node.node() for node in nodes)))
     for node in nodes:
         await node.inner.put_many([(CHUNK, DATA)])
-    return Attempt(ReadServices(pool, RepairHints(), Hedging(), ReadCounts(), deadlines))
+    counts = ReadCounts()
+    return Attempt(ReadServices(pool, RepairHints(), Hedging(), counts, deadlines, NearPieces(b"c" * 16, counts)))
 
 
 async def all_done(race: Race) -> dict[int, Any]:

@@ -22,6 +22,7 @@ from storage.metadata.commands import SetReplicas
 from storage.metadata.interface import CHUNK_PAGE_ROWS, VersionRead
 from storage.model import ByteRange, Chunk
 from tests.cluster.faulty import FaultyDatanode
+from tests.cluster.near import only_by_wire
 from tests.cluster.world import QUICK, SETTINGS, World, open_world
 
 CHUNK = SETTINGS.chunk_bytes
@@ -29,9 +30,9 @@ DATA = os.urandom(CHUNK * 3 + 1000)
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, is_near: bool) -> AsyncIterator[World]:
     """One object of four chunks under b"key"."""
-    async with open_world(tmp_path, deadlines=QUICK) as opened:
+    async with open_world(tmp_path, deadlines=QUICK, near=is_near) as opened:
         await opened.put(b"key", DATA)
         yield opened
 
@@ -65,6 +66,7 @@ async def test_a_bad_replica_is_passed_over(world: World, how: str) -> None:
     assert (await world.cluster.operations.health()).hints == len(hints)
 
 
+@only_by_wire
 async def test_a_bad_node_is_asked_last(world: World) -> None:
     """It is not tried again for every span."""
     (chunk, *_) = await rows(world)
@@ -113,6 +115,7 @@ async def test_replicas_that_moved_are_found(world: World) -> None:
         assert b"".join([bytes(block) async for block in reading]) == DATA[:100]
 
 
+@only_by_wire
 async def test_only_the_frames_of_a_range_are_fetched(world: World) -> None:
     """A small range is one request for one frame."""
     before = sum(node.gets for node in world.nodes.values())
@@ -120,6 +123,7 @@ async def test_only_the_frames_of_a_range_are_fetched(world: World) -> None:
     assert sum(node.gets for node in world.nodes.values()) == before + 1
 
 
+@only_by_wire
 async def test_readers_spread_over_the_replicas(world: World) -> None:
     """Both nodes of a chunk are asked first, by chance."""
     (chunk, *_) = await rows(world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -12,6 +13,7 @@ from pathlib import Path
 from cluster.assembly import Cluster, ClusterSettings, Outside, open_cluster
 from cluster.body import BodyDigests
 from cluster.deadlines import Deadlines
+from cluster.near_pieces import NearPieces
 from cluster.nodes import Datanode
 from cluster.objectstore import PutRequest, PutResult
 from s3gw.protocol.checksums import new_hasher
@@ -24,6 +26,7 @@ from storage.metadata.postgresql.open import open_postgres_metadata
 from storage.metadata.sqlite.open import open_owned_metadata
 from storage.model import Attributes, Bucket, ByteRange, Checksum, ChecksumAlgorithm, ClusterMap, Node, User, Versioning
 from tests.cluster.faulty import FaultyDatanode
+from tests.cluster.near import NearDatanode
 
 CLUSTER_ID = bytes.fromhex("c" * 32)
 INTERNAL_KEY = b"i" * 32
@@ -145,6 +148,11 @@ class World:
             return data
 
     @property
+    def near(self) -> NearPieces:
+        """What of the nodes is read directly."""
+        return self.objects._reader._runs.chunks._services.near
+
+    @property
     def copies(self) -> int:
         """Chunks on all nodes together."""
         return sum(len(node.chunks) for node in self.nodes.values())
@@ -160,12 +168,21 @@ async def open_world(
     clock: Clock | None = None,
     failure_domain: str = "",
     dsn: str = "",
+    near: bool = False,
 ) -> AsyncIterator[World]:
     """Metadata and keyring in `directory`, one user, one bucket named `bucket`. dsn: of an empty PostgreSQL database in
-    place of SQLite."""
+    place of SQLite. near: the datanodes' directories are read directly."""
     clock = clock or SystemClock()
     peers: dict[str, FaultyDatanode] = {}
-    nodes = {number: FaultyDatanode(number, peers, failure_domain) for number in range(1, node_count + 1)}
+    nodes: dict[int, FaultyDatanode] = {}
+    for number in range(1, node_count + 1):
+        home = directory / f"node-{number}"
+        nodes[number] = (
+            NearDatanode(number, peers, failure_domain, home) if near else FaultyDatanode(number, peers, failure_domain)
+        )
+    if near:
+        directories = tuple(directory / f"node-{number}" for number in nodes)
+        settings = replace(settings, datanode_directories=directories)
     if deadlines is not None:
         settings = replace(settings, deadlines=deadlines)
     metadata: Metadata
@@ -190,6 +207,8 @@ async def open_world(
             world = World(cluster, metadata, keyring, nodes, owner)
             world.map = maps[0]
             world.bucket = await world.make_bucket("bucket")
+            while near and not all(number in world.near for number in nodes):
+                await asyncio.sleep(0.001)
             yield world
     finally:
         await metadata.close()

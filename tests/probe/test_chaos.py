@@ -24,6 +24,8 @@ from tests.probe.test_restart_and_kill import SWEEP_WAIT_S, leftovers
 from tests.probe.waiting import wait_until
 
 JOURNAL = {"metadata": {"engine": SQLITE, "journal": "replicated"}}
+BY_WIRE = {"local_reads": False}
+"""what a killed datanode holds cannot be read then"""
 FAST_SURVEY = {"survey_interval_s": 5, "surplus_age_s": 1}
 HEAL_WAIT_S = 120.0
 CLIENTS = 4
@@ -43,7 +45,7 @@ class Setup(NamedTuple):
 SETUPS = [
     pytest.param(Setup(SQLITE), id="replicas"),
     pytest.param(
-        Setup(SQLITE, 5, {"redundancy": "ec:3+2", "survive_min": {"level": "node", "losses": 1}, **JOURNAL}),
+        Setup(SQLITE, 5, {"redundancy": "ec:3+2", "survive_min": {"level": "node", "losses": 1}, **JOURNAL, **BY_WIRE}),
         id="fragments-and-journal",
     ),
     pytest.param(Setup(POSTGRESQL), id="postgresql", marks=pytest.mark.long),

@@ -155,8 +155,9 @@ def test_killed_datanodes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """`frostbyte up` with one worker."""
-    running = Server(tmp_path / "frost", FAST_SWEEP, "--datanodes", str(DATANODES), "--workers", "1")
+    """`frostbyte up` with one worker, which asks the datanodes for every byte."""
+    settings = {**FAST_SWEEP, "local_reads": False}
+    running = Server(tmp_path / "frost", settings, "--datanodes", str(DATANODES), "--workers", "1")
     try:
         running.start()
         wait_for_nodes(running.data, DATANODES)

@@ -104,6 +104,16 @@ def test_settings_reach_the_roles(tmp_path: Path) -> None:
     assert "reserve_bytes" not in read_again(tmp_path / "other")
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_gateways_are_told_the_directories_of_datanodes(tmp_path: Path, is_told: bool) -> None:
+    """Unless they are to ask the datanodes themselves."""
+    home = prepare(tmp_path, datanodes=2, local_reads=is_told)
+    store_role_files(home)
+    directories = [str(tmp_path / "datanode-1"), str(tmp_path / "datanode-2")]
+    assert read(home, "gateway")["datanode_directories"] == (directories if is_told else [])
+    assert load_worker_config(home.run / "gateway.json").datanode_directories == tuple(directories if is_told else ())
+
+
 def test_erasure_coding_and_what_must_be_survived_reach_the_roles(tmp_path: Path) -> None:
     """The master lays out anew by the one, the gateways refuse by the other."""
     home = prepare(tmp_path, datanodes=6, redundancy="ec:4+2", survive_min={"level": "host", "losses": 1})

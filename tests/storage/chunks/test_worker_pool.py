@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 
 from storage.base.errors import Unavailable
-from storage.chunks import worker_pool
 from storage.chunks.worker_pool import WorkerPool
 
 
@@ -60,10 +59,9 @@ async def test_a_cancelled_call_still_runs(pool: WorkerPool) -> None:
     assert await pool.run(pow, 2, 3) == 8
 
 
-async def test_the_queue_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_queue_has_a_bound() -> None:
     """More calls than may wait are Unavailable; those that wait are done."""
-    monkeypatch.setattr(worker_pool, "CALLS_WAITING_MAX", 3)
-    pool = WorkerPool(1, "test")
+    pool = WorkerPool(1, "test", waiting_max=3)
     begun, go_on = threading.Event(), threading.Event()
     first = pool.run(_wait, begun, go_on)
     await asyncio.to_thread(begun.wait)
