@@ -2,7 +2,8 @@
 every hop: connecting, each step of sending, each step of receiving, and the answer.
 
 Whatever goes wrong with the connection is raised as one error of the tree (NodeUnreachable unless told otherwise), so
-that callers decide about nodes, not about sockets.
+that callers decide about nodes, not about sockets. A kept connection that turns out to be lost is replaced once, where
+the request may be sent twice (RFC 9110 §9.2.2) and nothing of a streamed body was taken yet.
 """
 
 from __future__ import annotations
@@ -11,32 +12,24 @@ import asyncio
 import functools
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.connector import Connection
-from aiohttp.payload import Payload
-from multidict import CIMultiDict
-from yarl import URL
+from typing import NamedTuple
 
 from storage.base.address import Address
-from storage.base.errors import ChunkTruncated, FrostbyteError, NodeUnreachable
+from storage.base.connection_pool import ConnectionPool
+from storage.base.errors import FrostbyteError, NodeUnreachable
 from storage.base.internal_auth import bearer
+from storage.base.internal_connection import Buffer, InternalConnection, Stage, format_header, format_request
+from storage.base.upload import Upload
 
 CONNECTIONS_MAX = 1024
 """to one peer; a slow upload holds one for each replica as long as it lasts"""
-IDLE_TIMEOUT_S = 30.0
-"""well below the server's, so that a connection is not reused while the server closes it"""
-READ_BUFFER_BYTES = 512 * 1024
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 ERROR_BYTES_MAX = 64 * 1024
 
-_IMPLICIT_HEADERS = ("Accept", "Accept-Encoding", "User-Agent", "Content-Type")
-
-Buffer = bytes | bytearray | memoryview
+_BODILESS = frozenset({"GET", "HEAD"})
+_REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
 
 class Deadlines(NamedTuple):
@@ -49,101 +42,46 @@ class Deadlines(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A whole answer in memory."""
+    """A whole answer in memory. headers: by lower-case name."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
 
 
-class StreamBody(Payload):
-    """A request body of a known length that ends its call when the other side takes a block for too long.
+class AnswerStream:
+    """An answer whose body is taken block by block, each within progress_s of being asked for."""
 
-    Time spent waiting for the source is not the other side's fault and counts against no deadline. While blocks flow
-    nothing is rescheduled, which would cost more than the block's write: a timer looks now and then since when the
-    block under way is waiting.
-    """
+    def __init__(self, connection: InternalConnection, progress_s: float) -> None:
+        head = connection.head
+        self.status = head.status
+        self.headers = head.headers
+        self.content_length = head.length
+        self._connection = connection
+        self._progress_s = progress_s
 
-    def __init__(
-        self, source: AsyncIterator[Buffer], length: int, deadline: asyncio.Timeout, limits: Deadlines
-    ) -> None:
-        super().__init__(source, content_type="application/octet-stream")
-        self._size = length
-        self._deadline: asyncio.Timeout | None = deadline
-        self._limits = limits
-        self._loop = asyncio.get_running_loop()
-        self._sending_since_s = 0.0
-        """0 while the source is waited for"""
-        self._timer: asyncio.TimerHandle | None = None
-        self.failure: Exception | None = None
-        """what the source raised, or ChunkTruncated"""
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, to its end."""
+        connection = self._connection
+        while True:
+            block = connection.take_block()
+            if not block:
+                connection.expect(self._progress_s)
+                await connection.wait(Stage.BLOCK)
+                connection.expect(None)
+                block = connection.take_block()
+                if not block:
+                    return
+            yield block
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        raise TypeError("a stream is read once")
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        await self.write_with_length(writer, self._size)
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self._consumed = True  # a retry on another connection could not begin again
-        self._move_deadline(None)
-        self._look_again()
-        try:
-            await self._send(writer)
-        except Exception as error:
-            self.failure = error
-            raise
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-        self._move_deadline(self._limits.answer_s)
-
-    def answered(self) -> None:
-        """The answer has begun, maybe before the end of the body: from now on its own deadline counts."""
-        self._move_deadline(self._limits.progress_s)
-        self._deadline = None
-
-    async def _send(self, writer: AbstractStreamWriter) -> None:
-        now_s = self._loop.time
-        left = self._size or 0
-        async for block in self._value:
-            left -= len(block)
-            if left < 0:
-                raise ChunkTruncated("the body is longer than announced")
-            self._sending_since_s = now_s()
-            await writer.write(block)
-            self._sending_since_s = 0.0
-        if left:
-            raise ChunkTruncated("the body is shorter than announced")
-
-    def _look_again(self) -> None:
-        progress_s = self._limits.progress_s
-        if self._sending_since_s and self._loop.time() - self._sending_since_s > progress_s:
-            self._move_deadline(0)
-        else:
-            self._timer = self._loop.call_later(progress_s / 4, self._look_again)
-
-    def _move_deadline(self, seconds: float | None) -> None:
-        # A deadline that has struck already cannot be moved, and need not.
-        if self._deadline is not None:
-            with suppress(RuntimeError):
-                self._deadline.reschedule(None if seconds is None else self._loop.time() + seconds)
-
-
-class _Request(aiohttp.ClientRequest):
-    """A request whose body is written by a task that keeps its failure to itself.
-
-    aiohttp does so too, except before the body's first byte and after its last. There a connection that is lost makes
-    the task raise: a traceback in the log, as nobody looks at the task of a call that has failed already, and a call
-    that could be tried again is not. A task that fails closes its connection in any case, so whoever waits for the
-    answer is told.
-    """
-
-    async def write_bytes(
-        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
-    ) -> None:
-        with suppress(aiohttp.ClientError, OSError):
-            await super().write_bytes(writer, conn, content_length)
+    async def read(self, bytes_max: int) -> bytes:
+        """The beginning of the body, about so many bytes, or all of it."""
+        found = b""
+        async for block in self.blocks():
+            found += block
+            if len(found) >= bytes_max:
+                break
+        return found
 
 
 class InternalClient:
@@ -165,12 +103,13 @@ class InternalClient:
         every request. OSError (ssl.SSLError among them) when tls_ca cannot be read: that is no matter of the peer."""
         self.address = address
         self.deadlines = deadlines
-        self._base = address.base_url
-        self._headers = CIMultiDict({"Authorization": bearer(token), **(headers or {})})
-        self._tls = _client_tls(tls_ca) if address.is_tls else None
         self._unreachable = unreachable
-        self._connections_max = connections_max
-        self._session: aiohttp.ClientSession | None = None
+        self._pool = ConnectionPool(
+            address, _client_tls(tls_ca) if address.is_tls else None, deadlines.connect_s, connections_max
+        )
+        self._host = format_header("Host", address.base_url.partition("://")[2])
+        self._authorization = format_header("Authorization", bearer(token))
+        self._more = b"".join(format_header(*header) for header in (headers or {}).items())
 
     async def call(
         self,
@@ -185,11 +124,17 @@ class InternalClient:
         """One request and its whole answer within timeout_s (default: connect_s and answer_s together, as both bodies
         are short). target: path and query, already escaped."""
         limits = self.deadlines
-        whole_s = timeout_s if timeout_s is not None else limits.connect_s + limits.answer_s
-        async with self._errors(method, target):
-            async with asyncio.timeout(whole_s):
-                async with self._request(method, target, data=body, headers=headers) as response:
-                    return await self._read_answer(response, answer_bytes_max)
+        within_s = timeout_s if timeout_s is not None else limits.connect_s + limits.answer_s
+        length = len(body) if body is not None else 0 if method not in _BODILESS else None
+        head = self._format(method, target, headers, length)
+        try:
+            connection = await self._exchange(method, head, body or b"", Stage.END, within_s, answer_bytes_max)
+        except OSError as error:
+            raise self._describe(method, target, error) from error
+        found = connection.head
+        answer = Answer(found.status, found.headers, connection.take_body())
+        self._pool.release(connection)
+        return answer
 
     async def send(
         self,
@@ -204,77 +149,94 @@ class InternalClient:
         """Stream a body of `length` bytes. With expect_continue the source is not touched before the other side agreed
         (RFC 9110 §10.1.1); a refusal before that is a normal answer. What the source raises is raised unchanged;
         ChunkTruncated when it does not add up to `length`."""
-        limits = self.deadlines
-        async with self._errors(method, target) as errors:
-            async with asyncio.timeout(limits.connect_s + limits.answer_s) as deadline:
-                body = errors.body = StreamBody(source, length, deadline, limits)
-                async with self._request(
-                    method, target, data=body, headers=headers, expect100=expect_continue
-                ) as response:
-                    body.answered()
-                    return await self._read_answer(response, ERROR_BYTES_MAX)
+        head = self._format(method, target, headers, length, expect_continue=expect_continue)
+        until = Stage.AGREED if expect_continue else None
+        try:
+            connection = await self._exchange(method, head, None, until, self.deadlines.answer_s, ERROR_BYTES_MAX)
+        except OSError as error:
+            raise self._describe(method, target, error) from error
+        upload = Upload(connection, source, length, self.deadlines)
+        try:
+            if not connection.has_head:
+                upload.start()
+            await connection.wait(Stage.HEAD)
+            await upload.end()  # the answer may come before the end of the body
+            connection.expect(self.deadlines.progress_s)
+            await connection.wait(Stage.END)
+            found = connection.head
+            return Answer(found.status, found.headers, connection.take_body())
+        except OSError as error:
+            # Where the source of the body failed, the connection's error is only the echo of it.
+            raise upload.failure or self._describe(method, target, error) from error
+        finally:
+            await upload.end()
+            self._pool.release(connection)
 
     @asynccontextmanager
     async def open(
         self, method: str, target: str, *, headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer to be read block by block (`response.content`), each block within progress_s. Leaving early closes
-        the connection."""
-        async with self._errors(method, target):
-            async with self._request(method, target, headers=headers, read_s=self.deadlines.progress_s) as response:
-                yield response
+    ) -> AsyncIterator[AnswerStream]:
+        """An answer to be read block by block, the head and each block within progress_s. Leaving early closes the
+        connection."""
+        progress_s = self.deadlines.progress_s
+        head = self._format(method, target, headers, None)
+        try:
+            connection = await self._exchange(method, head, b"", Stage.HEAD, progress_s, 0)
+            try:
+                connection.expect(None)
+                yield AnswerStream(connection, progress_s)
+            finally:
+                self._pool.release(connection)
+        except OSError as error:
+            raise self._describe(method, target, error) from error
+
+    async def _exchange(
+        self, method: str, head: bytes, body: Buffer | None, until: Stage | None, within_s: float, bytes_max: int
+    ) -> InternalConnection:
+        """A connection on which the request was begun and the answer is so far, to be released. body: None where it is
+        still to be written. OSError."""
+        has_body = method != "HEAD"
+        connection = await self._pool.acquire()
+        while True:
+            try:
+                connection.begin(head, body, has_answer_body=has_body, bytes_max=bytes_max if has_body else 0)
+                if until is not None:
+                    connection.expect(within_s)
+                    await connection.wait(until)
+                return connection
+            except BaseException as error:
+                self._pool.release(connection)
+                is_lost = isinstance(error, ConnectionError) and connection.was_stale
+                if not is_lost or method not in _REPEATABLE:
+                    raise
+            connection = await self._pool.acquire(fresh=True)
 
     async def close(self) -> None:
         """Close all connections. The client can be used again afterwards."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        self._pool.close()
+        await asyncio.sleep(0)
 
-    def _request(
-        self, method: str, target: str, *, read_s: float | None = None, **options: Any
-    ) -> aiohttp.client._RequestContextManager:
-        session = self._session or self._open_session()
-        limits = self.deadlines
-        if read_s is not None:
-            options["timeout"] = aiohttp.ClientTimeout(
-                total=None, connect=limits.connect_s, sock_connect=limits.connect_s, sock_read=read_s
-            )
-        return session.request(method, URL(self._base + target, encoded=True), allow_redirects=False, **options)
+    def _format(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None,
+        length: int | None,
+        *,
+        expect_continue: bool = False,
+    ) -> bytes:
+        lines = [self._host, self._more]
+        if headers is None or "Authorization" not in headers:
+            lines.append(self._authorization)
+        if headers:
+            lines += [format_header(*header) for header in headers.items()]
+        if length is not None:
+            lines.append(b"Content-Length: %d\r\n" % length)
+        if expect_continue:
+            lines.append(b"Expect: 100-continue\r\n")
+        return format_request(method, target, lines)
 
-    async def _read_answer(self, response: aiohttp.ClientResponse, bytes_max: int) -> Answer:
-        length = response.content_length
-        if response.method != "HEAD" and (length is None or length > bytes_max):
-            response.close()
-            raise self._unreachable(f"{self.address} answered with {length} bytes where {bytes_max} are the bound")
-        return Answer(response.status, response.headers, await response.read())
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        limits = self.deadlines
-        self._session = aiohttp.ClientSession(
-            connector=self._connector(),
-            request_class=_Request,
-            headers=self._headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=_IMPLICIT_HEADERS,
-            auto_decompress=False,
-            read_bufsize=READ_BUFFER_BYTES,
-            timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect_s, sock_connect=limits.connect_s),
-        )
-        return self._session
-
-    def _connector(self) -> aiohttp.BaseConnector:
-        if self.address.is_unix:
-            return aiohttp.UnixConnector(
-                self.address.path, limit=self._connections_max, keepalive_timeout=IDLE_TIMEOUT_S
-            )
-        return aiohttp.TCPConnector(
-            limit=self._connections_max, keepalive_timeout=IDLE_TIMEOUT_S, ssl=self._tls if self._tls else True
-        )
-
-    def _errors(self, method: str, target: str) -> _ErrorTranslation:
-        return _ErrorTranslation(self, method, target)
-
-    def _describe(self, method: str, target: str, error: BaseException) -> FrostbyteError:
+    def _describe(self, method: str, target: str, error: OSError) -> FrostbyteError:
         kind = "missed a deadline" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
         return self._unreachable(f"{method} {self.address}{target.partition('?')[0]}: {kind}")
 
@@ -291,27 +253,3 @@ def _load_client_tls(tls_ca: str | None, _file: tuple[int, int] | None) -> ssl.S
     context = ssl.create_default_context(cafile=tls_ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
-
-
-class _ErrorTranslation:
-    """Raises connection errors and missed deadlines as the client's one error. A class, as it runs on every call."""
-
-    __slots__ = ("_client", "_method", "_target", "body")
-
-    def __init__(self, client: InternalClient, method: str, target: str) -> None:
-        self._client = client
-        self._method = method
-        self._target = target
-        self.body: StreamBody | None = None
-
-    async def __aenter__(self) -> _ErrorTranslation:
-        return self
-
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, aiohttp.ClientError | TimeoutError | OSError | ssl.SSLError):
-            return
-        # When the source of a body failed, the connection's error is only the echo of it.
-        failure = self.body.failure if self.body is not None else None
-        if failure is not None and not isinstance(failure, aiohttp.ClientError | ConnectionError):
-            raise failure from None
-        raise self._client._describe(self._method, self._target, error) from error

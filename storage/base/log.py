@@ -15,7 +15,7 @@ LEVEL_VARIABLE = "FROSTBYTE_LOG"
 LEVELS = ("debug", "info", "warning", "error")
 LINE_CHARACTERS_MAX = 8192
 
-_QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "asyncio", "aiohttp")
+_QUIET_LOGGERS = ("uvicorn", "uvicorn.error", "asyncio")
 """libraries whose info lines are about themselves; their warnings stay"""
 
 

@@ -13,7 +13,7 @@ from storage.base.address import Address, parse_address
 from storage.base.errors import ChunkError, ChunkTruncated, Corrupt, NodeFull, NodeUnreachable, Unavailable
 from storage.base.ids import ChunkId
 from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_key
-from storage.base.internal_client import Answer, Deadlines, InternalClient
+from storage.base.internal_client import ERROR_BYTES_MAX, Answer, Deadlines, InternalClient
 from storage.chunks.store import (
     BATCH_BYTES_MAX,
     DIGEST_BYTES,
@@ -98,8 +98,8 @@ class DatanodeClient:
             if response.status == 416:
                 return
             if response.status not in (200, 206):
-                raise self._failure(Answer(response.status, response.headers, await response.content.read(4096)))
-            async for block in response.content.iter_any():
+                raise self._failure(Answer(response.status, response.headers, await response.read(ERROR_BYTES_MAX)))
+            async for block in response.blocks():
                 yield block
 
     async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError | Corrupt]:

@@ -44,7 +44,7 @@ class ChunkPuller:
                 raise Corrupt(f"the source holds {response.content_length} bytes, not {request.length}")
             digest = 0
             left = request.length
-            async for block in response.content.iter_any():
+            async for block in response.blocks():
                 digest = checksums.crc64nvme(block, digest)
                 left -= len(block)
                 if left <= 0 and digest.to_bytes(8, "big") != request.digest:

@@ -233,13 +233,12 @@ class _Response:
         self.status = answer.status
         self.headers = answer.headers
         self.content_length = int(answer.headers.get("content-length", len(answer.body)))
-        self.content = self
         self._body = answer.body
 
     async def read(self, bytes_max: int = -1) -> bytes:
         return self._body if bytes_max < 0 else self._body[:bytes_max]
 
-    async def iter_any(self) -> AsyncIterator[bytes]:
+    async def blocks(self) -> AsyncIterator[bytes]:
         for at in range(0, len(self._body), 1 << 16):
             yield self._body[at : at + (1 << 16)]
 

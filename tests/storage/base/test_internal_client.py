@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
+from storage.base import connection_pool
 from storage.base.address import Address, parse_address
 from storage.base.errors import ChunkTruncated, NodeUnreachable, Unavailable
-from storage.base.internal_client import Deadlines, InternalClient
+from storage.base.internal_client import Answer, Deadlines, InternalClient
+from storage.base.internal_connection import READ_BUFFER_BYTES, Stage
 from tests.storage.base.serving import serving
 from tests.tls import make_internal_tls
 
@@ -91,10 +92,9 @@ async def test_a_call_brings_the_whole_answer(tmp_path: Path) -> None:
     async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
         for body in (b"one", b"two"):
             answer = await client.call("POST", "/x", body)
-            assert (answer.status, answer.body, answer.headers["Content-Length"]) == (200, body, "3")
-        assert client._session is not None
-        assert client._session.connector is not None
-        assert sum(map(len, client._session.connector._conns.values())) == 1
+            assert (answer.status, answer.body, answer.headers["content-length"]) == (200, body, "3")
+        [kept] = client._pool._idle
+        assert kept.exchanges == 2
 
 
 async def test_the_token_and_nothing_about_the_machine_is_sent(tmp_path: Path) -> None:
@@ -154,31 +154,38 @@ async def test_what_the_source_raises_is_raised(tmp_path: Path) -> None:
             await client.send("PUT", "/x", source(), 6, expect_continue=True)
 
 
-def before_the_body(act: Callable[[asyncio.Transport], None]) -> aiohttp.TraceConfig:
-    """Does something to the connection of the next request, between its head and its body."""
-    left = 1
-
-    async def once(session: aiohttp.ClientSession, *_: object) -> None:
-        nonlocal left
-        assert session.connector is not None
-        for protocol in session.connector._acquired if left else ():
-            assert protocol.transport is not None
-            act(protocol.transport)
-        left = 0
-
-    trace = aiohttp.TraceConfig()
-    trace.on_request_headers_sent.append(once)
-    trace.freeze()
-    return trace
-
-
 async def test_a_kept_connection_that_was_lost_is_replaced(tmp_path: Path) -> None:
-    """Where the source was not touched yet the call goes on over a new one."""
+    """Where the request may be sent twice and the source was not touched yet, the call goes on over a new one."""
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
+        for send in (
+            lambda: client.send("PUT", "/x", _blocks(b"abc"), 3, expect_continue=True),
+            lambda: client.call("PUT", "/x", b"abc"),
+            lambda: _open_and_read(client),
+        ):
+            await client.call("GET", "/count")
+            [kept] = client._pool._idle
+            sending = asyncio.ensure_future(send())
+            await asyncio.sleep(0)  # the head is written, nothing was answered
+            assert kept in client._pool._used
+            kept.connection_lost(None)
+            assert (await sending).body in (b"abc", b"0")
+
+
+async def _open_and_read(client: InternalClient) -> Answer:
+    async with client.open("GET", "/count") as response:
+        return Answer(response.status, response.headers, await response.read(100))
+
+
+async def test_what_must_not_be_sent_twice_is_not(tmp_path: Path) -> None:
+    """A POST over a kept connection that was lost fails; so does anything over a new one."""
     async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
         await client.call("GET", "/count")
-        assert client._session is not None
-        client._session._trace_configs.append(before_the_body(lambda transport: transport.abort()))
-        assert (await client.send("PUT", "/x", _blocks(b"abc"), 3, expect_continue=True)).body == b"abc"
+        posting = asyncio.ensure_future(client.call("POST", "/x", b"abc"))
+        await asyncio.sleep(0)
+        [kept] = client._pool._used
+        kept.connection_lost(None)
+        with pytest.raises(NodeUnreachable):
+            await posting
 
 
 async def test_a_lost_connection_is_told_once(tmp_path: Path) -> None:
@@ -186,19 +193,147 @@ async def test_a_lost_connection_is_told_once(tmp_path: Path) -> None:
     left_behind: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: left_behind.append(context))
 
-    async def stuck(*_: object) -> None:
-        await asyncio.Event().wait()
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await writer.drain()
 
-    def close(transport: asyncio.Transport) -> None:
-        transport.write(bytes(16 << 20))  # which nobody takes, so that it goes on closing
-        transport.close()
-
-    async with raw_peer(tmp_path / "s", stuck) as address, calling(address, deadlines=SHORT) as client:
-        client._open_session()._trace_configs.append(before_the_body(close))
+    async with raw_peer(tmp_path / "s", cut) as address, calling(address, deadlines=SHORT) as client:
         with pytest.raises(NodeUnreachable):
             await client.send("PUT", "/x", _blocks(b"abc"), 3, expect_continue=True)
     gc.collect()
     assert left_behind == []
+
+
+async def test_a_dead_peer_is_noticed_while_the_source_rests(tmp_path: Path) -> None:
+    """Another node can then take the body from its start, before a slow client sends more."""
+    resting = asyncio.Event()
+
+    async def cut(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await resting.wait()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"abc"
+        resting.set()
+        await asyncio.Event().wait()
+
+    async with raw_peer(tmp_path / "s", cut) as address, calling(address) as client:
+        async with asyncio.timeout(10):
+            with pytest.raises(NodeUnreachable):
+                await client.send("PUT", "/x", source(), 6, expect_continue=True)
+
+
+async def test_an_answer_before_the_end_of_the_body_ends_it(tmp_path: Path) -> None:
+    """The source is not asked for what nobody wants any more, and the connection is not used again."""
+
+    async def full(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\nabc")
+        writer.write(b"HTTP/1.1 507 Full\r\ncontent-length: 2\r\n\r\nno")
+        await asyncio.Event().wait()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"abc"
+        await asyncio.Event().wait()
+
+    async with raw_peer(tmp_path / "s", full) as address, calling(address) as client:
+        async with asyncio.timeout(10):
+            answer = await client.send("PUT", "/x", source(), 6, expect_continue=False)
+        assert (answer.status, answer.body) == (507, b"no")
+        assert not client._pool._idle
+
+
+async def test_connections_are_bounded_and_taken_in_turn(tmp_path: Path) -> None:
+    """Whoever finds none free waits; who waits too long is told that a deadline was missed; none is lost by giving
+    up."""
+    limits = Deadlines(connect_s=0.3, progress_s=5, answer_s=5)
+    going_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        await going_on.wait()
+        yield b"abc"
+
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address:
+        async with calling(address, deadlines=limits, connections_max=2) as client:
+            held = [asyncio.ensure_future(client.send("PUT", "/x", slow(), 3, expect_continue=True)) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            with pytest.raises(NodeUnreachable, match="missed a deadline"):
+                await client.call("GET", "/count")
+            waiting = [asyncio.ensure_future(client.call("GET", "/count")) for _ in range(8)]
+            await asyncio.sleep(0.05)
+            waiting.pop(0).cancel()
+            going_on.set()
+            assert [answer.body for answer in await asyncio.gather(*held)] == [b"abc"] * 2
+            assert [answer.body for answer in await asyncio.gather(*waiting)] == [b"0"] * 7
+            assert len(client._pool._idle) == 2
+
+
+async def test_an_old_connection_is_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other side may be closing it at this moment."""
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
+        await client.call("GET", "/count")
+        [first] = client._pool._idle
+        monkeypatch.setattr(connection_pool, "IDLE_TIMEOUT_S", -1.0)
+        await client.call("GET", "/count")
+        [second] = client._pool._idle
+        assert first is not second
+        assert first.failure is not None
+
+
+async def test_a_closed_client_can_be_used_again(tmp_path: Path) -> None:
+    """Calls under way fail; later ones connect anew."""
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
+
+        async def endless() -> AsyncIterator[bytes]:
+            await asyncio.Event().wait()
+            yield b""
+
+        sending = asyncio.ensure_future(client.send("PUT", "/x", endless(), 3, expect_continue=True))
+        await asyncio.sleep(0.05)
+        await client.close()
+        with pytest.raises(NodeUnreachable, match="on this side"):
+            await sending
+        assert (await client.call("PUT", "/x", b"abc")).body == b"abc"
+
+
+async def test_a_large_answer_is_read_as_fast_as_it_is_wanted(tmp_path: Path) -> None:
+    """A slow reader holds about READ_BUFFER_BYTES, and misses no deadline."""
+    size = 8 << 20
+
+    async def large(scope: Any, receive: Any, send: Callable[[Any], Any]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async with serving(large, f"unix:{tmp_path / 's'}") as address:
+        async with calling(address, deadlines=SHORT._replace(progress_s=1.0)) as client:
+            async with client.open("GET", "/x") as response:
+                connection = response._connection
+                await asyncio.sleep(0.2)
+                assert READ_BUFFER_BYTES < connection._held_bytes < 2 * READ_BUFFER_BYTES
+                assert response.content_length == size
+                assert sum([len(block) async for block in response.blocks()]) == size
+            assert client._pool._idle == [connection]
+
+
+async def test_an_answer_that_nobody_takes_is_nobodys(tmp_path: Path) -> None:
+    """Left with its body unread, the connection is used again where all of it came, and gives the next one's own."""
+    async with serving(echo, f"unix:{tmp_path / 's'}") as address, calling(address) as client:
+        async with client.open("GET", "/headers") as response:
+            await response._connection.wait(Stage.END)
+        [kept] = client._pool._idle
+        assert (await client.call("PUT", "/x", b"own")).body == b"own"
+        assert client._pool._idle == [kept]
+
+
+@pytest.mark.parametrize("value", ["a\r\nb: c", "a\nb", "a\0b"])
+async def test_nothing_is_smuggled_into_a_head(tmp_path: Path, value: str) -> None:
+    """Tickets and targets come from other processes."""
+    async with calling(Address("unix", path=str(tmp_path / "none"))) as client:
+        with pytest.raises(ValueError, match="characters"):
+            await client.call("GET", "/x", headers={"Authorization": value})
+        with pytest.raises(ValueError, match="printable"):
+            await client.call("GET", f"/{value}")
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:
@@ -270,7 +405,7 @@ async def test_a_peer_that_stops_giving_misses_the_deadline(tmp_path: Path) -> N
     async with raw_peer(tmp_path / "s", half) as address, calling(address, deadlines=SHORT) as client:
         with pytest.raises(NodeUnreachable, match=r"missed a deadline|Timeout"):
             async with client.open("GET", "/x") as response:
-                await response.read()
+                await response.read(100)
 
 
 @pytest.mark.parametrize(
