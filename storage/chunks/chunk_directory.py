@@ -13,8 +13,7 @@ So a name under chunks/ always leads to bytes that were durable before it, and a
 Deleting is unlink, then fsync of the directory; setting aside is rename, then fsync of both directories, the target's
 first, so that the chunk is under one of the two names whatever happens. A damaged chunk whose setting aside a power cut
 undid is found again by the next scrub; a mark of damage whose removal it undid is there to be acknowledged again.
-(Letting the threads that wait for the sync of one directory share it was measured: 16–42 % slower at 64 KiB and 16 in
-flight, unclear above; the file system gathers them itself.)
+Small chunks go through these steps in batches (small_puts.py), each step for all of them before the next.
 
 Nobody locks a chunk: a reader keeps the file it opened though the name may go, and the system makes each change of a
 name atomic. Only two writers of one id must take turns between looking for the name and taking it.
@@ -110,23 +109,23 @@ class ChunkDirectory:
             self._sync_groups([draft.chunk_id])
             return draft.receipt
 
-    def store_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
-        """Each item a durable chunk, or why not. All are written before the first is synced, so that one commit of the
-        file system's journal serves many, and each directory is synced once."""
-        drafts = [(self.draft(chunk_id, len(data)), data) for chunk_id, data in items]
+    def store_many(self, items: Sequence[tuple[ChunkId, Sequence[Buffer]]]) -> list[ChunkReceipt | ChunkError]:
+        """Each item, a chunk and its bytes in order, a durable chunk, or why not. All are written before the first is
+        synced, so that one commit of the file system's journal serves many, and each directory is synced once."""
+        drafts = [(self.draft(chunk_id, sum(map(len, blocks))), blocks) for chunk_id, blocks in items]
         failures: dict[Draft, ChunkError] = {}
 
-        def attempt(step: Callable[[Draft, Buffer], None]) -> None:
-            for draft, data in drafts:
+        def attempt(step: Callable[[Draft, Sequence[Buffer]], None]) -> None:
+            for draft, blocks in drafts:
                 if draft not in failures:
                     try:
                         with medium_errors.writing():
-                            step(draft, data)
+                            step(draft, blocks)
                     except ChunkError as error:
                         draft.discard()
                         failures[draft] = error
 
-        attempt(lambda draft, data: draft.complete([data]))
+        attempt(lambda draft, blocks: draft.complete(blocks))
         attempt(lambda draft, _: draft.sync())
         attempt(lambda draft, _: self._place(draft))
         placed = [draft.chunk_id for draft, _ in drafts if draft not in failures]

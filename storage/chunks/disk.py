@@ -1,8 +1,8 @@
 """DiskChunkStore: the ChunkStore over one directory of a medium. One process owns the directory.
 
-The event loop gathers blocks and worker threads do what blocks: about one hop for every HOP_BYTES, so a small chunk is
-made durable in a single hop, and while one megabyte of a large chunk is written the next one is gathered. In memory are
-at most two such batches for each put and two blocks for each get.
+The event loop gathers blocks and worker threads do what blocks: about one hop for every HOP_BYTES, so while one
+megabyte of a large chunk is written the next one is gathered; small chunks are gathered whole and made durable several
+in one hop (small_puts.py). In memory are at most two such batches for each put and two blocks for each get.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from storage.chunks.chunk_directory import ChunkDirectory
 from storage.chunks.chunk_reading import ChunkReading
 from storage.chunks.footer import CHUNK_LENGTH_MAX
 from storage.chunks.inventory import prune_empty_groups, read_inventory
+from storage.chunks.small_puts import SMALL_BYTES_MAX, SmallPuts
 from storage.chunks.store import (
     BATCH_BYTES_MAX,
     INVENTORY_ENTRIES_MAX,
@@ -63,6 +64,7 @@ class DiskChunkStore:
         self._reserve_bytes = reserve_bytes
         self._promised_bytes = 0
         self._pool = WorkerPool(threads, "chunks")
+        self._small_puts = SmallPuts(self._directory, self._pool)
 
     def close(self) -> None:
         """Finish what was begun and let go of the directory. Blocking, for the end of a process."""
@@ -73,11 +75,19 @@ class DiskChunkStore:
 
     async def put(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
         self._admit(length)
+        self._promised_bytes += length
+        try:
+            if length <= SMALL_BYTES_MAX:
+                return await self._small_puts.put(chunk_id, await _gather(body, length))
+            return await self._put_large(chunk_id, length, body)
+        finally:
+            self._promised_bytes -= length
+
+    async def _put_large(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
         draft = self._directory.draft(chunk_id, length)
         writing: _Future | None = None
         batch: list[Buffer] = []
         held = taken = 0
-        self._promised_bytes += length
         try:
             async for block in body:
                 taken += len(block)
@@ -99,18 +109,16 @@ class DiskChunkStore:
             _abandon(writing)
             await self._finally(draft.discard)
             raise
-        finally:
-            self._promised_bytes -= length
 
     async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
         outcomes: list[ChunkReceipt | ChunkError] = []
         for batch in _batches(items, lambda item: len(item[1])):
-            admitted: list[tuple[ChunkId, Buffer]] = []
+            admitted: list[tuple[ChunkId, Sequence[Buffer]]] = []
             refusals: dict[int, ChunkError] = {}
             for number, item in enumerate(batch):
                 try:
-                    self._admit(len(item[1]), sum(len(data) for _, data in admitted))
-                    admitted.append(item)
+                    self._admit(len(item[1]), sum(len(blocks[0]) for _, blocks in admitted))
+                    admitted.append((item[0], [item[1]]))
                 except ChunkError as error:
                     refusals[number] = error
             stored = iter(await self._pool.run(self._directory.store_many, admitted) if admitted else ())
@@ -233,6 +241,20 @@ class DiskChunkStore:
             await self._pool.run(step)
         except Unavailable:
             step()
+
+
+async def _gather(body: AsyncIterator[Buffer], length: int) -> list[Buffer]:
+    """All blocks of a body. ChunkTruncated when they are not as long as announced."""
+    blocks: list[Buffer] = []
+    taken = 0
+    async for block in body:
+        blocks.append(block)
+        taken += len(block)
+        if taken > length:
+            raise ChunkTruncated(f"more than the {length} bytes announced")
+    if taken < length:
+        raise ChunkTruncated(f"{taken} of the {length} bytes announced")
+    return blocks
 
 
 def _abandon(future: _Future | None) -> None:

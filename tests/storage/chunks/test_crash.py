@@ -62,6 +62,14 @@ async def put_some(store: DiskChunkStore, ledger: Ledger, *ids: ChunkId) -> None
     ledger.there.update(ids)
 
 
+async def put_beside(store: DiskChunkStore, ledger: Ledger, *ids: ChunkId) -> None:
+    """Each in a call of its own, all at once: the last of them share a batch."""
+    outcomes = await asyncio.gather(*[put_one(store, ledger, of) for of in ids], return_exceptions=True)
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome
+
+
 async def delete(store: DiskChunkStore, ledger: Ledger, *ids: ChunkId) -> None:
     """One call for all, present or not."""
     ledger.begin(*ids)
@@ -101,6 +109,7 @@ async def script(files: CrashFiles, ledger: Ledger) -> None:
         await put_one(store, ledger, SMALL)
         await purge(store, ledger)
         await put_one(store, ledger, OTHER_GROUP)
+        await put_beside(store, ledger, SMALL, THIRD, FIRST, SECOND)
         await delete(store, ledger, SMALL, FIRST)
     finally:
         store.close()
@@ -155,7 +164,7 @@ async def cut_everywhere(make: Callable[[], CrashFiles]) -> int:
 
 
 async def test_a_cut_before_every_step() -> None:
-    """Of start, put, put_many, quarantine, delete, restart and purge; at least the steps that we know of."""
+    """Of start, put, put_many, puts in one batch, quarantine, delete, restart and purge; at least those we know of."""
     assert await cut_everywhere(CrashFiles) > 60
 
 

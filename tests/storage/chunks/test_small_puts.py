@@ -1,0 +1,141 @@
+"""Group commit of small chunks: who comes meanwhile shares a batch, and each is told its own outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from storage.base.clock import ManualClock
+from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, NodeFull, Unavailable
+from storage.base.files import AnyPath, OpenFile
+from storage.chunks import small_puts
+from storage.chunks.chunk_directory import ChunkDirectory
+from storage.chunks.footer import digest_of
+from storage.chunks.small_puts import BATCH_ITEMS_MAX, BATCHES_AT_ONCE, SmallPuts
+from storage.chunks.worker_pool import WorkerPool
+from tests.storage.chunks.conformance import chunk_id, some_bytes
+from tests.storage.crash_files import CrashFiles
+
+DIRECTORY = "/data/node"
+
+
+class HeldFiles(CrashFiles):
+    """A twin that makes no file while `going` is cleared; `named` counts the syncs of directories of chunks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.going = threading.Event()
+        self.going.set()
+        self.named = 0
+
+    def create(self, path: AnyPath, mode: int = 0o600) -> OpenFile:
+        assert self.going.wait(30)
+        return super().create(path, mode)
+
+    def fsync_directory(self, path: AnyPath) -> None:
+        self.named += str(path).startswith(f"{DIRECTORY}/chunks/")
+        super().fsync_directory(path)
+
+
+@contextmanager
+def putting(files: HeldFiles) -> Iterator[tuple[ChunkDirectory, SmallPuts]]:
+    """Over an empty directory."""
+    directory = ChunkDirectory(files, DIRECTORY, ManualClock())
+    pool = WorkerPool(4, "chunks")
+    try:
+        yield directory, SmallPuts(directory, pool)
+    finally:
+        files.going.set()
+        pool.close()
+        directory.close()
+
+
+async def test_who_waits_shares_a_batch() -> None:
+    """One sync of the directory for all who came meanwhile, up to the bound of a batch; each has its own receipt."""
+    files = HeldFiles()
+    with putting(files) as (directory, puts):
+        await puts.put(chunk_id(1), [b"first"])
+        alone = files.named
+        files.going.clear()
+        count = BATCHES_AT_ONCE + BATCH_ITEMS_MAX + 5
+        contents = {chunk_id(2 + n): some_bytes(100 + n, seed=n) for n in range(count)}
+        settled = [puts.put(of, [data[:50], data[50:]]) for of, data in contents.items()]
+        files.going.set()
+        assert await asyncio.gather(*settled) == [digest_of(data) for data in contents.values()]
+        assert (alone, files.named - alone) == (1, BATCHES_AT_ONCE + 2)
+        assert [directory.verify(of) for of in contents] == [digest_of(data) for data in contents.values()]
+
+
+async def test_each_has_its_own_outcome() -> None:
+    """In one batch: stored, taken already by other bytes, the same twice, and what does not fit."""
+    files = HeldFiles()
+    with putting(files) as (directory, puts):
+        await puts.put(chunk_id(1), [b"first"])
+        files.going.clear()
+        ahead = [puts.put(chunk_id(10 + n), [b"ahead"]) for n in range(BATCHES_AT_ONCE)]
+        files.capacity_bytes = 100_000
+        together = [
+            puts.put(chunk_id(2), [b"second"]),
+            puts.put(chunk_id(1), [b"other bytes"]),
+            puts.put(chunk_id(2), [b"second"]),
+            puts.put(chunk_id(3), [bytes(200_000)]),
+            puts.put(chunk_id(4), [b"fourth"]),
+        ]
+        files.going.set()
+        stored, conflict, again, full, fourth = await asyncio.gather(*together, return_exceptions=True)
+        assert stored == again == digest_of(b"second")
+        assert isinstance(conflict, ChunkConflict)
+        assert isinstance(full, NodeFull)
+        assert fourth == digest_of(b"fourth")
+        await asyncio.gather(*ahead)
+        assert directory.stat(chunk_id(1)) == digest_of(b"first")
+        assert list(files.list_directory(f"{DIRECTORY}/tmp")) == []
+
+
+async def test_what_was_given_up_before_its_batch_is_not_written() -> None:
+    """Nobody waits for it any more; the others of its batch are stored."""
+    files = HeldFiles()
+    with putting(files) as (directory, puts):
+        files.going.clear()
+        ahead = [puts.put(chunk_id(10 + n), [b"ahead"]) for n in range(BATCHES_AT_ONCE)]
+        given_up, kept = puts.put(chunk_id(1), [b"given up"]), puts.put(chunk_id(2), [b"kept"])
+        given_up.cancel()
+        ahead[0].cancel()  # its batch has begun: it runs to its end, for nobody
+        files.going.set()
+        assert await kept == digest_of(b"kept")
+        await ahead[1]
+        with pytest.raises(ChunkNotFound):
+            directory.stat(chunk_id(1))
+
+
+async def test_what_fails_for_all_is_told_to_all() -> None:
+    """A directory that cannot be synced; and the next batch is a new one."""
+    files = HeldFiles()
+    with putting(files) as (_, puts):
+        await puts.put(chunk_id(1), [b"first"])
+        before = files.steps
+        await puts.put(chunk_id(2), [b"second"])
+        files.fail_before(files.steps + (files.steps - before) - 1, OSError(5, "Input/output error"))
+        with pytest.raises(ChunkError):
+            await puts.put(chunk_id(3), [b"third"])
+        assert await puts.put(chunk_id(4), [b"fourth"]) == digest_of(b"fourth")
+
+
+async def test_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits without a bound; and a pool that takes no more fails those of the batch alone."""
+    monkeypatch.setattr(small_puts, "CALLS_WAITING_MAX", 3)
+    files = HeldFiles()
+    with putting(files) as (_, puts):
+        files.going.clear()
+        waiting = [puts.put(chunk_id(n), [b"x"]) for n in range(BATCHES_AT_ONCE + 3)]
+        with pytest.raises(Unavailable):
+            puts.put(chunk_id(99), [b"x"])
+        files.going.set()
+        assert await asyncio.gather(*waiting) == [digest_of(b"x")] * len(waiting)
+        puts._pool.close()
+        with pytest.raises(Unavailable):
+            await puts.put(chunk_id(99), [b"x"])
