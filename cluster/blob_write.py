@@ -115,6 +115,7 @@ class BlobWrite:
         """
         sent = 0
         chunk: _ChunkUnderWay | None = None
+        last: _ChunkUnderWay | None = None
         async for block in body:
             sent += len(block)
             if sent > self._length:
@@ -125,15 +126,22 @@ class BlobWrite:
                     chunk = await self._begin_chunk()
                 rest = rest[await chunk.sealer.take(rest) :]
                 if chunk.sealer.complete:
-                    finishing = chunk.finish(self._services.hints)
-                    self._finishing.append(asyncio.get_running_loop().create_task(finishing))
+                    if chunk.row.offset + chunk.row.length < self._length:
+                        self._finish_beside(chunk)
+                    else:
+                        last = chunk
                     chunk = None
         if sent != self._length:
             await body.finish()
             raise ChunkTruncated(f"{sent} bytes came where {self._length} were announced")
+        if last is not None:
+            await last.finish(self._services.hints)
         while self._finishing:
             await self._finishing.popleft()
         return self.describe()
+
+    def _finish_beside(self, chunk: _ChunkUnderWay) -> None:
+        self._finishing.append(asyncio.get_running_loop().create_task(chunk.finish(self._services.hints)))
 
     async def abort(self) -> None:
         """Stop everything and give the memory back. What was stored is the caller's to delete."""

@@ -34,7 +34,11 @@ from storage.base.errors import (
 from storage.base.ids import ChunkId
 from storage.chunks.erasure import Striping
 from storage.chunks.store import ChunkReceipt
+from storage.crypto.envelope import FRAME_BYTES, HEADER_BYTES, TAG_BYTES
 from storage.model import Node
+
+ONE_FRAME_BYTES_MAX = HEADER_BYTES + FRAME_BYTES + TAG_BYTES
+"""of a chunk that is sealed in one go when all of it is there, and sent so: nothing of it is held for a slow client"""
 
 
 class ChunkOrder(NamedTuple):
@@ -82,6 +86,9 @@ class ChunkWrite(ABC):
         """place → node"""
         self._durable: dict[int, int] = {}
         """place → node"""
+        self._is_sent_whole = order.sealed_length <= ONE_FRAME_BYTES_MAX
+        self._cursors: list[Cursor] = []
+        """where each place begins"""
         self._tasks: list[asyncio.Task[None]] = []
         self._last_error: FrostbyteError | None = None
         self._is_lost = False
@@ -114,19 +121,29 @@ class ChunkWrite(ABC):
         return len(self._durable) == self._order.redundancy.width
 
     def start(self) -> None:
-        """Begin to send to all places. NotEnoughNodes when that would not survive enough, whatever goes well."""
+        """Begin to send to all places; a chunk that is sent whole waits for its end. NotEnoughNodes when that would not
+        survive enough, whatever goes well."""
         column = self._order.choice.column
         self._require_survival([node.report.failure_domain for node in column])
-        loop = asyncio.get_running_loop()
         # All cursors are opened before a byte is appended: none may miss the start.
-        cursors = [log.open_cursor() for log in self._logs]
-        self._running.update(enumerate(node.number for node in column))
-        for place, cursor in enumerate(cursors):
+        for log in self._logs:
+            cursor = log.open_cursor()
             assert cursor is not None, "a log is used for one chunk, from its start"
-            self._tasks.append(loop.create_task(self._fill(place, cursor)))
+            self._cursors.append(cursor)
+        self._running.update(enumerate(node.number for node in column))
+        if not self._is_sent_whole:
+            self._begin_sending()
+
+    def _begin_sending(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._tasks += [loop.create_task(self._fill(place, cursor)) for place, cursor in enumerate(self._cursors)]
 
     async def finish(self) -> None:
         """After the log was closed: until enough is durable. NotEnoughNodes, Unavailable."""
+        if self._is_sent_whole and len(self._cursors) == 1:
+            await self._fill(0, self._cursors[0])
+        elif self._is_sent_whole:
+            self._begin_sending()
         for task in self._tasks:
             await task
         while not self._survives_enough and len(self._durable) >= self._order.redundancy.needed and not self.is_whole:
@@ -141,6 +158,8 @@ class ChunkWrite(ABC):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for cursor in self._cursors:
+            cursor.close()
 
     @property
     def _held(self) -> list[str]:
@@ -199,9 +218,10 @@ class ChunkWrite(ABC):
 
     async def _send(self, place: int, number: int, cursor: Cursor) -> None:
         self.attempted.append(number)
+        whole, limits = self._is_sent_whole, self._deadlines
         try:
-            async with asyncio.timeout(self._deadlines.begin_s) as timeout:
-                cursor.hurry(timeout, self._deadlines)
+            async with asyncio.timeout(limits.durable_s if whole else limits.begin_s) as timeout:
+                cursor.hurry(None if whole else timeout, limits)
                 receipt = await self._nodes.store(number).put(self._chunk_id, self._lengths[place], cursor)
         except TimeoutError:
             raise NodeUnreachable(f"node {number} did not take the chunk in time") from None

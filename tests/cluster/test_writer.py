@@ -109,14 +109,37 @@ async def test_a_refusing_node_is_replaced_and_avoided(tmp_path: Path) -> None:
         assert node.puts == tried
 
 
-async def test_a_node_that_never_takes_a_byte_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [50_000, 200_000])
+async def test_a_node_that_never_takes_a_byte_is_replaced(tmp_path: Path, size: int) -> None:
     """Its deadline passes, the chunk goes to another."""
-    data = os.urandom(200_000)
+    data = os.urandom(size)
     async with world_of(tmp_path) as world:
         node = first_choice(world)
         node.put_stalls_after_bytes = 0
         await world.put(b"key", data)
         await require_copies(world, data)
+
+
+async def test_nothing_of_a_single_frame_is_held_before_it_is_whole(tmp_path: Path) -> None:
+    """A client that stalls in the middle of it holds no memory of the budget and no node; one that goes away leaves
+    nothing."""
+    stalled = asyncio.Event()
+
+    async def stall(index: int) -> None:
+        if index == 1:
+            stalled.set()
+            await asyncio.Event().wait()
+
+    async with world_of(tmp_path) as world:
+        body = BlocksBody([os.urandom(30_000), os.urandom(30_000)], before_block=stall)
+        putting = asyncio.ensure_future(world.objects.put(world.bucket, b"key", body, world.request()))
+        await stalled.wait()
+        assert world.cluster.operations.budget.held_bytes == 0
+        assert not any(node.puts for node in world.nodes.values())
+        putting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await putting
+        await require_nothing_stays(world)
 
 
 async def test_a_held_chunk_is_resent_identically(tmp_path: Path) -> None:
@@ -146,9 +169,10 @@ async def test_a_node_lost_midway_is_dropped_and_its_copy_pulled(tmp_path: Path,
         assert node.number not in chunk.nodes
 
 
-async def test_a_node_that_is_never_durable_is_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [50_000, 4 << 20])
+async def test_a_node_that_is_never_durable_is_dropped(tmp_path: Path, size: int) -> None:
     """All bytes taken and no answer: it does not count, and what it has is left to the survey."""
-    data = os.urandom(4 << 20)
+    data = os.urandom(size)
     async with world_of(tmp_path, large=True) as world:
         node = first_choice(world)
         node.put_is_never_durable = True
@@ -179,9 +203,10 @@ async def test_no_late_delete_takes_a_piece_that_a_repair_named(tmp_path: Path) 
         assert set((await require_copies(world, data))[0].nodes) == set(repaired)
 
 
-async def test_a_node_that_stores_other_bytes_does_not_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [50_000, 200_000])
+async def test_a_node_that_stores_other_bytes_does_not_count(tmp_path: Path, size: int) -> None:
     """Its digest is not the digest of what was sent."""
-    data = os.urandom(200_000)
+    data = os.urandom(size)
     async with world_of(tmp_path) as world:
         node = first_choice(world)
         node.put_stores_other_bytes = True
@@ -254,7 +279,7 @@ async def test_too_few_nodes_at_all(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ bodies and commits that fail
 
 
-@pytest.mark.parametrize("size", [100, 100_000, CHUNK * 4])
+@pytest.mark.parametrize("size", [100, 50_000, 100_000, CHUNK * 4])
 async def test_a_body_that_does_not_verify_leaves_nothing(tmp_path: Path, size: int) -> None:
     """What finish() raises comes out unchanged, after everything was deleted."""
     async with world_of(tmp_path) as world:
@@ -265,7 +290,8 @@ async def test_a_body_that_does_not_verify_leaves_nothing(tmp_path: Path, size: 
 
 
 @pytest.mark.parametrize(
-    ("came", "announced"), [(100, 101), (101, 100), (300_000, 300_001), (300_001, 300_000), (0, 5)]
+    ("came", "announced"),
+    [(100, 101), (101, 100), (50_000, 50_001), (50_001, 50_000), (300_000, 300_001), (300_001, 300_000), (0, 5)],
 )
 async def test_a_body_of_another_length_leaves_nothing(tmp_path: Path, came: int, announced: int) -> None:
     """Shorter and longer than announced, inline and in chunks, even when finish() lets it pass."""
