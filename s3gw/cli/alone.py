@@ -10,13 +10,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from s3gw.cli.listener import make_readiness, open_listener, require_tls_files
-from s3gw.cli.roles import plan_gateways, role_command
+from s3gw.cli.roles import open_launch, plan_gateways, role_command
 from s3gw.cli.supervisor import Stage, run_supervised
 from s3gw.config import WORKERS_MAX, ConfigError, format_endpoint
 from s3gw.worker_config import load_worker_config
@@ -65,8 +66,11 @@ def run_gateway(file: Path, listen: str | None, workers: int | None, say: Callab
         raise ConfigError(f"{file}: tls_cert and tls_key go together")
     require_tls_files(config.tls_cert, config.tls_key)
     is_tls = bool(config.tls_cert)
-    with open_listener(listen) as listener, tempfile.TemporaryDirectory(prefix="frostbyte-metrics-") as metrics:
+    with ExitStack() as opened:
+        listener = opened.enter_context(open_listener(listen))
+        launch = opened.enter_context(open_launch())
+        metrics = opened.enter_context(tempfile.TemporaryDirectory(prefix="frostbyte-metrics-"))
         readiness = make_readiness(listener, is_tls=is_tls)
         gateways = Stage(plan_gateways(file.absolute(), count, listener.fileno(), Path(metrics)), readiness)
         endpoint = format_endpoint(listen, is_tls=is_tls)
-        run_supervised((gateways,), config.drain_timeout_s, lambda: say(f"Frostbyte is ready at {endpoint}"))
+        run_supervised((gateways,), config.drain_timeout_s, lambda: say(f"Frostbyte is ready at {endpoint}"), launch)

@@ -12,7 +12,8 @@ import base64
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from cluster.registry.config import load_config as load_master_config
 from cluster.registry.config import load_internal_key
 from s3gw.acceptor import open_board
 from s3gw.cli.home import FILES, MASTER_FILE, DatanodeHome, Home
-from s3gw.cli.supervisor import ChildSpec, Stage
+from s3gw.cli.launch import ChildSpec, ForkLauncher, Launch, can_fork, launch_program
+from s3gw.cli.supervisor import Stage
 from s3gw.config import parse_internal_listen
 from s3gw.worker_config import METRICS_VARIABLE, load_worker_config
 from storage.base.errors import Unavailable
@@ -240,6 +242,16 @@ def role_command(module: str, *arguments: str) -> tuple[str, ...]:
     source_tree = Path(__file__).resolve().parents[2]
     safe_path = () if source_tree == Path.cwd() else ("-P",)
     return (sys.executable, *safe_path, "-m", module, *arguments)
+
+
+@contextmanager
+def open_launch() -> Iterator[Launch]:
+    """How roles are started on this system: forked by a process that begins to import them now, where that can be."""
+    if not can_fork():
+        yield launch_program
+        return
+    with ForkLauncher(role_command("s3gw.fork_server")) as forks:
+        yield forks.launch
 
 
 async def wait_for_socket(path: Path) -> None:

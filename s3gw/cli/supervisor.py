@@ -10,18 +10,14 @@ lock against the next start; being killed loses nothing that was acknowledged.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
-import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from s3gw.cli.home import SECRET_KEY_VARIABLE
+from s3gw.cli.launch import Child, ChildSpec, Launch, launch_program
 from storage.base.errors import FrostbyteError
-from storage.crypto.master_key import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -32,37 +28,10 @@ LIVED_S = 5.0
 """a child that ran for this long has started"""
 START_FAILURES_MAX = 5
 KILL_WAIT_S = 5.0
-WITHHELD = frozenset({MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE, SECRET_KEY_VARIABLE})
-"""secrets that an operator may give to the supervisor in its environment; a child has them only if its spec says so"""
-_PR_SET_PDEATHSIG = 1
-
-if sys.platform == "linux":
-    _libc = ctypes.CDLL(None)
-
-    def _die_with_parent() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-else:  # pragma: no cover - other systems have no such call; there a killed parent leaves its children running
-
-    def _die_with_parent() -> None:
-        return None
-
-
-def _inherited() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in WITHHELD}
 
 
 class StartFailed(FrostbyteError):
     """A child cannot be started, however often it is tried; the text is one line for a person."""
-
-
-class ChildSpec(NamedTuple):
-    """One process to keep running."""
-
-    name: str
-    argv: tuple[str, ...]
-    pass_fds: tuple[int, ...] = ()
-    variables: tuple[tuple[str, str], ...] = ()
-    """set in its environment beside the inherited ones, of which it does not get those in WITHHELD"""
 
 
 class Stage(NamedTuple):
@@ -75,16 +44,17 @@ class Stage(NamedTuple):
 class Supervisor:
     """Runs stages of children until stopped. Made and used on one event loop."""
 
-    def __init__(self, stages: Sequence[Stage], drain_timeout_s: float) -> None:
+    def __init__(self, stages: Sequence[Stage], drain_timeout_s: float, launch: Launch = launch_program) -> None:
         self._stages = stages
         self._drain_timeout_s = drain_timeout_s
+        self._launch = launch
         self._keepers: list[list[_Keeper]] = []
         self._gave_up: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def start(self) -> None:
         """Start every stage in turn."""
         for stage in self._stages:
-            keepers = [_Keeper(spec, self._give_up) for spec in stage.children]
+            keepers = [_Keeper(spec, self._launch, self._give_up) for spec in stage.children]
             self._keepers.append(keepers)
             for keeper in keepers:
                 await keeper.start()
@@ -111,13 +81,20 @@ class Supervisor:
             self._gave_up.set_result(reason)
 
 
-def run_supervised(stages: Sequence[Stage], drain_timeout_s: float, on_ready: Callable[[], None]) -> None:
-    """Start, call on_ready, and run until SIGTERM or SIGINT; a second one kills at once. StartFailed."""
-    asyncio.run(_run_supervised(stages, drain_timeout_s, on_ready))
+def run_supervised(
+    stages: Sequence[Stage],
+    drain_timeout_s: float,
+    on_ready: Callable[[], None],
+    launch: Launch = launch_program,
+) -> None:
+    """Start, call on_ready, and run until SIGTERM or SIGINT; a second one kills at once. StartFailed, OSError."""
+    asyncio.run(_run_supervised(stages, drain_timeout_s, on_ready, launch))
 
 
-async def _run_supervised(stages: Sequence[Stage], drain_timeout_s: float, on_ready: Callable[[], None]) -> None:
-    supervisor = Supervisor(stages, drain_timeout_s)
+async def _run_supervised(
+    stages: Sequence[Stage], drain_timeout_s: float, on_ready: Callable[[], None], launch: Launch
+) -> None:
+    supervisor = Supervisor(stages, drain_timeout_s, launch)
     asked = asyncio.Event()
 
     def on_signal() -> None:
@@ -150,15 +127,16 @@ async def _run_supervised(stages: Sequence[Stage], drain_timeout_s: float, on_re
 class _Keeper:
     """Keeps one child alive."""
 
-    def __init__(self, spec: ChildSpec, give_up: Callable[[str], None]) -> None:
+    def __init__(self, spec: ChildSpec, launch: Launch, give_up: Callable[[str], None]) -> None:
         self._spec = spec
+        self._launch = launch
         self._give_up = give_up
         self._stopping = False
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Child | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._process = await self._spawn()
+        self._process = await self._launch(self._spec)
         self._task = asyncio.create_task(self._keep(self._process), name=f"keep {self._spec.name}")
 
     async def stop(self, drain_timeout_s: float) -> None:
@@ -166,7 +144,7 @@ class _Keeper:
         process = self._process
         if process is not None and process.returncode is None:
             with suppress(ProcessLookupError):
-                process.terminate()
+                process.send_signal(signal.SIGTERM)
             try:
                 await asyncio.wait_for(process.wait(), drain_timeout_s)
             except TimeoutError:
@@ -183,19 +161,9 @@ class _Keeper:
         self._stopping = True
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
-                self._process.kill()
+                self._process.send_signal(signal.SIGKILL)
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *self._spec.argv,
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=self._spec.pass_fds,
-            env=_inherited() | dict(self._spec.variables),
-            preexec_fn=_die_with_parent,
-            start_new_session=True,  # a Ctrl-C reaches the supervisor alone, which then stops them in order
-        )
-
-    async def _keep(self, process: asyncio.subprocess.Process) -> None:
+    async def _keep(self, process: Child) -> None:
         loop = asyncio.get_running_loop()
         pause_s = RESTART_PAUSE_MIN_S
         deaths_at_start: int | None = 0
@@ -215,6 +183,16 @@ class _Keeper:
                 )
                 return
             log.warning("%s ended with status %s; starting it again in %g s", self._spec.name, code, pause_s)
+            process, pause_s = await self._start_again(pause_s)
+
+    async def _start_again(self, pause_s: float) -> tuple[Child, float]:
+        """→ the new child, and for how long to pause before the next one."""
+        while True:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RESTART_PAUSE_MAX_S)
-            process = self._process = await self._spawn()
+            try:
+                self._process = await self._launch(self._spec)
+            except OSError as error:
+                log.warning("%s cannot be started for now: %s; trying again in %g s", self._spec.name, error, pause_s)
+            else:
+                return self._process, pause_s

@@ -11,7 +11,7 @@ from typing import NoReturn
 from s3gw.cli.home import SECRET_KEY_VARIABLE, Home, Origin, prepare_home
 from s3gw.cli.listener import make_readiness, open_listener, require_tls_files
 from s3gw.cli.offline import put_root_user
-from s3gw.cli.roles import plan_stages, store_role_files
+from s3gw.cli.roles import open_launch, plan_stages, store_role_files
 from s3gw.cli.supervisor import run_supervised
 from s3gw.config import Config
 from storage.base.log import configure_logging
@@ -27,7 +27,7 @@ def run_up(config: Config, environment: Mapping[str, str], say: Callable[[str], 
     signal.signal(signal.SIGTERM, _stop_before_start)
     require_tls_files(config.tls_cert, config.tls_key)
     require_tls_files(config.internal.tls_cert, config.internal.tls_key)
-    with open_listener(config.listen) as listener:
+    with open_listener(config.listen) as listener, open_launch() as launch:
         home = prepare_home(config, environment)
 
         with home.lock:
@@ -39,7 +39,7 @@ def run_up(config: Config, environment: Mapping[str, str], say: Callable[[str], 
 
             readiness = make_readiness(listener, is_tls=bool(config.tls_cert))
             stages = plan_stages(home, listener.fileno(), readiness)
-            run_supervised(stages, config.drain_timeout_s, tell)
+            run_supervised(stages, config.drain_timeout_s, tell, launch)
 
 
 def run_init(config: Config, environment: Mapping[str, str], cluster_id: str, say: Callable[[str], None]) -> None:

@@ -20,7 +20,7 @@ from botocore.config import Config
 from tests.postgres_pair import PostgresPair
 from tests.postgres_server import PostgresMissingError, PostgresServer, shared_databases
 from tests.probe.roles import load_json, running_role, succeed
-from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
+from tests.probe.server import ACCESS_KEY_ID, REGION, ROLE_MODULES, SECRET_ACCESS_KEY, free_port, module_of
 from tests.tls import InternalTls, make_internal_tls
 
 MANY_GATEWAYS = "many gateways"
@@ -71,7 +71,7 @@ class Gateway:
     def workers(self) -> list[int]:
         """Their process ids."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children]
+        return [int(pid) for pid in children if module_of(int(pid)) == ROLE_MODULES["gateway"]]
 
 
 class Hosts:

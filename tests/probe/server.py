@@ -35,6 +35,7 @@ ROLE_MODULES = {
     "master": "cluster",
     "gateway": "s3gw",
 }
+FORK_SERVER_MODULE = "s3gw.fork_server"
 
 
 def free_port() -> int:
@@ -137,7 +138,12 @@ class Server:
         if role == "metadata" and self.database is not None:
             return [pid for pid in server_processes(self.database) if BACKEND_MARK in _arguments_of(pid)[0]]
         module = ROLE_MODULES[role]
-        return [pid for pid in self._descendants() if _module_of(pid) == module]
+        return [pid for pid in self._descendants() if module_of(pid) == module]
+
+    def fork_server_pid(self) -> int:
+        """Of the process that the others were forked by."""
+        (pid,) = (it for it in self._descendants() if module_of(it) == FORK_SERVER_MODULE)
+        return pid
 
     def kill(self, role: str, index: int = 0) -> int:
         """kill -9 of one process of a role; its id."""
@@ -207,7 +213,7 @@ def _arguments_of(pid: int) -> list[bytes]:
         return [b""]
 
 
-def _module_of(pid: int) -> str:
+def module_of(pid: int) -> str:
     """What follows -m on a Python command line."""
     for flag, value in itertools.pairwise(_arguments_of(pid)):
         if flag == b"-m":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -84,9 +86,10 @@ def core_limits(pid: int) -> list[str]:
 
 
 def test_a_master_key_in_the_environment_reaches_those_that_need_it(tmp_path: Path) -> None:
-    """Gateways, to read and write, and the owner of the records, which seals their journal; never a datanode."""
+    """Gateways, to read and write, and the owner of the records, which seals their journal; never a datanode. Those
+    that are not given it were forked by a process that never knew it."""
     server = Server(tmp_path / "frost", FAST_SWEEP, "--workers", "1")
-    master_key = base64.b64encode(bytes(range(32))).decode()
+    master_key = base64.b64encode(hashlib.sha256(b"no bytes that a program has anyway").digest()).decode()
     server.environment["FROSTBYTE_MASTER_KEY"] = master_key
     try:
         server.start()
@@ -98,9 +101,27 @@ def test_a_master_key_in_the_environment_reaches_those_that_need_it(tmp_path: Pa
             if master_key.encode() in Path(f"/proc/{pid}/environ").read_bytes()
         }
         assert holders == {"gateway", "metadata"}
+        spellings = (master_key.encode(), base64.b64decode(master_key))
+        roles = {role: server_pids(server, role) for role in ROLES} | {"fork server": [server.fork_server_pid()]}
+        remembering = {role for role, pids in roles.items() for pid in pids if holds(pid, spellings)}
+        assert remembering == {"gateway", "metadata"}
         assert not (server.data / "master.key").exists()
     finally:
         server.stop()
+
+
+def holds(pid: int, secrets: Sequence[bytes]) -> bool:
+    """Whether any of them is anywhere in the memory that the process can write to."""
+    ranges = re.findall(r"^(\w+)-(\w+) rw\S+ \w+ \S+ 0 ", Path(f"/proc/{pid}/maps").read_text(), re.MULTILINE)
+    assert ranges
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for start, end in ((int(start, 16), int(end, 16)) for start, end in ranges):
+            memory.seek(start)
+            with suppress(OSError):  # what cannot be read, as vvar, is no memory
+                content = memory.read(end - start)
+                if any(secret in content for secret in secrets):
+                    return True
+    return False
 
 
 def server_pids(server: Server, role: str) -> list[int]:

@@ -18,7 +18,7 @@ from botocore.config import Config
 from tests.clients.server import frostbyte_program
 from tests.probe.load import body_of
 from tests.probe.roles import FROSTBYTE, load_json, run_command, running_role, succeed, wait_for_nodes
-from tests.probe.server import REGION, Server, free_port
+from tests.probe.server import REGION, ROLE_MODULES, Server, free_port, module_of
 
 STOP_TIMEOUT_S = 40.0
 START_MOMENTS_S = (0.0, 0.4, 1.5)
@@ -37,12 +37,13 @@ def client_at(port: int, access_key_id: str, secret_access_key: str) -> Any:
     )
 
 
-def commands_of_children(pid: int) -> list[list[str]]:
-    """The arguments of a process's children."""
+def commands_of_roles(pid: int) -> list[list[str]]:
+    """The arguments of a process's children that are a role."""
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
-            if entry.name.isdigit() and (entry / "stat").read_text().rsplit(")", 1)[1].split()[1] == str(pid):
+            is_child = entry.name.isdigit() and (entry / "stat").read_text().rsplit(")", 1)[1].split()[1] == str(pid)
+            if is_child and module_of(int(entry.name)) in ROLE_MODULES.values():
                 found.append((entry / "cmdline").read_text().rstrip("\0").split("\0"))
     return found
 
@@ -72,7 +73,7 @@ def test_a_relative_directory_from_elsewhere(tmp_path: Path) -> None:
         directory=tmp_path,
         with_credentials=False,
     ) as process:
-        children = commands_of_children(process.pid)
+        children = commands_of_roles(process.pid)
         assert len(children) == 6
         for command in children:
             paths = [word for flag, word in itertools.pairwise(command) if flag in ("--data", "--config", "--socket")]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from s3gw.cli import supervisor as supervisor_module
-from s3gw.cli.supervisor import ChildSpec, Stage, StartFailed, Supervisor
+from s3gw.cli.launch import ChildSpec
+from s3gw.cli.supervisor import Stage, StartFailed, Supervisor
 
 WRITES_ITS_PID = "import os,sys,time; open(sys.argv[1],'a').write(f'{os.getpid()}\\n'); time.sleep(60)"
 IGNORES_SIGTERM = (

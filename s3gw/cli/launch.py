@@ -1,0 +1,199 @@
+"""How a supervisor starts a child: as a program of its own, or forked by a process that has every role imported.
+
+Either way the child has its own session, no standard input, the descriptors that its spec names and no others, the
+supervisor's environment without its secrets, and is killed by the kernel when the supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+import msgspec
+
+from s3gw.cli.home import SECRET_KEY_VARIABLE
+from s3gw.fork_server import Orders
+from storage.base.prctl import adopt_orphans, die_with_parent
+from storage.crypto.master_key import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
+
+LAUNCH_TIMEOUT_S = 60.0
+"""for which a child is waited for; the fork server may have to import everything first"""
+LAUNCH_ATTEMPTS = 2
+"""the fork server may have died since the last one"""
+PROCESS_ID_BYTES_MAX = 32
+WITHHELD = frozenset({MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE, SECRET_KEY_VARIABLE})
+"""secrets that an operator may give to the supervisor in its environment; a child has them only if its spec says so"""
+
+
+class ChildSpec(NamedTuple):
+    """One process to keep running."""
+
+    name: str
+    argv: tuple[str, ...]
+    pass_fds: tuple[int, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+    """set in its environment beside the inherited ones, of which it does not get those in WITHHELD"""
+
+
+class Child(Protocol):
+    """A process that was started."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; minus the number of the signal that ended it."""
+        ...
+
+    async def wait(self) -> int:
+        """Until it ends. → its returncode."""
+        ...
+
+    def send_signal(self, signal: int) -> None:
+        """ProcessLookupError when it has ended."""
+        ...
+
+
+Launch = Callable[[ChildSpec], Awaitable[Child]]
+"""OSError when no process can be made"""
+
+
+async def launch_program(spec: ChildSpec) -> Child:
+    """As a program of its own, whatever it is."""
+    return await asyncio.create_subprocess_exec(
+        *spec.argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        pass_fds=spec.pass_fds,
+        env=_inherited() | dict(spec.variables),
+        preexec_fn=die_with_parent,
+        start_new_session=True,  # a Ctrl-C reaches the supervisor alone, which then stops them in order
+    )
+
+
+def can_fork() -> bool:
+    """Whether this system tells of the end of a process that it was not asked to start (pidfd_open(2))."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+class ForkLauncher:
+    """A fork server, and the children that it is asked for. Started when made, so that it imports meanwhile; started
+    again when it is needed and has died."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """command: that of the fork server, without its --fd."""
+        self._command = command
+        adopt_orphans()
+        self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_server()
+
+    @property
+    def server_pid(self) -> int:
+        """Of the fork server that runs, or has run last."""
+        return self._server.pid
+
+    async def launch(self, spec: ChildSpec) -> Child:
+        """Forked where it is a role; otherwise as a program all the same."""
+        for _ in range(LAUNCH_ATTEMPTS):
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with ours:
+                ours.setblocking(False)
+                with theirs:
+                    self._hand_over(theirs)
+                pid = await self._wait_for_process_id(ours)
+                if pid:
+                    child = ForkedChild(pid)
+                    orders = Orders(spec.argv, dict(spec.variables), spec.pass_fds)
+                    with suppress(ConnectionError):  # it was killed meanwhile, which `child` tells
+                        socket.send_fds(ours, [msgspec.json.encode(orders)], spec.pass_fds)
+                    return child
+            self._end_server()
+        raise OSError("the fork server forks nothing")
+
+    def _start(self) -> None:
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._server = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
+                (*self._command, "--fd", str(theirs.fileno())),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=_inherited(),
+                start_new_session=True,
+            )
+
+    def _end_server(self) -> None:
+        """It holds nothing that its end could harm."""
+        self._requests.close()
+        self._server.kill()
+        self._server.wait()
+
+    def _hand_over(self, control: socket.socket) -> None:
+        if self._server.poll() is not None:
+            self._requests.close()
+            self._start()
+        with suppress(ConnectionError):  # it dies right now: the other end of `control` tells
+            socket.send_fds(self._requests, [b"+"], [control.fileno()])
+
+    async def _wait_for_process_id(self, control: socket.socket) -> int:
+        """0 when none came in time, or none can come."""
+        loop = asyncio.get_running_loop()
+        with suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(LAUNCH_TIMEOUT_S):
+                return int(await loop.sock_recv(control, PROCESS_ID_BYTES_MAX) or b"0")
+        return 0
+
+
+class ForkedChild:
+    """A child of this process that another one forked. Made and used on one event loop."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[int] = self._loop.create_future()
+        self._loop.add_reader(self._pidfd, self._reap)
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; minus the number of the signal that ended it."""
+        return self._ended.result() if self._ended.done() else None
+
+    async def wait(self) -> int:
+        """Until it ends. → its returncode."""
+        return await asyncio.shield(self._ended)
+
+    def send_signal(self, number: int) -> None:
+        """ProcessLookupError when it has ended."""
+        if self._ended.done():
+            raise ProcessLookupError
+        signal.pidfd_send_signal(self._pidfd, number)
+
+    def _reap(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        os.close(self._pidfd)
+        assert ended is not None  # only with WNOHANG
+        exited = ended.si_code == os.CLD_EXITED
+        self._ended.set_result(ended.si_status if exited else -ended.si_status)
+
+
+def _inherited() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in WITHHELD}

@@ -1,0 +1,151 @@
+"""`python -m s3gw.fork_server --fd N`: has every role imported, and forks the supervisor's children.
+
+Importing is most of what a role does at its start, and most of what it holds when idle. A process that is forked here
+has done it already, and shares the pages that it only reads. No thread, event loop, database or key is in this process.
+
+It is told nothing of what a child is for. A request is one end of a socket pair, handed to a process of its own, which
+asks over it what to become: a secret that one role is given is never in the memory of another. That process is forked
+twice, so that it becomes the supervisor's own child: the end of the fork server ends nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gc
+import importlib
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from s3gw.worker_config import METRICS_VARIABLE
+from storage.base.log import configure_logging
+from storage.base.prctl import die_with_parent, show_arguments
+
+ROLES = ("s3gw", "cluster", "storage.metadata", "storage.datanode")
+"""what may follow `python -m`; the function `main` of its __main__ is the role"""
+ORDERS_BYTES_MAX = 64 << 10
+DESCRIPTORS_MAX = 16
+ADOPTION_POLL_S = 0.0002
+
+_log = logging.getLogger(__name__)
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What the supervisor tells a new process; the descriptors come with it, in the order of their numbers here."""
+
+    arguments: tuple[str, ...]
+    """of a whole command line"""
+    variables: dict[str, str]
+    """set in the environment"""
+    descriptors: tuple[int, ...]
+    """the numbers that the child must have them under"""
+
+
+class Newborn(NamedTuple):
+    """A process that knows only who to ask."""
+
+    control: socket.socket
+    parent_pid: int
+
+
+def main() -> int:
+    """In the server: 0 once the supervisor is gone. In a process that it forked: what the role returns."""
+    parser = argparse.ArgumentParser(prog="python -m s3gw.fork_server", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="file descriptor of the socket of requests")
+    arguments = parser.parse_args()
+    die_with_parent()
+    configure_logging("fork-server")
+    load_roles()
+    newborn = serve(socket.socket(fileno=arguments.fd), os.getppid())
+    return 0 if newborn is None else become(newborn)
+
+
+def load_roles() -> None:
+    """Import them all, and never look at what they are made of again: the collector would write to every page."""
+    os.environ[METRICS_VARIABLE] = ""  # prometheus_client asks when imported whether processes count together
+    gc.disable()
+    for role in ROLES:
+        importlib.import_module(f"{role}.__main__")
+    del os.environ[METRICS_VARIABLE]
+    gc.collect()
+    gc.freeze()
+
+
+def serve(requests: socket.socket, supervisor_pid: int) -> Newborn | None:
+    """Fork a process for every socket that comes. → in such a process, its socket; None once nobody asks any more."""
+    while True:
+        _, received, _, _ = socket.recv_fds(requests, 1, 1)
+        if not received:
+            return None
+        control = socket.socket(fileno=received[0])
+        try:
+            if _fork_orphan():
+                return Newborn(control, supervisor_pid)
+        except OSError as error:
+            _log.error("cannot fork: %s", error)
+        control.close()
+
+
+def _fork_orphan() -> bool:
+    """Fork a process that the supervisor adopts. → whether this is it. OSError."""
+    between = os.fork()
+    if between:
+        os.waitpid(between, 0)
+        return False
+    between = os.getpid()
+    try:
+        if os.fork():
+            os._exit(0)
+    except OSError:
+        os._exit(1)
+    while os.getppid() == between:
+        time.sleep(ADOPTION_POLL_S)
+    return True
+
+
+def become(newborn: Newborn) -> int:
+    """Ask for orders, then be what they say. → the exit status."""
+    os.setsid()  # a Ctrl-C reaches the supervisor alone, which then stops all in order
+    die_with_parent()
+    if os.getppid() != newborn.parent_pid:
+        return 1
+    newborn.control.send(str(os.getpid()).encode())
+    packet, received, _, _ = socket.recv_fds(newborn.control, ORDERS_BYTES_MAX, DESCRIPTORS_MAX)
+    if not packet:
+        return 1  # whoever asked for it has given up
+    orders = msgspec.json.decode(packet, type=Orders)
+    newborn.control.close()
+    _keep_only(received, orders.descriptors)
+    os.environ.update(orders.variables)
+    module, *rest = _find_role(orders.arguments)
+    if module not in ROLES or not show_arguments(orders.arguments, os.environ):
+        os.execv(orders.arguments[0], orders.arguments)  # noqa: S606 - what the supervisor says, no shell
+    sys.argv[1:] = rest
+    gc.enable()
+    return int(sys.modules[f"{module}.__main__"].main())
+
+
+def _find_role(arguments: Sequence[str]) -> Sequence[str]:
+    """What follows -m."""
+    return arguments[arguments.index("-m") + 1 :] if "-m" in arguments else ("",)
+
+
+def _keep_only(received: Sequence[int], numbers: Sequence[int]) -> None:
+    """Of all descriptors only the standard ones and those received, under these numbers."""
+    free = max((2, *received, *numbers)) + 1
+    moved = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, free) for descriptor in received]
+    os.closerange(3, free)
+    for descriptor, number in zip(moved, numbers, strict=True):
+        os.dup2(descriptor, number)
+    os.closerange(free, max((free, *moved)) + 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
