@@ -1,7 +1,9 @@
 """Listings of heads and of open uploads: keyset seeks with skip-scan, in one snapshot, never OFFSET.
 
 The scan runs over live keys only (see schema). A key that rolls up ends the running seek; the next one starts behind
-its common prefix. `next_after` is the last key or prefix of the page, and is given only when something follows it.
+its common prefix. Where prefixes follow each other, one statement seeks from each to the next: a statement for each
+would cost several times what the seek does. `next_after` is the last key or prefix of the page, and is given only when
+something follows it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import Any
 
 from storage.metadata.interface import HeadEntry, HeadPage, UploadPage
 from storage.metadata.records import upload_of
-from storage.metadata.skipscan import common_prefix, prefix_upper_bound, scan_start
+from storage.metadata.skipscan import BEHIND_ALL_KEYS, common_prefix, prefix_upper_bound, scan_start
 from storage.metadata.sqlite.database import Execute
 from storage.metadata.sqlite.uploads import UPLOAD
 from storage.model import Upload
@@ -25,6 +27,18 @@ _HEADS_UNBOUNDED = f"{_HEADS} ORDER BY object_key LIMIT ?"
 _HEADS_BOUNDED = f"{_HEADS}{_BEFORE} ORDER BY object_key LIMIT ?"
 _UPLOADS_UNBOUNDED = f"{_UPLOADS} ORDER BY object_key, upload_id LIMIT ?"
 _UPLOADS_BOUNDED = f"{_UPLOADS}{_BEFORE} ORDER BY object_key, upload_id LIMIT ?"
+_ROLLS_UP_AT = "instr(substr(run.object_key, ?4 + 1), ?5)"
+_FIRST_KEY = (
+    "SELECT object_key FROM heads WHERE bucket_id = ?1 AND is_marker = 0 AND object_key >= {} AND object_key < ?3"
+    " ORDER BY object_key LIMIT 1"
+)
+_BEHIND_PREFIX = f"CAST(substr(run.object_key, 1, ?4 + {_ROLLS_UP_AT} - 1) || ?6 AS BLOB)"
+_PREFIX_RUN = (
+    f"WITH RECURSIVE run (object_key) AS (SELECT ({_FIRST_KEY.format('?2')})"
+    f" UNION ALL SELECT ({_FIRST_KEY.format(_BEHIND_PREFIX)}) FROM run WHERE {_ROLLS_UP_AT} > 0 LIMIT ?7)"
+    " SELECT object_key FROM run WHERE object_key IS NOT NULL"
+)
+"""the first key, and for as long as a key rolls up the first one behind its common prefix"""
 
 _new_entry = HeadEntry._make
 
@@ -40,7 +54,7 @@ def list_heads(
     last = b""
     while start is not None and limit > 0:
         need = limit - len(entries) - len(prefixes) + 1
-        start_now, start = start, None
+        start_now, start, listed = start, None, len(entries)
         if end is None:
             rows = execute(_HEADS_UNBOUNDED, (bucket_id, start_now, need))
         else:
@@ -51,13 +65,30 @@ def list_heads(
                 return HeadPage(tuple(entries), tuple(prefixes), last)
             rolled_up = common_prefix(row[0], prefix, delimiter) if delimiter else None
             if rolled_up is not None:
-                prefixes.append(rolled_up)
-                last = rolled_up
-                start = prefix_upper_bound(rolled_up)
+                found = [rolled_up]
+                if listed == len(entries):  # nothing but prefixes since the last one: more of them may follow
+                    found += _list_prefix_run(execute, bucket_id, rolled_up, len(prefix), delimiter, end, need)
+                prefixes += found[: limit - len(entries) - len(prefixes)]
+                last = prefixes[-1]
+                if len(found) > need:
+                    return HeadPage(tuple(entries), tuple(prefixes), last)
+                start = prefix_upper_bound(last)
                 break
             entries.append(_new_entry(row))
             last = row[0]
     return HeadPage(tuple(entries), tuple(prefixes), None)
+
+
+def _list_prefix_run(
+    execute: Execute, bucket_id: int, behind: bytes, prefix_length: int, delimiter: bytes, end: bytes | None, limit: int
+) -> list[bytes]:
+    """The common prefixes that follow one with no key between them that does not roll up; `limit` at most."""
+    start, bound = prefix_upper_bound(behind), prefix_upper_bound(delimiter)
+    if start is None or bound is None:
+        return []
+    position = (bucket_id, start, end or BEHIND_ALL_KEYS, prefix_length, delimiter, bound, limit)
+    rolled_up = (common_prefix(row[0], behind[:prefix_length], delimiter) for row in execute(_PREFIX_RUN, position))
+    return [it for it in rolled_up if it is not None]
 
 
 def list_uploads(
