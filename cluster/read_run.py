@@ -19,13 +19,13 @@ from cluster.chunk_slice import ChunkSlice
 from storage.base.clock import Clock
 from storage.base.errors import Corrupt
 from storage.crypto.customer import CustomerKey
-from storage.crypto.envelope import Buffer, Opener
+from storage.crypto.envelope import FRAME_LOG2, Buffer, Opener
 from storage.metadata.interface import Metadata, VersionRead
 from storage.model import Blob, Chunk
 
 SPAN_FRAMES_FIRST = 4
-SPAN_FRAMES_MAX = 15
-"""the largest span of whole frames below 1 MiB, which a datanode answers in one piece"""
+SPAN_FRAMES_MAX = 16
+"""1 MiB: what a datanode answers in one piece. A read that is no longer begins with all of it"""
 SLOW_AFTER_S = 0.25
 """a client that takes longer for a block gets smaller ones and no read-ahead"""
 SENDING_BYTES_MAX = 32 << 20
@@ -59,24 +59,25 @@ class ReadRuns:
             yield self.chunks.open_inline(read.blobs[0], start - offset, end - offset, customer_key)
             return
         left = end - start
-        frames_first = SPAN_FRAMES_FIRST if self._has_room else 1
-        run = _Run(self, self._slices(read, start, end), frames_first, customer_key)
+        frames_first = SPAN_FRAMES_MAX if left <= SPAN_FRAMES_MAX << FRAME_LOG2 else SPAN_FRAMES_FIRST
+        if not self._has_room:
+            frames_first = 1
+        run = _Run(self, self._slices(read, start, end), left, frames_first, customer_key)
         size = size_before = 0
         try:
-            while (block := await run.next_block()) is not None:
+            while run.left and (block := await run.next_block()) is not None:
                 # A sender hands a block to its transport and waits for that to empty when it has the next one: the one
                 # that was asked to be followed may still be there, the one before it has left.
                 self.sending_bytes += len(block) - size_before
                 size, size_before = len(block), size
-                left -= size
                 handed_s = self._clock.monotonic_s()
                 yield block
                 run.adapt(keeps_up=self._clock.monotonic_s() - handed_s < SLOW_AFTER_S and self._has_room)
         finally:
             self.sending_bytes -= size + size_before
             run.close()
-        if left:
-            raise Corrupt(f"the rows of a version are {left} bytes short of what it says")
+        if run.left:
+            raise Corrupt(f"the rows of a version are {run.left} bytes short of what it says")
 
     @property
     def _has_room(self) -> bool:
@@ -121,9 +122,12 @@ class _Run:
         self,
         shared: ReadRuns,
         slices: AsyncIterator[ChunkSlice],
+        left: int,
         frames_first: int,
         customer_key: CustomerKey | None,
     ) -> None:
+        self.left = left
+        """bytes that no block brought yet"""
         self._shared = shared
         self._customer_key = customer_key
         self._slices = slices
@@ -142,7 +146,8 @@ class _Run:
         if piece is None:
             return None
         block = await self._take(piece)
-        if self._keeps_up:
+        self.left -= len(block)
+        if self._keeps_up and self.left:
             self._next = await self._cut()
             if self._next is not None:
                 self._begin_ahead(self._next)

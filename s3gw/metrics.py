@@ -7,7 +7,6 @@ With PROMETHEUS_MULTIPROC_DIR in the environment every worker writes its numbers
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 
@@ -47,16 +46,23 @@ class RequestMetrics:
         served = Counter(
             "frostbyte_read_served_bytes", "Plaintext bytes that came of them", ("kind",), registry=self._registry
         )
-        self._stored_whole, self._stored_degraded = stored.labels("whole"), stored.labels("degraded")
-        self._served_whole, self._served_degraded = served.labels("whole"), served.labels("degraded")
-        self._near_bytes = Counter(
+        near_bytes = Counter(
             "frostbyte_read_local_bytes", "Those of them read straight from directories here", registry=self._registry
         )
-        self._near_refused = Counter(
+        near_refused = Counter(
             "frostbyte_read_local_refused",
             "Pieces that such a directory did not give, so that the datanode was asked",
             registry=self._registry,
         )
+        self._read_counters = {
+            "stored_whole": stored.labels("whole"),
+            "stored_degraded": stored.labels("degraded"),
+            "served_whole": served.labels("whole"),
+            "served_degraded": served.labels("degraded"),
+            "near_bytes": near_bytes,
+            "near_refused": near_refused,
+        }
+        """by the field of ReadCounts"""
         self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
 
     def record(self, operation: str, status: int, elapsed_s: float, received_bytes: int, sent_bytes: int) -> None:
@@ -75,14 +81,12 @@ class RequestMetrics:
             self._follow_reads()
 
     def _follow_reads(self) -> None:
-        reads, told = self._reads, self._told
-        self._stored_whole.inc(reads.stored_whole - told.stored_whole)
-        self._stored_degraded.inc(reads.stored_degraded - told.stored_degraded)
-        self._served_whole.inc(reads.served_whole - told.served_whole)
-        self._served_degraded.inc(reads.served_degraded - told.served_degraded)
-        self._near_bytes.inc(reads.near_bytes - told.near_bytes)
-        self._near_refused.inc(reads.near_refused - told.near_refused)
-        self._told = replace(reads)
+        for field, counter in self._read_counters.items():
+            count = getattr(self._reads, field)
+            grown = count - getattr(self._told, field)
+            if grown:
+                counter.inc(grown)
+                setattr(self._told, field, count)
 
     def render(self) -> bytes:
         """The exposition text."""

@@ -27,8 +27,8 @@ from storage.datanode.rebuild import FragmentRebuilder
 from storage.datanode.scrub_app import ScrubRoutes
 from storage.datanode.scrubber import Scrubber
 
-SPAN_BYTES_MAX = 1 << 20
-"""a range up to this size is answered from memory, which spares the store one look at the chunk's footer"""
+SPAN_BYTES_MAX = (1 << 20) + 256
+"""16 sealed frames: a range up to this size is answered from memory, which spares the store a look at the footer"""
 BATCHES_AT_ONCE_MAX = 8
 PULLS_AT_ONCE_MAX = 8
 REBUILDS_AT_ONCE_MAX = 4

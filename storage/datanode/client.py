@@ -29,8 +29,8 @@ from storage.model import Node
 
 WHOLE_BODY_BYTES_MAX = 128 * 1024
 """a chunk up to this size is sent in one piece without asking first; asking costs a round trip"""
-SPAN_BYTES_MAX = 1 << 20
-"""a range up to this size is read as one piece"""
+SPAN_BYTES_MAX = (1 << 20) + 256
+"""16 sealed frames: a range up to this size is read as one piece"""
 VERIFY_TIMEOUT_S = 60.0
 PULL_TIMEOUT_S = 120.0
 BATCH_TIMEOUT_S = 60.0
