@@ -37,7 +37,7 @@ test: lint
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not long"
 
 test-all: lint
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadgroup --hypothesis-profile=drawn
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m tests.bench

@@ -15,7 +15,8 @@ from tests.probe.waiting import wait_until
 
 SIZES = (0, 300, 40_000, 3 << 20)
 JOIN_S = 90
-REFUSED_PAUSE_S = 0.2
+PAUSE_S = 0.1
+"""of each writer after each put: a load, and time for what the test looks at"""
 
 
 class Account:
@@ -62,7 +63,7 @@ class Account:
                 self.acknowledged[key] = size
             except (ClientError, BotoCoreError) as error:
                 self.refused.append(error)
-                time.sleep(REFUSED_PAUSE_S)
+            time.sleep(PAUSE_S)
 
 
 def verify_account(account: Account, bucket: str, client: Any) -> None:

@@ -14,6 +14,8 @@ from tests.probe.server import Server
 
 IN_FLIGHT_WAIT_S = 60.0
 BLOCK_BYTES = 1 << 20
+PAUSE_S = 0.05
+"""of each writer after each put: a load, and time for what the test looks at"""
 
 
 def body_of(object_key: str, size: int) -> bytes:
@@ -77,13 +79,13 @@ class Writers:
             except (BotoCoreError, ClientError):
                 with self._lock:
                     self.failures += 1
-                time.sleep(0.05)
             else:
                 with self._lock:
                     self.acknowledged[object_key] = size
             finally:
                 with self._lock:
                     self._in_flight -= 1
+            self._stop.wait(PAUSE_S)
 
 
 def verify(client: Any, bucket: str, writers: Writers) -> None:

@@ -16,7 +16,7 @@ from tests.probe.server import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from tests.probe.waiting import wait_until
 
 START_TIMEOUT_S = 60.0
-COMMAND_TIMEOUT_S = 60.0
+COMMAND_TIMEOUT_S = 110.0
 NODES_TIMEOUT_S = 60.0
 FROSTBYTE = (sys.executable, "-m", "s3gw.cli")
 CREDENTIALS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 40.0
 BACKEND_MARK = b"[local]"
 """what PostgreSQL calls its processes that serve a client of this machine"""
+FIRST_PORT, PORTS_EACH, PORT_RANGES = 20_000, 1_500, 8
+"""up to 31,999"""
 ROLE_MODULES = {
     "metadata": "storage.metadata",
     "datanode": "storage.datanode",
@@ -37,12 +40,19 @@ ROLE_MODULES = {
 }
 FORK_SERVER_MODULE = "s3gw.fork_server"
 
+_ports = itertools.count(secrets.randbelow(PORTS_EACH))
+
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that was free a moment ago and that nobody takes meanwhile: each worker of pytest-xdist has a range of its
+    own, below the one that the kernel takes the ports of connections from."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PORT_RANGES
+    for _ in range(PORTS_EACH):
+        port = FIRST_PORT + worker * PORTS_EACH + next(_ports) % PORTS_EACH
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 class Server:

@@ -29,7 +29,7 @@ BY_WIRE = {"local_reads": False}
 FAST_SURVEY = {"survey_interval_s": 5, "surplus_age_s": 1}
 HEAL_WAIT_S = 120.0
 CLIENTS = 4
-QUICK_S = 15.0
+QUICK_S = 10.0
 LONG_S = 420.0
 PROGRESS_S = 60.0
 
@@ -43,7 +43,7 @@ class Setup(NamedTuple):
 
 
 SETUPS = [
-    pytest.param(Setup(SQLITE), id="replicas"),
+    pytest.param(Setup(SQLITE), id="replicas", marks=pytest.mark.long),
     pytest.param(
         Setup(SQLITE, 5, {"redundancy": "ec:3+2", "survive_min": {"level": "node", "losses": 1}, **JOURNAL, **BY_WIRE}),
         id="fragments-and-journal",

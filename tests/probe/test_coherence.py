@@ -6,26 +6,18 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.probe.gateways import Gateway, Hosts, running_hosts
+from tests.probe.gateways import MANY_GATEWAYS, Gateway, Hosts
 from tests.probe.roles import load_json, run_command, succeed
 
 ROUNDS = 8
 ORIGIN = "https://app.test"
 
-pytestmark = [pytest.mark.xdist_group("coherence"), pytest.mark.timeout(300)]
-
-
-@pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hosts, Gateway, Gateway]]:
-    """Started once: every test makes its own buckets, and leaves both gateways running."""
-    with running_hosts(tmp_path_factory.mktemp("coherence")) as running:
-        yield running
+pytestmark = [pytest.mark.xdist_group(MANY_GATEWAYS), pytest.mark.timeout(300)]
 
 
 def anonymous_status(gateway: Gateway, method: str, path: str, **headers: str) -> int:

@@ -9,7 +9,7 @@ import random
 import re
 import signal
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,10 @@ MIB = 1 << 20
 SIZES = {"large": 40 * MIB, "odd": 8 * MIB + 1, "medium": 300_001, "small": 100_000, "inline": 1_000}
 PARTS = [9 * MIB, 5 * MIB, 70_000]
 RANGES = 12
-SPAN = 8 * MIB
-"""a chunk"""
+CHUNK_BYTES = 8 * MIB
+SMALL_CHUNK_BYTES = MIB
+SMALL_CHUNK_SIZES = {**SIZES, "large": 10 * MIB, "odd": MIB + 1}
+"""as many chunks, and more, of a cluster whose chunks are small"""
 UP_WAIT_S = 60.0
 REWRITE_WAIT_S = 90.0
 
@@ -49,9 +51,9 @@ def make_bucket(client: Any, data: Path) -> None:
     succeed("bucket", "redundancy", BUCKET, REDUNDANCY, "--data", data)
 
 
-def put_everything(client: Any) -> dict[str, bytes]:
+def put_everything(client: Any, sizes: Mapping[str, int] = SIZES) -> dict[str, bytes]:
     """Objects of all kinds, by their keys."""
-    bodies = {key: body_of(key, size) for key, size in SIZES.items()}
+    bodies = {key: body_of(key, size) for key, size in sizes.items()}
     for key, body in bodies.items():
         client.put_object(Bucket=BUCKET, Key=key, Body=body)
     named = {"Bucket": BUCKET, "Key": "parts"}
@@ -89,17 +91,17 @@ def check_everything(client: Any, bodies: dict[str, bytes], seed: int) -> None:
         assert sha256(got) == sha256(part), number
 
 
-def count_refused(client: Any, bodies: dict[str, bytes]) -> int:
-    """Reads of spans of the large object that get 503. What comes of the others, whole or cut off, is right."""
+def count_refused(client: Any, bodies: dict[str, bytes], chunk_bytes: int = CHUNK_BYTES) -> int:
+    """Reads of chunks of the large object that get 503. What comes of the others, whole or cut off, is right."""
     refused = 0
     body = bodies["large"]
-    for start in range(0, len(body), SPAN):
+    for start in range(0, len(body), chunk_bytes):
         got = b""
         try:
-            answer = client.get_object(Bucket=BUCKET, Key="large", Range=f"bytes={start}-{start + SPAN - 1}")
+            answer = client.get_object(Bucket=BUCKET, Key="large", Range=f"bytes={start}-{start + chunk_bytes - 1}")
             for block in answer["Body"].iter_chunks(64 << 10):
                 got += block
-            assert len(got) == SPAN, "a short body that ends cleanly"
+            assert len(got) == chunk_bytes, "a short body that ends cleanly"
         except ClientError as error:
             assert error.response["ResponseMetadata"]["HTTPStatusCode"] == 503
             refused += 1
@@ -133,23 +135,23 @@ def stopped(pids: list[int]) -> Iterator[None]:
 def test_killed_datanodes(tmp_path: Path) -> None:
     """Two of seven: nothing is missing. A third: 503, until one of them is started again."""
     with ExitStack() as running:
-        machines = Machines(tmp_path, running)
+        machines = Machines(tmp_path, running, settings={"chunk_size_bytes": SMALL_CHUNK_BYTES})
         machines.start_records_and_master()
         for number in range(1, DATANODES + 1):
             machines.start_datanode(number)
         machines.wait_until_up(DATANODES)
         client = machines.start_gateway()
         make_bucket(client, machines.main)
-        bodies = put_everything(client)
+        bodies = put_everything(client, SMALL_CHUNK_SIZES)
         check_everything(client, bodies, 1)
         victims = random.Random(3).sample(range(1, DATANODES + 1), 3)
         for number in victims[:2]:
             machines.datanodes[number].kill()
         check_everything(client, bodies, 2)
         machines.datanodes[victims[2]].kill()
-        assert count_refused(client, bodies) > 0
+        assert count_refused(client, bodies, SMALL_CHUNK_BYTES) > 0
         machines.start_datanode(victims[0])
-        wait_until(lambda: count_refused(client, bodies) == 0, UP_WAIT_S, "reading everything again")
+        wait_until(lambda: count_refused(client, bodies, SMALL_CHUNK_BYTES) == 0, UP_WAIT_S, "reading everything again")
         check_everything(client, bodies, 3)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,10 +26,10 @@ RULES = [
 ]
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """A running server with short days."""
-    running = Server(tmp_path / "frost", None, "--workers", "1")
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running server with short days; each test has its own buckets."""
+    running = Server(tmp_path_factory.mktemp("lifecycle") / "frost", None, "--workers", "1")
     running.environment["FROSTBYTE_LIFECYCLE_DAY_S"] = "1"
     try:
         running.start()

@@ -24,7 +24,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.probe.account import Account, verify_account
-from tests.probe.gateways import WAIT_S, Gateway, Hosts, running_hosts
+from tests.probe.gateways import MANY_GATEWAYS, WAIT_S, Gateway, Hosts
 from tests.probe.load import body_of
 from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
 
@@ -36,7 +36,7 @@ PROXY_ADDRESS = "127.0.0.1"
 DOMAIN = "s3.frostbyte.test"
 AWKWARD_KEYS = ("a//b/../c", "plus+and space", "ümlaut/%41%2f", "tilde~'(*)!")
 
-pytestmark = [pytest.mark.xdist_group("proxies"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.xdist_group(MANY_GATEWAYS), pytest.mark.timeout(300)]
 
 
 class Proxy:
@@ -141,24 +141,19 @@ def status_at(port: int, path: str = "/-/ready") -> int:
         connection.close()
 
 
-@pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
-    """The cluster, with gateways that no proxy stands before."""
-    with running_hosts(tmp_path_factory.mktemp("behind")) as (hosts, _, _):
-        yield hosts
-
-
 @pytest.fixture(scope="module", params=list(PREPARE))
-def proxy(request: pytest.FixtureRequest, hosts: Hosts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+def proxy(
+    request: pytest.FixtureRequest, hosts: tuple[Hosts, Gateway, Gateway], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Proxy]:
     """Each with two gateways of its own."""
-    kind: str = request.param
+    cluster, kind = hosts[0], str(request.param)
     find_program(kind)
     directory, port = tmp_path_factory.mktemp(kind), free_port()
     settings = {"trusted_proxies": [PROXY_ADDRESS], "domains": [DOMAIN]}
-    first, second = (hosts.start_gateway(f"{kind}-{number}", **settings) for number in (1, 2))
+    first, second = (cluster.start_gateway(f"{kind}-{number}", **settings) for number in (1, 2))
     with ExitStack() as running:
         running.enter_context(running_proxy(kind, directory, port, (first, second)))
-        yield Proxy(kind, port, directory, hosts, (first, second))
+        yield Proxy(kind, port, directory, cluster, (first, second))
 
 
 def test_requests_arrive_as_they_were_signed(proxy: Proxy) -> None:

@@ -88,7 +88,10 @@ def spread(nodes: Sequence[Node], places: Sequence[ChunkPlace]) -> float:
     return max(shares) / min(shares)
 
 
-@pytest.mark.parametrize(("redundancy", "count"), [("replica:2", 10_000), ("replica:3", 10_000), ("ec:3+2", 2_000)])
+@pytest.mark.parametrize(
+    ("redundancy", "count"),
+    [("replica:2", 10_000), pytest.param("replica:3", 10_000, marks=pytest.mark.long), ("ec:3+2", 2_000)],
+)
 def test_ten_thousand_chunks_are_even_after_two_nodes_joined(redundancy: str, count: int) -> None:
     """Equal nodes: the fullest has at most a tenth more than the emptiest, and no more was moved than needed."""
     old = [make_node(number) for number in range(1, 6)]
