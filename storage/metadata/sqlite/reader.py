@@ -116,7 +116,7 @@ class SqliteMetadata(Metadata):
         with_body: bool = True,
     ) -> VersionRead:
         if with_body and version_id is None and byte_range is None and part_number is None:
-            read = self._read(objects.read_inline, bucket_id, object_key)
+            read = self._read(objects.read_single, bucket_id, object_key)
             if read is not None:
                 return read
         return self._read_snapshot(

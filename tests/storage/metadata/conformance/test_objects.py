@@ -33,9 +33,9 @@ async def test_a_version_comes_back_as_it_was_committed(worker: Worker) -> None:
 
 
 async def test_the_whole_is_what_a_range_over_all_of_it_brings(worker: Worker) -> None:
-    """However it is stored: inline, in chunks, and inline again over what was there."""
+    """However it is stored: inline, in chunks, in one chunk, and inline again over what was there."""
     bucket_id = worker.bucket.bucket_id
-    for blob in (worker.inline(10), worker.chunked(250, 100), worker.inline(16_000)):
+    for blob in (worker.inline(10), worker.chunked(250, 100), worker.chunked(70, 100), worker.inline(16_000)):
         await worker.put(b"k", blob=blob)
         whole = await worker.metadata.read_version(bucket_id, b"k")
         assert whole == await worker.metadata.read_version(bucket_id, b"k", byte_range=ByteRange(0, None))
