@@ -48,6 +48,7 @@ class Directory:
     def __init__(self, metadata: Metadata, keyring: Keyring, clock: Clock) -> None:
         self.sequence = -1
         self._metadata = metadata
+        self._at_once = metadata.at_once
         self._keyring = keyring
         self._clock = clock
         self._credentials: dict[str, Credential | None] = {}
@@ -63,7 +64,16 @@ class Directory:
                 remembered.clear()
         return sequence
 
+    def is_current(self) -> bool:
+        """Whether what is remembered is what holds, found out without waiting; False also where that cannot be."""
+        return self._at_once is not None and self._at_once.configuration_sequence() == self.sequence
+
     # ------------------------------------------------------------------ look-ups
+
+    def recall(self, access_key_id: str, bucket_name: str) -> tuple[Credential, Bucket] | None:
+        """Both as they were at `sequence`; None unless both are remembered and there."""
+        credential, bucket = self._credentials.get(access_key_id), self._buckets.get(bucket_name)
+        return None if credential is None or bucket is None else (credential, bucket)
 
     async def credential(self, access_key_id: str) -> Credential | None:
         """None when it is unknown or disabled."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from cluster.body import Body, BodyDigests, HeldBody, OpenEndedBody
 from cluster.copied_body import CopiedBody, NewHasher
 from cluster.customer_seals import CHECK, CustomerSeals
-from cluster.reader import MAC_KEY_VERSION, ObjectReading, Reader
+from cluster.reader import MAC_KEY_VERSION, ObjectReading, Reader, SmallReading
 from cluster.seal import Seal
 from cluster.writer import Writer, Written
 from storage.base.clock import Clock
@@ -56,7 +56,7 @@ from storage.model import (
     Version,
 )
 
-__all__ = ["CopySource", "ObjectReading", "ObjectStore", "PutRequest", "PutResult", "Seal"]
+__all__ = ["CopySource", "ObjectReading", "ObjectStore", "PutRequest", "PutResult", "Seal", "SmallReading"]
 
 DEFAULT_CHECKSUM = ChecksumAlgorithm.CRC64NVME
 UPLOAD_ID_RANDOM_BYTES = 26
@@ -111,6 +111,7 @@ class ObjectStore:
         self._keyring = keyring
         self._customers = CustomerSeals(cluster_id, keyring)
         self._metadata = metadata
+        self._at_once = metadata.at_once
         self._writer = writer
         self._reader = reader
         self._new_hasher = new_hasher
@@ -123,6 +124,27 @@ class ObjectStore:
         async with self._writer.write(bucket, body, request.seal) as written:
             digests = await body.finish()
             return await self._commit(written, bucket, object_key, digests, request)
+
+    def put_small(
+        self,
+        bucket: Bucket,
+        object_key: bytes,
+        plaintext: bytes,
+        digests: BodyDigests,
+        request: PutRequest,
+        on_outcome: Callable[[Any], None],
+    ) -> bool:
+        """As put, of a body that is all there and that the caller has verified, without waiting for anything.
+
+        on_outcome: is told the VersionCommitted, or the FrostbyteError, later and once. False: nothing was done, `put`
+        knows. request: without a seal."""
+        if self._at_once is None or request.attributes.sse:
+            return False
+        written = self._writer.seal_small(bucket, plaintext)
+        if written is None:
+            return False
+        self._at_once.submit(self._plan_commit(written, bucket, object_key, digests, request), on_outcome)
+        return True
 
     async def put_open_ended(
         self, bucket: Bucket, object_key: bytes, body: OpenEndedBody, request: PutRequest
@@ -146,6 +168,10 @@ class ObjectStore:
     ) -> ObjectReading:
         """One metadata read and no body (start/end are the part's span when a part is asked for)."""
         return await self._reader.head(bucket, object_key, version_id, part_number)
+
+    def read_small(self, bucket: Bucket, object_key: bytes, *, with_body: bool) -> SmallReading | None:
+        """The current version where it is small, without waiting for anything; None: `open` knows."""
+        return self._reader.read_small(bucket, object_key, with_body=with_body)
 
     def open(
         self,
@@ -363,7 +389,15 @@ class ObjectStore:
     async def _commit(
         self, written: Written, bucket: Bucket, object_key: bytes, digests: BodyDigests, request: PutRequest
     ) -> PutResult:
-        size = sum(blob.size for blob in written.blobs)
+        command = self._plan_commit(written, bucket, object_key, digests, request)
+        committed: VersionCommitted = await written.commit(command)
+        return PutResult(committed, digests.checksum, command.version.size)
+
+    def _plan_commit(
+        self, written: Written, bucket: Bucket, object_key: bytes, digests: BodyDigests, request: PutRequest
+    ) -> CommitVersion:
+        blobs = written.blobs
+        size = sum([blob.size for blob in blobs])
         attributes = _with_checksum(request.attributes, digests.checksum)
         if request.seal is not None and (customer_key := request.seal.customer_key) is not None:
             attributes = self._customers.begin(bucket, attributes, customer_key)
@@ -371,17 +405,14 @@ class ObjectStore:
             attributes = _with_checksum(attributes, hidden)
         etag = _choose_etag(attributes, digests)
         version = self._new_version(bucket, written.extents, size, etag, request.owner_id, attributes)
-        committed: VersionCommitted = await written.commit(
-            CommitVersion(
-                written.session_id,
-                bucket.bucket_id,
-                object_key,
-                version,
-                blobs=written.blobs,
-                conditions=request.conditions,
-            )
+        return CommitVersion(
+            written.session_id,
+            bucket.bucket_id,
+            object_key,
+            version,
+            blobs=blobs,
+            conditions=request.conditions,
         )
-        return PutResult(committed, digests.checksum, size)
 
     async def _share(
         self, version: Version, extents: Sequence[Extent], bucket: Bucket, object_key: bytes, request: PutRequest

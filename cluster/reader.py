@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import cast
+from typing import NamedTuple, cast
 
 from cluster.customer_seals import CustomerSeals
 from cluster.read_run import ReadRuns
@@ -46,6 +46,15 @@ class ObjectReading:
         return cast(AsyncIterator[bytes], self._blocks)  # bytearray and memoryview send just as well, without a copy
 
 
+class SmallReading(NamedTuple):
+    """A small object, read and opened in one go."""
+
+    version: Version
+    configuration_sequence: int
+    plaintext: Buffer
+    """whole; empty when no body was asked for"""
+
+
 class Reader:
     """One per worker."""
 
@@ -56,6 +65,7 @@ class Reader:
         self._keyring = keyring
         self._customers = CustomerSeals(cluster_id, keyring)
         self._metadata = metadata
+        self._at_once = metadata.at_once
         self._runs = runs
         self._reads = reads
 
@@ -94,6 +104,20 @@ class Reader:
                 return
             async with aclosing(self._runs.blocks(read, *span, customer_key)) as blocks:
                 yield ObjectReading(read, *span, True, blocks)
+
+    def read_small(self, bucket: Bucket, object_key: bytes, *, with_body: bool) -> SmallReading | None:
+        """The current version where it is small and sealed for nobody in particular, without waiting for anything.
+
+        None: `open` knows. Corrupt, SealBroken, UnknownKeyId, Unavailable."""
+        if self._at_once is None:
+            return None
+        read = self._at_once.read_small(bucket.bucket_id, object_key)
+        if read is None or read.version.attributes.sse or (with_body and read.blobs[0].inline is None):
+            return None
+        self._verify(bucket, read)
+        size = read.version.size
+        plaintext = self._runs.chunks.open_inline(read.blobs[0], 0, size) if with_body else b""
+        return SmallReading(read.version, read.configuration_sequence, plaintext)
 
     def unlock(self, bucket: Bucket, version: Version, customer_key: CustomerKey | None) -> Version:
         """What a HEAD may tell to who brought this key (None: none). CustomerKeyRefused."""

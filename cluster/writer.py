@@ -167,11 +167,22 @@ class Writer:
             raise ChunkTruncated(f"{size} bytes came where {body.length} were announced")
         if not size:
             return Written(services, services.session.session_id, None)
+        return self._seal_inline(key, blocks[0] if len(blocks) == 1 else b"".join(blocks))
+
+    def seal_small(self, bucket: Bucket, plaintext: bytes) -> Written | None:
+        """A body that is all there, under the bucket's key; None for one that is not small, or empty. Unavailable,
+        UnknownKeyId."""
+        if not 0 < len(plaintext) <= self._services.settings.inline_bytes_max:
+            return None
+        return self._seal_inline(self._services.keyring.current_bucket_key(bucket.bucket_key_id), plaintext)
+
+    def _seal_inline(self, key: BucketKey, plaintext: bytes) -> Written:
+        services, size = self._services, len(plaintext)
         blob_id = services.session.next_blob_id()
         data_key = os.urandom(DATA_KEY_BYTES)
         wrapped_key = BlobKey(key.secret, services.settings.cluster_id, blob_id).wrap(0, data_key)
         sealer = Sealer(services.settings.cluster_id, ChunkId(blob_id, 0), data_key, services.settings.cipher)
-        sealed = bytes(sealer.seal_whole(blocks[0] if len(blocks) == 1 else b"".join(blocks)))
+        sealed = bytes(sealer.seal_whole(plaintext))
         digest = crc64nvme(sealed).to_bytes(DIGEST_BYTES, "big")
         chunk = Chunk(0, 0, size, wrapped_key, digest)
         blob = Blob(blob_id, size, key.key_id, key.version, INLINE, (chunk,), sealed)

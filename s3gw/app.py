@@ -27,6 +27,8 @@ class GatewayApp:
         self.metrics = RequestMetrics(services.operations.reads)
         self._domains = services.settings.domains
         self._dispatch = Dispatcher(services, self.metrics)
+        self.short_way = self._dispatch.short_way
+        """what the server asks first"""
         self._service_pages = Starlette(
             routes=make_routes(services.operations, self.metrics), exception_handlers={Exception: _answer_failure}
         )

@@ -24,6 +24,7 @@ from s3gw.protocol.routing import Route, add_hoisted_headers, parse_query, parse
 from s3gw.protocol.sigv4 import SigningKeys, Verified, verify_claim
 from s3gw.refusals import translate
 from s3gw.respond import Headers, Intake, Receive, Responder, Send, format_error_headers, render_error
+from s3gw.short_way import ShortWay
 from storage.base.errors import FrostbyteError, NoSuchBucket, NoSuchKey, NoSuchVersion
 from storage.model import User
 
@@ -48,6 +49,7 @@ class Dispatcher:
         self._signing_keys = SigningKeys()
         self._host_id = secrets.token_urlsafe(36)
         self._host_header = (b"x-amz-id-2", self._host_id.encode("ascii"))
+        self.short_way = ShortWay(services, metrics, self._signing_keys, self._host_id)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; never raises but for cancellation."""

@@ -32,7 +32,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 
 from s3gw.acceptor import Acceptor, Board
 from s3gw.body import ClientDisconnected
+from s3gw.protocol.claims import join_headers
 from s3gw.protocol.errors import S3Error
+from s3gw.short_answer import HeldRequest, ShortCycle, format_response
+from s3gw.short_way import ShortWay
 from storage.base.internal_server import (
     HEAD_BYTES_MAX,
     STALL_CHECK_S,
@@ -47,6 +50,8 @@ BACKLOG = 2048
 TICK_S = 1.0
 """between updates of the Date header"""
 SWALLOWED_BYTES_MAX = 16 * 1024
+LONG_READS_EXPECTED = 7
+"""that follow on a connection, unasked, after one that was not for the short way: clients ask for alike objects"""
 PIPELINED_MAX = 16
 """requests that wait for an earlier one's response on the same connection"""
 
@@ -70,10 +75,21 @@ DEFAULT_LIMITS = HttpLimits()
 class GatewayProtocol(BoundedProtocol):
     """One connection from the open world."""
 
-    def __init__(self, *args: Any, limits: HttpLimits, on_lost: Callable[[], None], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        limits: HttpLimits,
+        on_lost: Callable[[], None],
+        short_way: ShortWay | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._limits = limits
         self._on_lost = on_lost
+        self._short_way = short_way
+        self._long_reads_expected = 0
+        self._held: HeldRequest | None = None
+        """a request that may go the short way, while its bytes are being parsed"""
         self._refusal: S3Error | None = None
         self._running: RequestResponseCycle | None = None
         """the request whose response is next on the wire"""
@@ -100,8 +116,10 @@ class GatewayProtocol(BoundedProtocol):
             return
         self._body_arrived = False
         super().data_received(data)
+        if self._held is not None:  # the rest of its body is still to come
+            self._let_go()
         cycle = self.cycle
-        if self._in_head or self.transport.is_closing():
+        if self._in_head or self.timeout_keep_alive_task is not None or self.transport.is_closing():
             return
         if cycle is None or (cycle.response_complete and not cycle.more_body):
             # Blank lines before a head have stopped uvicorn's idle timer: from here on a head is due.
@@ -146,18 +164,81 @@ class GatewayProtocol(BoundedProtocol):
             self._refuse("BadRequest", "A request with a body cannot upgrade the protocol.")
         if len(self.pipeline) >= PIPELINED_MAX:
             self._refuse("SlowDown")
+        if self._short_way is not None and version == "1.1" and self._may_be_short():
+            self._in_head = False
+            self._held = HeldRequest(self.parser.get_method().decode("ascii"), self.url)
+            return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body_arrived = True
         self._swallowed_bytes = 0
+        if self._held is not None:
+            self._held.body += body
+            return
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._held is not None:
+            if self._serve_short(self._held):
+                self._held = None
+                return
+            self._let_go()
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         cycle = self.cycle
         if cycle.response_complete and (cycle.more_body or self._deaf):
             self.transport.close()
+
+    # ------------------------------------------------------------------ the short way
+
+    def _may_be_short(self) -> bool:
+        """Whether nothing else is under way here, and nothing about HTTP needs more than an answer. The answer before
+        has left: who does not read gets one, and waits for the others on the road."""
+        cycle = self.cycle
+        return (
+            (cycle is None or (cycle.response_complete and not cycle.more_body))
+            and not self.pipeline
+            and not self.transport.get_write_buffer_size()
+            and not self.expect_100_continue
+            and len(self.tasks) < self._limits.requests_max
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+        )
+
+    def _serve_short(self, held: HeldRequest) -> bool:
+        """False: it goes on as any other. Its body, if any, has come whole."""
+        assert self._short_way is not None
+        headers = join_headers(self.headers)
+        address = self.client[0] if self.client else ""
+        if held.method == "PUT":
+            cycle = ShortCycle(self)
+            if not self._short_way.write(held.url, headers, bytes(held.body), address, cycle.answer):
+                return False
+            self.cycle = self._running = cycle  # type: ignore[assignment]
+            return True
+        if self._has_body or held.method not in ("GET", "HEAD"):
+            return False
+        if self._long_reads_expected:
+            self._long_reads_expected -= 1
+            return False
+        response = self._short_way.read(held.method, held.url, headers, address)
+        if response is None:
+            self._long_reads_expected = LONG_READS_EXPECTED
+            return False
+        self.transport.write(format_response(self.server_state.default_headers, response))
+        super().on_response_complete()
+        return True
+
+    def _let_go(self) -> None:
+        """What was held goes on as any other request, with as much of its body as has come."""
+        held, self._held = self._held, None
+        assert held is not None
+        super().on_headers_complete()
+        if held.body:
+            super().on_body(bytes(held.body))
 
     # ------------------------------------------------------------------ uvicorn's hooks
 
@@ -235,8 +316,10 @@ class GatewayServer(uvicorn.Server):
         board: Board | None,
         stop: asyncio.Event,
         on_started: Callable[[], None] | None,
+        short_way: ShortWay | None,
     ) -> None:
         super().__init__(config)
+        self._short_way = short_way
         self._limits = limits
         self._board = board
         self._stop = stop
@@ -277,6 +360,7 @@ class GatewayServer(uvicorn.Server):
         return GatewayProtocol(
             limits=self._limits,
             on_lost=self._acceptor.show_count,
+            short_way=self._short_way,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
@@ -330,7 +414,8 @@ async def serve_gateway(
     config.ssl = _load_tls(tls) if tls is not None else None
     asked = stop or asyncio.Event()
     with stop_on_signals(asked, enabled=stop is None):
-        await GatewayServer(config, limits, board, asked, on_started).serve(sockets=[sock])
+        short_way = getattr(app, "short_way", None)
+        await GatewayServer(config, limits, board, asked, on_started, short_way).serve(sockets=[sock])
 
 
 def _load_tls(tls: TlsFiles) -> ssl.SSLContext:

@@ -15,14 +15,13 @@ from s3gw.protocol.conditions import Verdict, evaluate_if_range, evaluate_read
 from s3gw.protocol.dates import format_http_date
 from s3gw.protocol.encryption import format_encryption, parse_customer_key, parse_read_key
 from s3gw.protocol.errors import S3Error
-from s3gw.protocol.lifecycle_answers import format_expiration
 from s3gw.protocol.object_attributes import find_checksum
 from s3gw.protocol.part_list import parse_part_number
 from s3gw.protocol.principals import is_anonymous
 from s3gw.protocol.ranges import format_content_range, parse_range
 from s3gw.protocol.versions import find_version_id
-from s3gw.respond import Headers, format_checksum, quoted
-from s3gw.version_answer import identify_version, refuse_marker
+from s3gw.respond import Headers, format_checksum
+from s3gw.version_answer import describe_version, identify, refuse_marker
 from s3gw.version_lock import show_lock
 from storage.base.errors import Corrupt, InvalidPart
 from storage.model import ByteRange, Version
@@ -131,7 +130,7 @@ def _evaluate(call: Call, reading: ObjectReading) -> Response | None:
             condition = "If-Match" if "if-match" in headers else "If-Unmodified-Since"
             raise S3Error("PreconditionFailed", Condition=condition)
         if verdict is Verdict.NOT_MODIFIED:
-            return Response(304, _identify(call, version) + _cacheability(version))
+            return Response(304, identify(call.bucket, version) + _cacheability(version))
     if not reading.satisfiable:
         raise _unsatisfiable(call, version.size)
     return None
@@ -160,14 +159,9 @@ def _describe(
     version = reading.version
     start = reading.start if start is None else start
     end = reading.end if end is None else end
-    headers = _identify(call, version)
-    headers.append((b"accept-ranges", b"bytes"))
     sse = version.attributes.sse
-    headers += format_encryption(sse, Seal(customer_key=parse_customer_key(call.headers)) if sse else None)
-    headers += format_attributes(version.attributes)
-    if call.bucket.settings and reading.is_current:
-        tags, written_ms = version.attributes.tags, version.last_modified_ms
-        headers += format_expiration(call.bucket, version.object_key, version.size, tags, written_ms)
+    encryption = format_encryption(sse, Seal(customer_key=parse_customer_key(call.headers)) if sse else None)
+    headers = describe_version(call.bucket, version, encryption, is_current=reading.is_current)
     status = 200
     if ranged or part_number is not None:
         status = 206
@@ -185,14 +179,6 @@ def _describe(
             )
         headers = [line for line in headers if line[0] not in overrides] + list(overrides.items())
     return status, headers
-
-
-def _identify(call: Call, version: Version) -> Headers:
-    return [
-        (b"etag", quoted(version.etag)),
-        (b"last-modified", format_http_date(version.last_modified_ms).encode("ascii")),
-        *identify_version(call.bucket, version.version_id),
-    ]
 
 
 def _cacheability(version: Version) -> Headers:

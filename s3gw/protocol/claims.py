@@ -24,6 +24,8 @@ PRESIGN_EXPIRES_S_MAX = 7 * 24 * 3600
 SIGNED_HEADERS_MAX = 128
 REMEMBERED_MAX = 256
 """of each kind of field that comes again and again: names, credentials, times, lists of signed headers"""
+SIGNATURE_LAST = b"&X-Amz-Signature="
+"""where nearly all presigners put it: all before it is the same for whatever a client signs within a second"""
 
 _TIMESTAMP = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _DATE = re.compile(r"[0-9]{8}")
@@ -44,6 +46,7 @@ _PRESIGN_PARAMETERS = (
     "X-Amz-SignedHeaders",
     "X-Amz-Expires",
 )
+_PRESIGN_TERMS = tuple(name for name in _PRESIGN_PARAMETERS if name != "X-Amz-Signature")
 _MISSING_PRESIGN_PARAMETERS = (
     f"Query-string authentication version 4 requires the {', '.join(_PRESIGN_PARAMETERS[:-1])}, and "
     f"{_PRESIGN_PARAMETERS[-1]} parameters."
@@ -214,6 +217,46 @@ def _parse_authorization(text: str, headers: Mapping[bytes, bytes], region: str 
 
 
 def _parse_presigned(query: bytes, payload: bytes | None, region: str | None) -> Claim:
+    rest, separator, signature = query.rpartition(SIGNATURE_LAST)
+    if not separator or b"&" in signature or b"X-Amz-Signature" in rest:
+        rest, signature = _take_signature(query)
+    terms = (_recall_terms if may_remember(rest) else _parse_terms)(rest, region, bool(signature))
+    # A header wins over the parameter that some presigners hoist into the query.
+    payload_text = payload.decode("latin-1").strip() if payload else terms.payload_text
+    return Claim(
+        terms.access_key_id,
+        terms.date,
+        terms.region,
+        terms.timestamp,
+        terms.time_s,
+        terms.signed_headers,
+        _parse_signature(decode_query_word(signature).decode("latin-1"), _bad_query),
+        payload_text,
+        parse_payload_mode(payload_text),
+        terms.expires_s,
+    )
+
+
+def _take_signature(query: bytes) -> tuple[bytes, bytes]:
+    """The query without its signature, wherever that is, and the signature; empty where there is none."""
+    signature: bytes | None = None
+    rest: list[bytes] = []
+    for piece in query.split(b"&"):
+        name, _, value = piece.partition(b"=")
+        if name.startswith(b"X-Amz-") and _decode_field(name) == "X-Amz-Signature":
+            signature = value if signature is None else signature
+        else:
+            rest.append(piece)
+    return b"&".join(rest), signature or b""
+
+
+def may_remember(query: bytes) -> bool:
+    """Whether a query holds no header that was hoisted into it: that may be a customer's key."""
+    return b"x-amz-" not in query
+
+
+def _parse_terms(query: bytes, region: str | None, is_signed: bool) -> Claim:
+    """What a presigned query says beside its signature: the same for all that one client signs within a second."""
     fields: dict[str, str] = {}
     for piece in query.split(b"&"):
         if piece.startswith(b"X-Amz-"):
@@ -221,7 +264,7 @@ def _parse_presigned(query: bytes, payload: bytes | None, region: str | None) ->
             fields.setdefault(_decode_field(name), _decode_field(value))
     if fields.get("X-Amz-Algorithm", ALGORITHM) != ALGORITHM:
         raise _bad_query('X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"')
-    if not all(fields.get(name) for name in _PRESIGN_PARAMETERS):
+    if not is_signed or not all(fields.get(name) for name in _PRESIGN_TERMS):
         raise _bad_query(_MISSING_PRESIGN_PARAMETERS)
     credential = parse_credential(fields["X-Amz-Credential"], region, bad_credential)
     timestamp = fields["X-Amz-Date"]
@@ -229,20 +272,19 @@ def _parse_presigned(query: bytes, payload: bytes | None, region: str | None) ->
     if time_s is None:
         raise _bad_query("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"")
     _check_date(credential, timestamp, _bad_query)
-    expires_s = _parse_expires(fields["X-Amz-Expires"])
-    # A header wins over the parameter that some presigners hoist into the query.
-    payload_text = payload.decode("latin-1").strip() if payload else fields.get("X-Amz-Content-Sha256", "")
-    payload_text = payload_text or PayloadMode.UNSIGNED.value
     return Claim(
         *credential,
         timestamp=timestamp,
         time_s=time_s,
         signed_headers=_parse_signed_headers(fields["X-Amz-SignedHeaders"], _bad_query),
-        signature=_parse_signature(fields["X-Amz-Signature"], _bad_query),
-        payload_text=payload_text,
-        payload_mode=parse_payload_mode(payload_text),
-        expires_s=expires_s,
+        signature="",
+        payload_text=fields.get("X-Amz-Content-Sha256", "") or PayloadMode.UNSIGNED.value,
+        payload_mode=PayloadMode.UNSIGNED,
+        expires_s=_parse_expires(fields["X-Amz-Expires"]),
     )
+
+
+_recall_terms = lru_cache(REMEMBERED_MAX)(_parse_terms)
 
 
 # ------------------------------------------------------------------ the fields that header and query share

@@ -16,10 +16,21 @@ import hashlib
 import hmac
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from s3gw.protocol.claims import ALGORITHM, SERVICE, TERMINAL, Claim, RawRequest, decode_query_word
+from s3gw.protocol.claims import (
+    ALGORITHM,
+    REMEMBERED_MAX,
+    SERVICE,
+    SIGNATURE_LAST,
+    TERMINAL,
+    Claim,
+    RawRequest,
+    decode_query_word,
+    may_remember,
+)
 from s3gw.protocol.errors import S3Error
 
 SKEW_S_MAX = 15 * 60
@@ -38,6 +49,8 @@ _CUSTOMER_KEY = re.compile(rb"(?i)(-server-side-encryption-customer-key[:=])[^&\
 """the one value of a canonical request that is told to nobody"""
 _ACCEPT_ENCODINGS = (b"identity", b"gzip", b"gzip, deflate", b"gzip,deflate", b"")
 """what clients sign, should a proxy have put another value in its place"""
+_HOST_ALONE = ("host",)
+"""what most presigned requests sign"""
 _ADDED_ON_THE_WAY = frozenset({b"x-amz-cf-id"})
 """x-amz-* headers that a content delivery network adds after the client has signed"""
 
@@ -144,7 +157,8 @@ def _find_other_spelling(request: RawRequest, claim: Claim, signing_key: bytes, 
 
 def string_to_sign(claim: Claim, canonical_request: bytes) -> str:
     """Algorithm, timestamp, scope and the digest of the canonical request, a line each."""
-    return f"{ALGORITHM}\n{claim.timestamp}\n{claim.scope}\n{hashlib.sha256(canonical_request).hexdigest()}"
+    digest = hashlib.sha256(canonical_request).hexdigest()
+    return f"{ALGORITHM}\n{claim.timestamp}\n{claim.date}/{claim.region}/{SERVICE}/{TERMINAL}\n{digest}"
 
 
 def encode_path(raw_path: bytes) -> bytes:
@@ -157,6 +171,13 @@ def encode_path(raw_path: bytes) -> bytes:
 
 def encode_query(query_string: bytes) -> bytes:
     """Every name and value decoded and encoded strictly, without the signature itself, sorted by name and value."""
+    rest, separator, signature = query_string.rpartition(SIGNATURE_LAST)
+    if separator and b"&" not in signature and may_remember(rest):
+        return _recall_query(rest)
+    return _encode_query(query_string) if query_string else b""
+
+
+def _encode_query(query_string: bytes) -> bytes:
     strict = _STRICT_QUERY.fullmatch(query_string) is not None
     pairs = []
     for piece in query_string.split(b"&"):
@@ -165,6 +186,9 @@ def encode_query(query_string: bytes) -> bytes:
             pairs.append((name, value) if strict else (_encode_query_word(name), _encode_query_word(value)))
     pairs.sort()
     return b"&".join([b"%b=%b" % pair for pair in pairs])
+
+
+_recall_query = lru_cache(REMEMBERED_MAX)(_encode_query)
 
 
 def _encode_query_word(raw: bytes) -> bytes:
@@ -179,6 +203,8 @@ def _canonical_request(method: str, path: bytes, query: bytes, rest: bytes) -> b
 
 def _canonical_rest(request: RawRequest, claim: Claim) -> bytes:
     """The canonical request from its fourth line on: headers, their names, payload."""
+    if claim.signed_headers == _HOST_ALONE and b"  " not in request.host:
+        return b"host:%b\n\nhost\n%b" % (request.host.strip(), claim.payload_text.encode("latin-1"))
     lines = []
     for name in claim.signed_headers:
         encoded = name.encode()

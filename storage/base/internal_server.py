@@ -121,7 +121,7 @@ class BoundedProtocol(HttpToolsProtocol):
             # Single bytes are no progress here: a head has to be whole in time.
             return (_HEAD, self._heads, 0)
         cycle = self.cycle
-        if cycle.response_complete:
+        if cycle is None or cycle.response_complete:
             return None
         if self.flow.write_paused:
             return (_ANSWER, self._heads, self.transport.get_write_buffer_size())

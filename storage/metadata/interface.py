@@ -6,7 +6,7 @@ begins after a write was acknowledged sees that write, in every process. A read 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from storage.metadata.commands import Command
@@ -147,8 +147,31 @@ class BlobPage(NamedTuple):
     next_after: int | None
 
 
+class AtOnce(Protocol):
+    """What an engine can do within one turn of the event loop, so that a small request needs no task of its own. Every
+    method may raise Unavailable."""
+
+    def configuration_sequence(self) -> int:
+        """As Metadata.configuration_sequence."""
+        ...
+
+    def read_small(self, bucket_id: int, object_key: bytes) -> VersionRead | None:
+        """The current version where one inline blob, or one chunk, is all of it; None: ask Metadata.read_version."""
+        ...
+
+    def submit(self, command: Command, on_outcome: Callable[[Any], None]) -> None:
+        """As Metadata.apply; the outcome, which may be a FrostbyteError, is told later, and once. What is raised here
+        was not applied."""
+        ...
+
+
 class Metadata(Protocol):
     """One store of records. Every method may raise Unavailable."""
+
+    @property
+    def at_once(self) -> AtOnce | None:
+        """None: every call of this engine waits for a server."""
+        return None
 
     async def apply(self, command: Command) -> Any:
         """One transaction. Returns what the command's docstring says; raises its refusals. Durable when it returns.

@@ -101,6 +101,8 @@ class MetadataLink:
     """The records as one process sees them: the Metadata protocol. Reads go straight to the database."""
 
     loss_window: tuple[str, ...] = ()
+    at_once = None
+    """every call goes over the simulated network"""
 
     def __init__(
         self,

@@ -9,8 +9,9 @@ references. Unavailable without that detail: not applied.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +29,10 @@ RECONNECT_WAIT_S = 5.0
 _BACK_OFF_FIRST_S = 0.02
 _BACK_OFF_MAX_S = 1.0
 _DEADLINE_TICK_S = 1.0
+
+
+OnOutcome = Callable[[Any], None]
+"""takes the result of a command, or a FrostbyteError as a value; must not raise"""
 
 
 class MetadataClient:
@@ -54,10 +59,18 @@ class MetadataClient:
         connection = self._connection
         if connection is None:
             connection = await self._wait_for_connection()
-        outcome = await connection.call(command)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        connection.call(command, partial(_settle, answer))
+        outcome = await answer
         if isinstance(outcome, FrostbyteError):
             raise outcome
         return outcome
+
+    def submit(self, command: Command, on_outcome: OnOutcome) -> None:
+        """As AtOnce.submit. Unavailable (raised) also where `apply` would wait for the connection to come back."""
+        if self._connection is None:
+            raise Unavailable("the metadata owner does not answer")
+        self._connection.call(command, on_outcome)
 
     async def close(self) -> None:
         """Calls in flight end with an unknown outcome."""
@@ -99,14 +112,14 @@ class MetadataClient:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection with its calls in flight: request id → (command type, future, deadline)."""
+    """One connection with its calls in flight: request id → (command type, what is told the outcome, deadline)."""
 
     def __init__(self, lost: Any) -> None:
         self._lost = lost
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
-        self._calls: dict[int, tuple[type[Command], asyncio.Future[Any], float]] = {}
+        self._calls: dict[int, tuple[type[Command], OnOutcome, float]] = {}
         self._last_id = 0
         self._ticking = False
 
@@ -115,9 +128,8 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        for _, future, _ in self._drain():
-            if not future.done():
-                future.set_result(Unavailable("the metadata owner hung up", outcome="unknown"))
+        for _, on_outcome, _ in self._drain():
+            on_outcome(Unavailable("the metadata owner hung up", outcome="unknown"))
         self._lost()
 
     def data_received(self, data: bytes) -> None:
@@ -128,24 +140,21 @@ class _Connection(asyncio.Protocol):
                     continue
                 outcome = decode_outcome(frame, call[0])
                 del self._calls[frame.request_id]
-                if not call[1].done():
-                    call[1].set_result(outcome)
+                call[1](outcome)
         except ProtocolError:  # this call's outcome is as unknown as that of the others in flight
             self.abort()
 
-    def call(self, command: Command) -> asyncio.Future[Any]:
-        """Resolves to the result or to an error as a value. Unavailable (raised): not sent."""
+    def call(self, command: Command, on_outcome: OnOutcome) -> None:
+        """Unavailable (raised): not sent."""
         if self._transport is None or len(self._calls) >= IN_FLIGHT_MAX:
             raise Unavailable("the metadata connection is broken or full")
         self._last_id += 1
         data = encode_command(self._last_id, command)
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._calls[self._last_id] = (type(command), future, self._loop.time() + CALL_DEADLINE_S)
+        self._calls[self._last_id] = (type(command), on_outcome, self._loop.time() + CALL_DEADLINE_S)
         self._transport.write(data)
         if not self._ticking:
             self._ticking = True
             self._loop.call_later(_DEADLINE_TICK_S, self._expire)
-        return future
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -161,6 +170,11 @@ class _Connection(asyncio.Protocol):
         if oldest[2] < self._loop.time():
             self.abort()
 
-    def _drain(self) -> Iterator[tuple[type[Command], asyncio.Future[Any], float]]:
+    def _drain(self) -> Iterator[tuple[type[Command], OnOutcome, float]]:
         calls, self._calls = self._calls, {}
         return iter(calls.values())
+
+
+def _settle(answer: asyncio.Future[Any], outcome: Any) -> None:
+    if not answer.done():
+        answer.set_result(outcome)

@@ -19,6 +19,7 @@ from storage.metadata.chunk_rows import collect_blobs, collect_released, place_o
 from storage.metadata.commands import Command
 from storage.metadata.interface import (
     CHUNK_PAGE_ROWS,
+    AtOnce,
     BlobPage,
     BlobUser,
     ChunkPlace,
@@ -44,7 +45,7 @@ from storage.metadata.sqlite import (
     users,
     version_listing,
 )
-from storage.metadata.sqlite.database import Snapshot, connect_reader, read_only_uri, translate
+from storage.metadata.sqlite.database import Execute, Snapshot, connect_reader, read_only_uri, translate
 from storage.metadata.sqlite.schema import read_schema_version, require_known_version
 from storage.model import AccessKey, Blob, Bucket, ByteRange, Chunk, ClusterMap, Upload, User, WriteSession
 
@@ -58,7 +59,32 @@ class CommandDoor(Protocol):
 
     async def apply(self, command: Command) -> Any: ...
 
+    def submit(self, command: Command, on_outcome: Callable[[Any], None]) -> None: ...
+
     async def close(self) -> None: ...
+
+
+class _SqliteAtOnce(AtOnce):
+    """Point reads on the connection of the event loop, and the way to the writer."""
+
+    def __init__(self, execute: Execute, door: CommandDoor) -> None:
+        self._execute = execute
+        self._door = door
+
+    def configuration_sequence(self) -> int:
+        try:
+            return configuration.configuration_sequence(self._execute)
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    def read_small(self, bucket_id: int, object_key: bytes) -> VersionRead | None:
+        try:
+            return objects.read_single(self._execute, bucket_id, object_key)
+        except sqlite3.Error as error:
+            raise translate(error) from error
+
+    def submit(self, command: Command, on_outcome: Callable[[Any], None]) -> None:
+        self._door.submit(command, on_outcome)
 
 
 class SqliteMetadata(Metadata):
@@ -76,6 +102,10 @@ class SqliteMetadata(Metadata):
 
     async def apply(self, command: Command) -> Any:
         return await self._door.apply(command)
+
+    @property
+    def at_once(self) -> AtOnce:
+        return _SqliteAtOnce(self._cursor.execute, self._door)
 
     # ------------------------------------------------------------------ directory
 

@@ -28,8 +28,9 @@ import queue
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -389,25 +390,33 @@ def _next_step(submission: Submission) -> Command:
 
 
 class LocalSink:
-    """Answers to tasks of this process; the ticket is a future."""
+    """Answers within this process; the ticket is what takes the outcome."""
 
     def __init__(self, committer: GroupCommitter) -> None:
         self._committer = committer
 
     async def apply(self, command: Command) -> Any:
         """As Metadata.apply."""
-        future = asyncio.get_running_loop().create_future()
-        self._committer.submit(command, self, future)
-        return await future
+        answer = asyncio.get_running_loop().create_future()
+        self._committer.submit(command, self, partial(_resolve, answer))
+        return await answer
+
+    def submit(self, command: Command, on_outcome: Callable[[Any], None]) -> None:
+        """As AtOnce.submit."""
+        self._committer.submit(command, self, on_outcome)
 
     async def close(self) -> None:
         """The committer has its own owner."""
 
     def answer(self, batch: list[tuple[Any, Any]]) -> None:
-        for future, outcome in batch:
-            if future.done():
-                continue
-            if isinstance(outcome, FrostbyteError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+        for on_outcome, outcome in batch:
+            on_outcome(outcome)
+
+
+def _resolve(answer: asyncio.Future[Any], outcome: Any) -> None:
+    if answer.done():
+        return
+    if isinstance(outcome, FrostbyteError):
+        answer.set_exception(outcome)
+    else:
+        answer.set_result(outcome)

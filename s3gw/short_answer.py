@@ -1,0 +1,79 @@
+"""HTTP for the short way (short_way.py): a request whose bytes are still being parsed, and its answer as bytes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from s3gw.call import Response
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class HeldRequest:
+    """A request that may go the short way."""
+
+    __slots__ = ("body", "method", "url")
+
+    def __init__(self, method: str, url: bytes) -> None:
+        self.method = method
+        self.url = url
+        self.body = bytearray()
+
+
+class Connection(Protocol):
+    """What an answer needs of GatewayProtocol."""
+
+    transport: Any
+    server_state: Any
+
+    def on_response_complete(self) -> None: ...
+
+
+class _NobodyWaits:
+    def set(self) -> None:
+        """uvicorn tells whoever waits for a request's next message."""
+
+
+class ShortCycle:
+    """A PUT whose commit is under way, in the shape of uvicorn's RequestResponseCycle: what the protocol asks of the
+    request that is running. Its body has been read."""
+
+    __slots__ = ("_connection", "disconnected", "keep_alive", "response_complete", "response_started")
+
+    message_event = _NobodyWaits()
+    more_body = False
+    waiting_for_100_continue = False
+    body = b""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.keep_alive = True
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
+
+    def answer(self, response: Response) -> None:
+        """The response, once. Nothing is sent to a client that has gone."""
+        self.response_started = self.response_complete = True
+        connection = self._connection
+        if self.disconnected or connection.transport.is_closing():
+            return
+        if not self.keep_alive:
+            response.headers.append((b"connection", b"close"))
+        connection.transport.write(format_response(connection.server_state.default_headers, response))
+        if not self.keep_alive:
+            connection.transport.close()
+        connection.on_response_complete()
+
+
+def format_response(default_headers: list[tuple[bytes, bytes]], response: Response) -> bytes:
+    """Head and body. ValueError for a header that would end early, as uvicorn has it."""
+    status, headers, body = response
+    lines = b"\r\n".join([b"%b: %b" % line for line in headers])
+    if _CONTROL.search(lines.replace(b"\r\n", b"")) or lines.count(b"\r\n") != len(headers) - 1:
+        raise ValueError("a header's value holds a control character")
+    default = b"".join([b"%b: %b\r\n" % line for line in default_headers])
+    return b"%b%b%b\r\n\r\n%b" % (STATUS_LINE[status], default, lines, body)

@@ -1,0 +1,259 @@
+"""The short way of what most requests are: GET, HEAD and PUT of one small object by its bucket's owner.
+
+Such a request is served where its last byte arrives, within one turn of the event loop (a PUT's commit excepted):
+without a task, a body to wait for, or a second look at the configuration. It is made of the same parts as the road
+(dispatch.py), and takes only what it can bring to a good end. Whatever else there is about a request (a header, a
+parameter or a setting that means something, a signature that does not hold, an object that is large, locked or not
+there) is for the road, which begins anew and says what is wrong; so nothing is ever refused here.
+
+Once a commit is on its way there is no second way: its refusals are told like the road's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from awscrt.checksums import crc64nvme
+
+from cluster.body import BodyDigests
+from cluster.directory import Credential
+from cluster.objectstore import PutRequest
+from s3gw.call import Response, Services
+from s3gw.metrics import RequestMetrics
+from s3gw.protocol.attributes import parse_attributes
+from s3gw.protocol.authorize import owns_everything
+from s3gw.protocol.checksums import encode_digest
+from s3gw.protocol.claims import PayloadMode, RawRequest, parse_claim
+from s3gw.protocol.encryption import SSE_S3_LINES
+from s3gw.protocol.errors import S3Error
+from s3gw.protocol.object_attributes import find_checksum
+from s3gw.protocol.operations import Operation
+from s3gw.protocol.routing import QUERY_PARAMETERS_MAX, parse_target
+from s3gw.protocol.sigv4 import SigningKeys, verify_claim
+from s3gw.refusals import translate
+from s3gw.respond import Headers, format_checksum, format_error_headers, format_written, quoted, render_error
+from s3gw.version_answer import describe_version
+from storage.base.errors import FrostbyteError
+from storage.metadata.commands import VersionCommitted
+from storage.model import Attributes, Bucket, Checksum, ChecksumAlgorithm, Version
+
+BODY_BYTES_MAX = 16 << 10
+"""larger bodies take the road, which hashes them in threads"""
+REMEMBERED_MAX = 256
+"""queries, and attributes that objects are written with"""
+
+_OF_THE_CLIENT = frozenset(
+    {b"host", b"user-agent", b"accept", b"accept-encoding", b"authorization", b"x-amz-date", b"x-amz-content-sha256"}
+    | {b"amz-sdk-invocation-id", b"amz-sdk-request", b"connection"}
+)
+"""headers that say who asks, and nothing of what"""
+_OF_A_READ = _OF_THE_CLIENT | {b"x-amz-checksum-mode"}
+_OF_A_WRITE = _OF_THE_CLIENT | {b"content-length", b"content-type"}
+_SERVICE_PAGE = b"/-"
+_PAYLOADS = frozenset({PayloadMode.SIGNED, PayloadMode.UNSIGNED})
+_READS = {"GET": Operation.GET_OBJECT, "HEAD": Operation.HEAD_OBJECT}
+
+OnAnswer = Callable[[Response], None]
+
+log = logging.getLogger(__name__)
+
+
+class _Asked(NamedTuple):
+    """A request whose signature holds, and whose caller may do all in its bucket."""
+
+    credential: Credential
+    bucket: Bucket
+    object_key: bytes
+    payload_text: str
+    """the SHA-256 of the body that was signed; `` where it was not"""
+
+
+class ShortWay:
+    """One per worker, beside its dispatcher."""
+
+    def __init__(self, services: Services, metrics: RequestMetrics, signing_keys: SigningKeys, host_id: str) -> None:
+        self._services = services
+        self._metrics = metrics
+        self._signing_keys = signing_keys
+        self._host_id = host_id
+        self._host_header = (b"x-amz-id-2", host_id.encode("ascii"))
+        self._random = random.Random()  # noqa: S311 - request ids name requests, and keep nothing secret
+
+    def read(self, method: str, url: bytes, headers: dict[bytes, bytes], client_address: str) -> Response | None:
+        """The whole answer to a GET or HEAD; None: it is for the road, and nothing has happened.
+
+        headers: one value a name, lower-case. url: the request's target as it was sent.
+        """
+        started_s = self._services.clock.monotonic_s()
+        if not _OF_A_READ.issuperset(headers):
+            return None
+        with_checksum = headers.get(b"x-amz-checksum-mode", b"").upper() == b"ENABLED"
+        try:
+            asked = self._authenticate(method, url, headers, client_address)
+            if asked is None:
+                return None
+            reading = self._services.objects.read_small(asked.bucket, asked.object_key, with_body=method == "GET")
+        except (S3Error, FrostbyteError):
+            return None
+        if reading is None or reading.configuration_sequence != self._services.directory.sequence:
+            return None
+        version, body = reading.version, reading.plaintext
+        if not _is_plain(version, asked):
+            return None
+        answer = self._identify()
+        answer += describe_version(asked.bucket, version, SSE_S3_LINES, is_current=True)
+        if with_checksum:
+            answer += format_checksum(find_checksum(version, None))
+        answer.append((b"content-length", b"%d" % version.size))
+        elapsed_s = self._services.clock.monotonic_s() - started_s
+        self._metrics.record(_READS[method].value, 200, elapsed_s, 0, len(body))
+        return Response(200, answer, bytes(body))
+
+    def write(
+        self, url: bytes, headers: dict[bytes, bytes], body: bytes, client_address: str, on_answer: OnAnswer
+    ) -> bool:
+        """Take a PUT with its whole body; on_answer is told the answer, later and once. False: it is for the road, and
+        nothing has happened."""
+        started_s = self._services.clock.monotonic_s()
+        if not body or not _OF_A_WRITE.issuperset(headers):
+            return False
+        directory = self._services.directory
+        try:
+            asked = self._authenticate("PUT", url, headers, client_address)
+            if asked is None or asked.bucket.settings or not directory.is_current():
+                return False
+            if asked.payload_text and hashlib.sha256(body).hexdigest() != asked.payload_text:
+                return False
+            digest = crc64nvme(body).to_bytes(8, "big")
+            checksum = Checksum(ChecksumAlgorithm.CRC64NVME, encode_digest(digest))
+            digests = BodyDigests(hashlib.md5(body, usedforsecurity=False).digest(), checksum)
+            attributes = _plan_attributes(headers.get(b"content-type", b""))
+            request = PutRequest(asked.credential.user.canonical_id, attributes)
+            commit = _Commit(self, asked, checksum, url, started_s, len(body), on_answer)
+            put_small = self._services.objects.put_small
+            return put_small(asked.bucket, asked.object_key, body, digests, request, commit.take_outcome)
+        except (S3Error, FrostbyteError):
+            return False
+
+    def _authenticate(self, method: str, url: bytes, headers: dict[bytes, bytes], client_address: str) -> _Asked | None:
+        """None for what the road must look at. S3Error: it will find the same."""
+        path, _, query = url.partition(b"?")
+        settings = self._services.settings
+        if (
+            path.startswith(_SERVICE_PAGE)
+            or not path.startswith(b"/")
+            or b"#" in url
+            or client_address in settings.trusted_proxies
+            or (query and not _is_signature(query))
+        ):
+            return None
+        raw = RawRequest(method, path, query, headers, headers.get(b"host", b""))
+        claim = parse_claim(raw, settings.region)
+        if claim is None or claim.payload_mode not in _PAYLOADS:
+            return None
+        bucket_name, object_key = parse_target(path, raw.host.decode("latin-1"), settings.domains)
+        known = self._services.directory.recall(claim.access_key_id, bucket_name)
+        if known is None or not object_key:
+            return None
+        credential, bucket = known
+        now_s = self._services.clock.now_ms() / 1000
+        verified = verify_claim(raw, claim, credential.secret_access_key, now_s, self._signing_keys)
+        if verified.path_as_sent or verified.query_as_sent or not owns_everything(credential.user, bucket):
+            return None
+        payload_text = claim.payload_text if claim.payload_mode is PayloadMode.SIGNED else ""
+        return _Asked(credential, bucket, object_key, payload_text)
+
+    def _identify(self) -> Headers:
+        return [(b"x-amz-request-id", b"%016X" % self._random.getrandbits(64)), self._host_header]
+
+    def answer_commit(self, commit: _Commit, outcome: Any) -> Response:
+        """What a PUT is told, and its line in the metrics."""
+        headers = self._identify()
+        document = b""
+        if isinstance(outcome, VersionCommitted):
+            status = 200
+            headers.append((b"etag", quoted(outcome.etag)))
+            headers += format_written(outcome.version_id, commit.checksum)
+        else:
+            request_id = headers[0][1].decode("ascii")
+            refusal = self._refuse(commit, outcome, request_id)
+            status = refusal.status
+            resource = commit.url.partition(b"?")[0].decode("utf-8", "replace")
+            document = render_error(refusal, resource, request_id, self._host_id)
+            headers += format_error_headers(refusal)
+        headers.append((b"content-length", b"%d" % len(document)))
+        elapsed_s = self._services.clock.monotonic_s() - commit.started_s
+        self._metrics.record(Operation.PUT_OBJECT.value, status, elapsed_s, commit.size, len(document))
+        return Response(status, headers, document)
+
+    def _refuse(self, commit: _Commit, outcome: Any, request_id: str) -> S3Error:
+        assert isinstance(outcome, FrostbyteError), "a commit answers with its version or with an error"
+        refusal = translate(outcome, commit.asked.bucket.name, commit.asked.object_key, "", "")
+        level = logging.WARNING if refusal.status >= 500 else logging.INFO
+        log.log(level, "request %s: PutObject: %s: %s: %s", request_id, refusal.code, type(outcome).__name__, outcome)
+        return refusal
+
+
+class _Commit:
+    """A PUT whose commit is under way."""
+
+    __slots__ = ("_on_answer", "_way", "asked", "checksum", "size", "started_s", "url")
+
+    def __init__(
+        self,
+        way: ShortWay,
+        asked: _Asked,
+        checksum: Checksum,
+        url: bytes,
+        started_s: float,
+        size: int,
+        on_answer: OnAnswer,
+    ) -> None:
+        self._way = way
+        self._on_answer = on_answer
+        self.asked = asked
+        self.checksum = checksum
+        self.url = url
+        self.started_s = started_s
+        self.size = size
+
+    def take_outcome(self, outcome: Any) -> None:
+        """Out of the metadata's connection, which nothing may disturb."""
+        try:
+            self._on_answer(self._way.answer_commit(self, outcome))
+        except Exception:  # the edge of the process: one bad answer must not end the others
+            log.exception("a PUT was committed or refused and could not be answered")
+
+
+def _is_plain(version: Version, asked: _Asked) -> bool:
+    """No marker, nothing of it locked, and nobody else's object."""
+    lock = version.attributes.lock
+    user = asked.credential.user
+    return (
+        not version.is_marker
+        and not lock.mode
+        and not lock.legal_hold
+        and (user.is_root or version.owner_id == asked.bucket.owner_id)
+    )
+
+
+def _is_signature(query: bytes) -> bool:
+    """Whether all parameters belong to a presigned signature, but for SDKs' x-id, which means nothing."""
+    rest, _, last = query.rpartition(b"&")
+    return last.startswith((b"X-Amz-Signature=", b"x-id=")) and (not rest or _is_rest_of_signature(rest))
+
+
+@lru_cache(REMEMBERED_MAX)
+def _is_rest_of_signature(query: bytes) -> bool:
+    pieces = query.split(b"&")
+    return len(pieces) < QUERY_PARAMETERS_MAX and all(piece.startswith((b"X-Amz-", b"x-id=")) for piece in pieces)
+
+
+@lru_cache(REMEMBERED_MAX)
+def _plan_attributes(content_type: bytes) -> Attributes:
+    return parse_attributes({"content-type": content_type.decode("latin-1")} if content_type else {})
