@@ -58,7 +58,9 @@ SCRATCH_NAME = "recovering.db"
 NOW_NAME = "recovering-now.db"
 
 
-class _Options(NamedTuple):
+class RecoverOptions(NamedTuple):
+    """See `recover`. addresses: of datanodes that run. at_ms: since the epoch."""
+
     home: Path
     datanodes: Sequence[Path]
     addresses: Sequence[str]
@@ -89,7 +91,7 @@ def recover(
         return
     if data is None:
         raise typer.BadParameter("--data says where to")
-    options = _Options(
+    options = RecoverOptions(
         data.absolute(),
         datanode or [],
         node or [],
@@ -100,7 +102,7 @@ def recover(
         dry_run,
         accept_loss,
     )
-    report = run_loop(_recover(options))
+    report = run_loop(recover_records(options))
     if as_json:
         print(json.dumps(report.as_json(), indent=2))
         return
@@ -121,7 +123,8 @@ def _parse_moment(text: str) -> int:
     return round(moment.timestamp() * 1000)
 
 
-async def _recover(options: _Options) -> RecoveryReport:
+async def recover_records(options: RecoverOptions) -> RecoveryReport:
+    """All of it. ConfigError, CannotRecover, Unavailable."""
     async with AsyncExitStack() as held:
         stopped = find_stopped(options.datanodes)
         running = await find_running(options.addresses, options.tls_ca)
@@ -144,7 +147,7 @@ async def _recover(options: _Options) -> RecoveryReport:
         return report._replace(next_steps=plan_start(options.home, [node.path for node in stopped]))
 
 
-def _require_free(options: _Options, cluster_id: str) -> None:
+def _require_free(options: RecoverOptions, cluster_id: str) -> None:
     """ConfigError where there are records already, or another cluster's files."""
     home = options.home
     if options.dry_run or not (home / CLUSTER_FILE).exists():
@@ -162,7 +165,7 @@ async def _look(sources: Sequence[Source], keys: RecoveryKeys) -> Stock:
     return stock
 
 
-def _prepare(options: _Options, held: AsyncExitStack) -> Path:
+def _prepare(options: RecoverOptions, held: AsyncExitStack) -> Path:
     """The directory that the records are built in."""
     if options.dry_run:
         parent = next(it for it in (options.home, *options.home.parents) if it.exists())
@@ -174,7 +177,7 @@ def _prepare(options: _Options, held: AsyncExitStack) -> Path:
 
 
 async def _build(
-    options: _Options, stock: Stock, directory: Path, seen: frozenset[str], stopped: Sequence[StoppedNode]
+    options: RecoverOptions, stock: Stock, directory: Path, seen: frozenset[str], stopped: Sequence[StoppedNode]
 ) -> RecoveryReport:
     """The records as SCRATCH_NAME. CannotRecover."""
     scratch, now = directory / SCRATCH_NAME, directory / NOW_NAME
@@ -198,7 +201,7 @@ async def _build(
 
 
 def _require_seen(
-    options: _Options, stock: Stock, scratch: Path, recovered: Recovered, seen: frozenset[str]
+    options: RecoverOptions, stock: Stock, scratch: Path, recovered: Recovered, seen: frozenset[str]
 ) -> tuple[Node, ...]:
     """→ the datanodes that were not looked at. CannotRecover when they may hold more of the journal."""
     unseen = list_unseen(scratch, seen)
@@ -214,7 +217,7 @@ def _require_seen(
     return tuple(unseen)
 
 
-def _finish(options: _Options, keys: RecoveryKeys, directory: Path) -> None:
+def _finish(options: RecoverOptions, keys: RecoveryKeys, directory: Path) -> None:
     """Steps 2 to 4 of the module."""
     copy_keys(keys, options.home)
     scratch, database = directory / SCRATCH_NAME, directory / DATABASE_NAME

@@ -28,7 +28,7 @@ def main() -> int:
         if bug is None:
             outcome = simulate(seed, show=arguments.trace)
         else:
-            outcome = simulate(seed, bug.profile(seed), bug.plant, show=arguments.trace)
+            outcome = simulate(seed, bug.profile(seed), bug.plant, until=bug.found, show=arguments.trace)
         failed += bool(outcome.violations)
         print(outcome)
         print(

@@ -61,7 +61,7 @@ class SimCluster:
             repair_interval_s=4.0,
             deadlines=DEADLINES,
         )
-        self.world = Surroundings(loop, seed, settings, show=show)
+        self.world = Surroundings(loop, seed, settings, journaled=profile.journaled, show=show)
         self.operator = Process(loop, "operator")
         parties = tuple(f"m{number}" for number in range(1, profile.masters + 1))
         self.masters = [SimMaster(self.world, party, parties) for party in parties]
@@ -105,7 +105,7 @@ class SimCluster:
 
     async def bring_up(self) -> None:
         """Everything runs, all nodes are up, and there are buckets."""
-        self.world.records.apply(CreateUser(self.owner))
+        await self.world.records.create(CreateUser(self.owner))
         for place in self.places():
             if place is not self.world.records:
                 place.start()

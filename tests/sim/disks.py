@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
 
 from storage.base.clock import Clock
 from storage.base.ids import ChunkId
 from storage.chunks.footer import Footer
 from storage.chunks.memory import MemoryChunkStore
 from storage.chunks.store import Buffer, ChunkReceipt, InventoryEntry
+from tests.sim.loop import require_process
+
+T = TypeVar("T")
 
 RESERVE_BYTES = 1 << 20
 CAPACITY_BYTES = 1 << 30
@@ -106,6 +110,10 @@ class SimDisk(MemoryChunkStore):
         await self._wait()
         return await super().inventory(after, limit)
 
+    async def sync(self) -> None:
+        """Whatever is made durable takes so long."""
+        await asyncio.sleep(self._random.expovariate(1 / self.sync_s))
+
     # ------------------------------------------------------------------ within
 
     async def _wait(self) -> None:
@@ -113,7 +121,7 @@ class SimDisk(MemoryChunkStore):
 
     async def _sync(self, chunk_ids: Sequence[ChunkId]) -> None:
         """A power cut before its end may undo what was done."""
-        await asyncio.sleep(self._random.expovariate(1 / self.sync_s))
+        await self.sync()
         for chunk_id in chunk_ids:
             self._durable.pop(chunk_id, None)
 
@@ -138,3 +146,20 @@ class SimDisk(MemoryChunkStore):
             super()._remove(chunk_id)
         else:
             self.chunks[chunk_id], self._footers[chunk_id] = entry
+
+
+class SimPool:
+    """In place of the threads that work on a datanode's journal files: what they do takes as long as a sync."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._disk: SimDisk = require_process().place.disk
+
+    def run(self, work: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        return asyncio.ensure_future(self._run(work, arguments))
+
+    async def _run(self, work: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        await self._disk.sync()
+        return work(*arguments)
+
+    def close(self) -> None:
+        """Nothing is waited for."""

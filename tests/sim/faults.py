@@ -16,13 +16,16 @@ from tests.sim.clients import Client
 from tests.sim.clusters import Place, SimCluster
 from tests.sim.disks import CAPACITY_BYTES
 from tests.sim.http import short
+from tests.sim.layout_changes import LayoutChanges
 from tests.sim.loop import Process, ProcessState
 from tests.sim.metadata import PARTY as RECORDS
 from tests.sim.nodes import SimDatanode
 from tests.sim.oracle import Oracle
-from tests.sim.profiles import Profile
+from tests.sim.owners import OwnedRecords
+from tests.sim.profiles import CHANGE_LAYOUT, LOSE_RECORDS, Profile
 from tests.sim.strikes import Strikes
 
+CHANGES = ("CommitVersion", "CompleteUpload", "DeleteVersions")
 CLOCK_JUMPS_S = (-86_400.0, -3_600.0, -60.0, -5.0, 5.0, 60.0, 3_600.0, 86_400.0)
 
 
@@ -57,8 +60,14 @@ class Faults:
             "records away": self._records_away,
             "drain": self._drain,
             "join": self._join,
+            LOSE_RECORDS: self._lose_records,
+            CHANGE_LAYOUT: self._change_layout,
         }
-        self._world.network.interfere = self._strikes.look
+        self.layouts = LayoutChanges(cluster, self._world.generator("layouts"), profile.redundancy)
+        self._records_doomed = False
+        """the host of the records is lost right after the next change of an object"""
+        self._disks_lost = 0
+        self._world.network.interfere = self._interfere
 
     async def run(self) -> None:
         """One fault after the other, each healed after a while."""
@@ -83,6 +92,12 @@ class Faults:
             place.clock.set_right()  # tickets of copies hold for two minutes of the source's clock
             if not place.process.is_alive:
                 place.start()
+
+    def _interfere(self, phase: str, label: str, caller: Process, callee: Process) -> None:
+        if self._records_doomed and phase == "served" and label.startswith(CHANGES):
+            self._records_doomed = False
+            self._world.loop.later(self._random.uniform(0, 0.05), self._lose_host)
+        self._strikes.look(phase, label, caller, callee)
 
     # ------------------------------------------------------------------ the network
 
@@ -170,6 +185,24 @@ class Faults:
         self._later(self._random.uniform(1, 15), undo)
         return f"{share:.0%} of the reads fail"
 
+    def _lose_records(self) -> str:
+        """The host of the records, with the masters and gateways that are on it: they come back on another one."""
+        if not isinstance(self._world.records, OwnedRecords):
+            return ""
+        self._records_doomed = True
+        return "after the next change"
+
+    def _lose_host(self) -> None:
+        records = self._world.records
+        if not isinstance(records, OwnedRecords) or not records.is_covered():
+            return
+        self._world.trace.note("fault", "the host of the records is lost")
+        self._world.trace.count("lost host")
+        records.lose()
+        for place in (records, *self._cluster.masters, *self._cluster.gateways):
+            place.process.kill()
+            self._later(self._random.uniform(1, 10), lambda place=place: _start_again(place))  # type: ignore[misc]
+
     def _arm(self) -> str:
         return f"the {self._strikes.arm()}"
 
@@ -228,6 +261,9 @@ class Faults:
     def _lose_disk(self) -> str:
         if parse_redundancy(self._profile.redundancy).losses < 1 or not self._may_damage():
             return ""
+        if self._disks_lost and isinstance(self._world.records, OwnedRecords):
+            return ""  # the journal has two copies, and a disk that comes back empty is not missed for minutes
+        self._disks_lost += 1
         node = self._random.choice(self._cluster.nodes)
         same_id = self._random.random() < 0.5
         node.lose_disk(same_id=same_id)
@@ -250,12 +286,21 @@ class Faults:
     def _drain(self) -> str:
         node = self._random.choice(self._cluster.nodes)
         up = [known for known in self._cluster.current_map().nodes if known.state is NodeState.UP]
-        if len(up) <= parse_redundancy(self._profile.redundancy).width + 1:
+        if len(up) <= self._width + 1:
             return ""  # nobody drains a node whose pieces have nowhere to go
         self._order("drain", node)
         if self._random.random() < 0.5:
             self._later(self._random.uniform(2, 30), lambda: self._order("resume", node))
         return node.party
+
+    @property
+    def _width(self) -> int:
+        """Nodes that a chunk may need."""
+        default = parse_redundancy(self._profile.redundancy).width
+        return self.layouts.width_max if CHANGE_LAYOUT in self._profile.faults else default
+
+    def _change_layout(self) -> str:
+        return self.layouts.change()
 
     def _order(self, verb: str, node: SimDatanode) -> None:
         self._cluster.operator.start(self._cluster.order(verb, node.node_id))

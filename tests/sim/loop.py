@@ -99,6 +99,13 @@ def require_process() -> Process:
     return process
 
 
+def require_loop() -> VirtualLoop:
+    """That this code runs on."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    return loop
+
+
 def run_now(work: Coroutine[Any, Any, T]) -> T:
     """The outcome of something that is written as a coroutine and waits for nothing."""
     try:
@@ -115,6 +122,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._now_s = 0.0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        """in place of those of BaseEventLoop, which are compared by a method of theirs"""
+        self._timers_set = 0
         self._kept: list[asyncio.Task[Any]] = []
         self.network: Any = None
         """over which processes of this loop call each other"""
@@ -125,6 +135,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.outside.run(_process.set, None)
         self.steps = 0
         """callbacks that were run"""
+        self.on_end: list[Callable[[], None]] = []
+        """called when everything is over"""
 
     def time(self) -> float:
         return self._now_s
@@ -136,6 +148,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def later(self, delay_s: float, callback: Callable[..., object], *arguments: Any) -> asyncio.TimerHandle:
         """As call_later, whatever process asks for it."""
         return self.call_later(delay_s, callback, *arguments, context=self.outside)
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Of timers of one moment the one that was set first comes first."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers_set += 1
+        heapq.heappush(self._timers, (when, self._timers_set, timer))
+        timer._scheduled = True
+        return timer
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None) -> asyncio.Task[Any]:
         """Kept alive until it is done: the collector would otherwise run the cleanup of tasks that a kill ended."""
@@ -159,6 +181,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         else:
             raise Stuck(f"tasks that cannot be ended: {self._kept[:4]}")
         self.run_until_complete(self.shutdown_asyncgens())
+        for told in self.on_end:
+            told()
 
     # ------------------------------------------------------------------ what BaseEventLoop leaves open
 
@@ -180,23 +204,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Nobody waits."""
 
     def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled
+        ready, timers = self._ready, self._timers
         if self._timer_cancelled_count > CANCELLED_TIMERS_MAX:
-            for handle in scheduled:
-                handle._scheduled = not handle._cancelled
-            scheduled[:] = [handle for handle in scheduled if handle._scheduled]
-            heapq.heapify(scheduled)
-            self._timer_cancelled_count = 0
+            self._drop_cancelled()
         if not ready:
-            while scheduled and scheduled[0]._cancelled:
+            while timers and timers[0][2]._cancelled:
                 self._timer_cancelled_count -= 1
-                heapq.heappop(scheduled)._scheduled = False
-            if scheduled:
-                self._now_s = max(self._now_s, scheduled[0]._when)
+                heapq.heappop(timers)[2]._scheduled = False
+            if timers:
+                self._now_s = max(self._now_s, timers[0][0])
             elif not self._stopping:
                 raise Stuck("no callback is ready and no timer runs")
-        while scheduled and scheduled[0]._when <= self._now_s:
-            handle = heapq.heappop(scheduled)
+        while timers and timers[0][0] <= self._now_s:
+            handle = heapq.heappop(timers)[2]
             handle._scheduled = False
             ready.append(handle)
         for _ in range(len(ready)):
@@ -209,3 +229,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 continue
             self.steps += 1
             handle._run()
+
+    def _drop_cancelled(self) -> None:
+        kept = []
+        for entry in self._timers:
+            entry[2]._scheduled = not entry[2]._cancelled
+            if entry[2]._scheduled:
+                kept.append(entry)
+        self._timers[:] = kept
+        heapq.heapify(self._timers)
+        self._timer_cancelled_count = 0

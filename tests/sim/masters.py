@@ -26,6 +26,7 @@ MAINTENANCE = MaintenanceSettings(
     survey_interval_s=40.0,
     surplus_age_s=10.0,
     rebalance_interval_s=20.0,
+    rewrite_interval_s=5.0,
 )
 
 

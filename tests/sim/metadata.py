@@ -10,7 +10,7 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from storage.base.errors import Unavailable
 from storage.metadata import commands as c
@@ -41,7 +41,7 @@ REPEATABLE = (
 """beside commits of new chunks: what a second delivery must not change"""
 
 
-class _Reads(SqliteMetadata):
+class Reads(SqliteMetadata):
     """The engine's reads over the one connection, long ones as well."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -61,12 +61,13 @@ class SimRecords:
         self.clock = clock
         self.connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
         migrate(self.connection)
-        self.reads = _Reads(self.connection)
+        self.reads = Reads(self.connection)
         self._cursor = self.connection.cursor()
         self._transaction = Transaction(self._cursor)
-        self.before_apply: Callable[[c.Command], None] = lambda command: None
-        self.on_applied: Callable[[c.Command, Any], None] = lambda command, outcome: None
-        """told of every command that was committed, at that moment, and of its outcome"""
+        self.is_lost = False
+        self.before_apply: Callable[[c.Command], Any] = lambda command: None
+        self.on_applied: Callable[[c.Command, Any, Any], None] = lambda command, outcome, before: None
+        """told of every command that was committed, at that moment, of its outcome, and of what before_apply gave"""
         self.start()
 
     def start(self) -> None:
@@ -74,6 +75,18 @@ class SimRecords:
         self.process = self._network.parties[PARTY] = Process(self._loop, PARTY)
         self._transaction.now_ms = newest_renewal_ms(self._cursor.execute)
         extend_leases(self._cursor.execute, self.clock.now_ms())
+
+    def close(self) -> None:
+        """At the end of the run."""
+        self.connection.close()
+
+    async def create(self, command: c.Command) -> None:
+        """The first thing that is recorded."""
+        self.apply(command)
+
+    async def serve(self, command: c.Command) -> Any:
+        """As the owner's server does."""
+        return self.apply(command)
 
     def apply(self, command: c.Command) -> Any:
         """One transaction (of a DeleteBucket as many as it takes)."""
@@ -85,7 +98,7 @@ class SimRecords:
     def _apply_step(self, command: c.Command) -> Any:
         execute = self._cursor.execute
         self._transaction.now_ms = max(self._transaction.now_ms, self.clock.now_ms())
-        self.before_apply(command)
+        before = self.before_apply(command)
         execute("BEGIN IMMEDIATE")
         try:
             outcome = HANDLERS[type(command)](self._transaction, command)
@@ -93,8 +106,32 @@ class SimRecords:
             execute("ROLLBACK")
             raise
         execute("COMMIT")
-        self.on_applied(command, outcome)
+        self.on_applied(command, outcome, before)
         return outcome
+
+
+class Records(Protocol):
+    """What processes reach through their links, and the oracle looks at."""
+
+    process: Process
+    clock: SimClock
+    is_lost: bool
+    before_apply: Callable[[c.Command], Any]
+    on_applied: Callable[[c.Command, Any, Any], None]
+
+    @property
+    def connection(self) -> sqlite3.Connection: ...
+
+    @property
+    def reads(self) -> Reads: ...
+
+    def start(self) -> None: ...
+
+    async def create(self, command: c.Command) -> None: ...
+
+    async def serve(self, command: c.Command) -> Any: ...
+
+    def close(self) -> None: ...
 
 
 class MetadataLink:
@@ -106,7 +143,7 @@ class MetadataLink:
 
     def __init__(
         self,
-        records: SimRecords,
+        records: Records,
         network: Network,
         process: Process,
         generator: random.Random,
@@ -123,7 +160,7 @@ class MetadataLink:
     async def apply(self, command: c.Command) -> Any:
         async def serve() -> Any:
             await asyncio.sleep(self._random.expovariate(1 / 0.002))
-            return self._records.apply(command)
+            return await self._records.serve(command)
 
         try:
             return await self._network.call(
@@ -149,6 +186,8 @@ class MetadataLink:
         if self._network.is_closed:
             raise Unavailable("the end of the run")
         await asyncio.sleep(self._random.expovariate(1 / 0.001))
+        if self._records.is_lost:
+            raise Unavailable("the records are lost")
         if self.read_failures and self._random.random() < self.read_failures:
             self._note(f"{name} fails")
             raise Unavailable("the records are away")

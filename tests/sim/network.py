@@ -102,8 +102,12 @@ class Network:
         if may_repeat and weather.duplication and self._random.random() < weather.duplication:
             again = _Call(self._loop.create_future(), source, target, f"{label} #{self.calls} again", serve)
             self._loop.later(self._random.uniform(0, DUPLICATE_DELAY_S_MAX), self._deliver, again, 0)
-        async with asyncio.timeout(timeout_s):
+        deadline = None if timeout_s is None else self._loop.call_later(timeout_s, call.settle, TimeoutError())
+        try:
             return await call.future  # type: ignore[no-any-return]
+        finally:
+            if deadline is not None:
+                deadline.cancel()
 
     async def carry(self, source: Process, target: str, arrive: Callable[[], None]) -> None:
         """One more piece on a connection that is in use, in order: it arrives after a while, or the connection breaks.

@@ -35,7 +35,7 @@ class Oracle:
 
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
-        self._reads = cluster.world.records.reads
+        self._records = cluster.world.records
         self.lost_s: dict[str, float] = {}
         """by party: when its disk was lost last"""
 
@@ -44,14 +44,16 @@ class Oracle:
         found: list[ChunkPlace] = []
         while True:
             after = (found[-1].blob_id, found[-1].chunk_index) if found else None
-            page = run_now(self._reads.list_chunk_places(after, PAGE_ROWS))
+            page = run_now(self._records.reads.list_chunk_places(after, PAGE_ROWS))
             found += page
             if len(page) < PAGE_ROWS:
                 return found
 
     def find_places(self, chunks: Iterable[tuple[bytes, int]]) -> list[ChunkPlace]:
         """Those of these that have a row and are not released."""
-        return [place for place in run_now(self._reads.find_chunk_places(list(chunks))) if not place.is_released]
+        return [
+            place for place in run_now(self._records.reads.find_chunk_places(list(chunks))) if not place.is_released
+        ]
 
     def pieces(self, place: ChunkPlace, by_number: dict[int, SimDatanode]) -> list[Piece]:
         """Of one chunk, in the order of the row."""

@@ -7,26 +7,18 @@ from typing import Any
 
 import msgspec
 
-from cluster.maintenance import orphans, piece_copy, repairer, sweeper
+from cluster.maintenance import orphans, piece_copy, repairer, surveyor, sweeper
 from cluster.maintenance.read_horizon import ReadHorizon
 from cluster.maintenance.repair import Finding, Piece
 from cluster.registry import leadership, state
 from storage.datanode import pull, rebuild, scrubber
-from storage.metadata.commands import SetReplicas
-from storage.metadata.sqlite import layouts
-from storage.metadata.sqlite.apply import HANDLERS
+from storage.metadata.sqlite import blobs, layouts, masters, nodes, reader
 from storage.model import NodeState
 from tests.sim.bugs import Bug, change
 
-_choose_suspects = orphans.choose_orphan_suspects
 _plan_repair = repairer.plan_repair
 _name_nodes = repairer.name_nodes
-_set_replicas = layouts.set_replicas
 _look = ReadHorizon.look
-
-
-def _suspect_all(entries: Any, sessions: Any, now_ms: int, settings: Any) -> Any:
-    return _choose_suspects(entries, {}, now_ms, settings._replace(unknown_age_ms=settings.orphan_age_ms))
 
 
 async def _fence_nobody(self: Any) -> list[bytes]:
@@ -36,13 +28,6 @@ async def _fence_nobody(self: Any) -> list[bytes]:
 def _look_past(self: ReadHorizon, sessions: Any, now_s: float) -> int:
     _look(self, sessions, now_s)
     return 1 << 62
-
-
-def _set_whatever(tx: Any, command: Any) -> bool:
-    row = tx.execute(layouts._SELECT_NODES, (command.blob_id, command.chunk_index)).fetchone()
-    if row is None:
-        return False
-    return _set_replicas(tx, msgspec.structs.replace(command, expected=layouts.decode_nodes(row[0])))
 
 
 async def _retire_at_once(self: Any, node: Any, walk: Any) -> None:
@@ -94,10 +79,6 @@ async def _fetch_unseen(self: Any, source: Any, chunk_id: Any, request: Any) -> 
             yield block
 
 
-async def _whole(self: Any, place: Any, states: Any, returned_ms: Any) -> bool:
-    return True
-
-
 async def _right(self: Any, chunk_id: Any) -> bool:
     return True
 
@@ -106,8 +87,23 @@ async def _never_late(self: Any) -> None:
     return
 
 
+async def _set_aside_unread(self: Any, number: int, calls: Any, found: list[Any]) -> int:
+    flags = await calls.call(number, lambda store: store.quarantine_many(found)) if found else None
+    return sum(flags or [])
+
+
+async def _known_by_nobody(self: Any, blob_ids: Any) -> set[bytes]:
+    return set()
+
+
 _LEADS = {"masters": 2, "faults": ("cut", "pause"), "fault_every_s": 3.0, "load_s": 60.0}
-_STRUCK = {"masters": 2, "faults": ("strike",), "fault_every_s": 0.7, "load_s": 60.0, "pause_s": 0.2}
+_OVERTAKEN = {
+    "masters": 2,
+    "faults": ("pause", "lose disk", "stop"),
+    "fault_every_s": 2.0,
+    "load_s": 60.0,
+    "redundancy": "replica:3",
+}
 _DRAINED = {
     "faults": ("drain",),
     "fault_every_s": 10.0,
@@ -142,14 +138,6 @@ REPAIR_BUGS = (
         {"faults": ("crash", "strike"), "fault_every_s": 1.5, "load_s": 50.0},
     ),
     Bug(
-        "orphans of open sessions swept",
-        "A chunk that no row names yet is set aside while its writer is at work.",
-        change((orphans, "choose_orphan_suspects", _suspect_all)),
-        "not durable on node",
-        (4,),
-        {"clients": 4, "load_s": 90.0, "faults": ("slow",), "sizes": (70_000, 140_000), "slowness": 0.7},
-    ),
-    Bug(
         "released chunks go at once",
         "Chunks of a deleted version are deleted while a read still wants them.",
         change((ReadHorizon, "look", _look_past)),
@@ -158,12 +146,34 @@ REPAIR_BUGS = (
         _READ_SLOWLY,
     ),
     Bug(
-        "replicas set without compare",
-        "SetReplicas does not look whether the row is what its sender had seen.",
-        change((HANDLERS, SetReplicas, _set_whatever)),
-        "",
+        "stale term accepted",
+        "What a master that was taken over from still writes is accepted.",
+        change((masters, "require_term", lambda tx, term: None), (nodes, "require_term", lambda tx, term: None)),
+        "was applied under term",
+        (8,),
+        _OVERTAKEN,
+    ),
+    Bug(
+        "closed nodes take commits",
+        "A write that was placed before a node was closed is committed on it.",
+        change(
+            (blobs, "require_open_nodes", lambda tx, placements: None),
+            (layouts, "require_open_nodes", lambda tx, placements: None),
+        ),
+        "gone for good",
         (2,),
-        {**_HURT, "gateways": 3, "redundancy": "replica:3"},
+        _DRAINED,
+    ),
+    Bug(
+        "retired without a last look",
+        "A node that is drained is let go of while it may still be written to.",
+        change(
+            (surveyor.Surveyor, "_advance_drain", _retire_at_once),
+            (state, "plan_retire", _plan_retire_open),
+        ),
+        "gone for good",
+        (2,),
+        _DRAINED,
     ),
     Bug(
         "leads for ever",
@@ -185,8 +195,16 @@ REPAIR_BUGS = (
             (piece_copy.PieceCopier, "_make", _make_unseen),
         ),
         "is named anew",
-        (8,),
-        {**_HURT, "redundancy": "ec:2+1", "sizes": (220_000, 400_000), "chunk_bytes": 256 << 10, "nodes": 5},
+        (12,),
+        {
+            **_HURT,
+            "faults": ("lose disk", "weather", "weather", "rot"),
+            "fault_every_s": 1.0,
+            "redundancy": "ec:2+1",
+            "sizes": (220_000, 400_000),
+            "chunk_bytes": 256 << 10,
+            "nodes": 5,
+        },
     ),
     Bug(
         "fragments mixed up",
@@ -195,6 +213,25 @@ REPAIR_BUGS = (
         "",
         (1,),
         {**_HURT, "redundancy": "ec:2+1", "sizes": (220_000, 400_000), "chunk_bytes": 256 << 10, "nodes": 5},
+    ),
+    Bug(
+        "silent taken for missing",
+        "Pieces on nodes that do not answer are made again at once, and their rows changed.",
+        change((repairer, "plan_repair", _plan_without_the_silent)),
+        "good pieces on",
+        (4,),
+        _SILENT,
+    ),
+    Bug(
+        "orphans set aside unread",
+        "What an inventory has for long is set aside without a look at the rows.",
+        change(
+            (orphans.OrphanPasses, "_set_aside", _set_aside_unread),
+            (reader.SqliteMetadata, "find_referenced_blobs", _known_by_nobody),
+        ),
+        "where its row names it",
+        (1,),
+        {"faults": ("crash",), "load_s": 60.0},
     ),
     Bug(
         "rot overlooked",

@@ -108,15 +108,15 @@ WRITE_BUGS = (
         change((SimDisk, "_sync", _answer_first)),
         "not durable on node",
         (1,),
-        {"faults": ("slow",)},
+        {"faults": ("slow",), "load_s": 4.0},
     ),
     Bug(
         "receipts not compared",
         "A replica counts whatever bytes its datanode says that it wrote.",
         change((chunk_write.ChunkWrite, "_check", lambda self, place, number, receipt: None)),
         "not durable on node",
-        (1,),
-        _GARBLED,
+        (6,),
+        {**_GARBLED, "load_s": 14.0},
     ),
     Bug(
         "minimum not enforced",
@@ -124,7 +124,7 @@ WRITE_BUGS = (
         change((SurviveMin, "is_met", lambda self, redundancy, held: True)),
         "promised",
         (1,),
-        _CROWDED,
+        {**_CROWDED, "load_s": 16.0},
     ),
     Bug(
         "unknown taken for refused",
@@ -132,7 +132,7 @@ WRITE_BUGS = (
         change((writer.Written, "_settle", _settle)),
         "where its row names it",
         (2,),
-        _LOST,
+        {**_LOST, "load_s": 5.0},
     ),
     Bug(
         "budget not given back",
@@ -140,7 +140,7 @@ WRITE_BUGS = (
         change((chunk_writes.ReplicaWrite, "discard", lambda self: None)),
         "of its budget",
         (1,),
-        {"faults": ("slow",), "redundancy": "replica:2"},
+        {"faults": ("slow",), "redundancy": "replica:2", "load_s": 6.0},
     ),
     Bug(
         "fenced sessions commit",
@@ -171,7 +171,7 @@ WRITE_BUGS = (
         "A blob that was given up is released although its commit was applied.",
         change((HANDLERS, c.ReleaseBlobs, _release_anyway)),
         "",
-        (5,),
+        (6,),
         _LOST,
     ),
     Bug(
@@ -188,14 +188,14 @@ WRITE_BUGS = (
         change((commits, "check_conditions", lambda conditions, etag: None)),
         "is not there",
         (1,),
-        _BUSY,
+        {**_BUSY, "load_s": 8.0},
     ),
     Bug(
         "frames not verified",
         "A reader is given bytes whose tag was not looked at.",
         change((envelope, "AESGCM", _Unverified)),
         "other bytes than were written",
-        (3,),
+        (4,),
         {**_GARBLED, "faults": ("weather", "rot")},
     ),
 )

@@ -31,6 +31,11 @@ FAULT_KINDS = (
     "drain",
     "join",
 )
+LOSE_RECORDS = "lose records"
+"""of runs whose records have a journal"""
+JOURNALED_SHARE = 0.25
+CHANGE_LAYOUT = "change layout"
+CHANGE_LAYOUT_SHARE = 0.25
 
 
 class Profile(NamedTuple):
@@ -52,12 +57,15 @@ class Profile(NamedTuple):
     faults: tuple[str, ...]
     fault_every_s: float
     """the mean"""
+    journaled: bool = False
+    """the records have their journal on the datanodes, and their host may be lost"""
 
     def __str__(self) -> str:
         return (
             f"{self.nodes} nodes in {self.zones} zones, {self.gateways} gateways, {self.masters} masters,"
             f" {self.clients} clients, {self.redundancy}, chunks of {self.chunk_bytes}, {self.load_s:.0f} s,"
             f" every {self.fault_every_s:.1f} s one of {', '.join(self.faults)}"
+            + (", journaled" if self.journaled else "")
         )
 
 
@@ -68,6 +76,11 @@ def draw_profile(seed: int) -> Profile:
     policy = parse_redundancy(redundancy)
     nodes = draw.randint(max(3, policy.width + 1), 6)
     kinds = draw.sample(FAULT_KINDS, draw.randint(2, 7))
+    journaled = random.Random(f"{seed} records").random() < JOURNALED_SHARE
+    if journaled:
+        kinds.append(LOSE_RECORDS)
+    if random.Random(f"{seed} layouts").random() < CHANGE_LAYOUT_SHARE:
+        kinds.append(CHANGE_LAYOUT)
     return Profile(
         nodes=nodes,
         zones=draw.choice((1, 1, 2, 3, nodes)),
@@ -82,4 +95,5 @@ def draw_profile(seed: int) -> Profile:
         slowness=draw.choice((0.0, 0.1, 0.3)),
         faults=tuple(kinds),
         fault_every_s=draw.choice((1.5, 3.0, 6.0)),
+        journaled=journaled,
     )

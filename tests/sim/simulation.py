@@ -17,13 +17,15 @@ from tests.sim.clusters import INTERNAL_KEY, SimCluster
 from tests.sim.edges import simulated_edges
 from tests.sim.entropy import seeded_entropy
 from tests.sim.faults import Faults
+from tests.sim.layout_changes import LayoutChanges
 from tests.sim.ledger import Ledger, Place
 from tests.sim.loop import Stuck, VirtualLoop, run_now
 from tests.sim.oracle import Oracle
-from tests.sim.profiles import Profile, draw_profile
+from tests.sim.profiles import CHANGE_LAYOUT, Profile, draw_profile
 from tests.sim.trace import Trace
 from tests.sim.watch import Watch
 
+FOUND_WITHIN_S = 0.5
 LOOK_EVERY_S = 5.0
 """how often the oracle looks whether everything can be read"""
 WHOLE_WITHIN_S = 900.0
@@ -57,17 +59,18 @@ def simulate(
     profile: Profile | None = None,
     plant: Callable[[], AbstractContextManager[object]] = nullcontext,
     *,
+    until: str | None = None,
     show: bool = False,
 ) -> Outcome:
     """Run it. The same outcome, to the last line of the trace, whenever it is run. profile: unless it is the seed's.
-    plant: what to change of the project meanwhile."""
+    plant: what to change of the project meanwhile. until: nothing more than a violation with these words is wanted."""
     profile = profile or draw_profile(seed)
     with _alone(), seeded_entropy(seed), simulated_edges(INTERNAL_KEY), plant():
         loop = VirtualLoop()
         run = _Run(loop, seed, profile, show=show)
         loop.set_exception_handler(run.note_exception)
         try:
-            loop.run_until_complete(run.all())
+            loop.run_until_complete(run.all() if until is None else run.all_until(until))
         except (Stuck, TimeoutError) as error:
             run.violations.append(f"it does not come to an end: {error!r}")
         finally:
@@ -101,6 +104,14 @@ class _Run:
         self._oracle = Oracle(self.cluster)
         self._watch = Watch(self.cluster, self._oracle, self._report)
 
+    async def all_until(self, words: str) -> None:
+        """Or until a violation says that."""
+        whole = self._loop.create_task(self.all())
+        while not whole.done() and not any(words in violation for violation in self.violations):
+            await asyncio.wait((whole,), timeout=FOUND_WITHIN_S)
+        if whole.done():
+            whole.result()
+
     async def all(self) -> None:
         cluster = self.cluster
         cluster.on_node = self._watch.on_node
@@ -131,7 +142,7 @@ class _Run:
         world.trace.note("run", "healed")
         async with asyncio.timeout(CLIENTS_END_WITHIN_S):
             await asyncio.gather(*working)
-        await self._end_well()
+        await self._end_well(faults.layouts)
         looking.cancel()
         for task in (looking, hurting):
             if task.done() and not task.cancelled():
@@ -142,9 +153,12 @@ class _Run:
             self._watch.look()
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _end_well(self) -> None:
+    async def _end_well(self, layouts: LayoutChanges) -> None:
         cluster = self.cluster
         await cluster.wait_until_up()
+        if CHANGE_LAYOUT in self._profile.faults:
+            await cluster.operator.start(layouts.resume())
+            await self._wait_for(layouts.find_flaws, WHOLE_WITHIN_S)
         await self._wait_for(self._oracle.find_redundancy_flaws, WHOLE_WITHIN_S)
         await self._write_everywhere()
         await self._read_everything()
@@ -256,3 +270,4 @@ class _Run:
         world = self.cluster.world
         world.network.is_closed = True
         self._loop.unwind()
+        world.records.close()

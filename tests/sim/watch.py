@@ -26,8 +26,6 @@ class Watch:
         self._report = report
         cluster.world.records.before_apply = self._before_apply
         cluster.world.records.on_applied = self._on_applied
-        self._row_before: ChunkPlace | None = None
-        """of the SetReplicas that is being applied"""
 
     def on_node(self, node: SimDatanode) -> None:
         """Follow what is taken off its disk."""
@@ -56,19 +54,20 @@ class Watch:
 
     # ------------------------------------------------------------------ commands
 
-    def _before_apply(self, command: c.Command) -> None:
-        self._row_before = None
-        if isinstance(command, c.SetReplicas):
-            found = self._oracle.find_places([(command.blob_id, command.chunk_index)])
-            self._row_before = found[0] if found else None
+    def _before_apply(self, command: c.Command) -> ChunkPlace | None:
+        """The row that a SetReplicas is about to change."""
+        if not isinstance(command, c.SetReplicas):
+            return None
+        found = self._oracle.find_places([(command.blob_id, command.chunk_index)])
+        return found[0] if found else None
 
-    def _on_applied(self, command: c.Command, outcome: object) -> None:
+    def _on_applied(self, command: c.Command, outcome: object, row_before: ChunkPlace | None) -> None:
         if isinstance(command, c.CommitVersion):
             self._check_durable(command.blobs)
         elif isinstance(command, c.PutPart) and command.blob is not None:
             self._check_durable((command.blob,))
-        elif isinstance(command, c.SetReplicas) and outcome is True and self._row_before is not None:
-            self._check_change(self._row_before, command)
+        elif isinstance(command, c.SetReplicas) and outcome is True and row_before is not None:
+            self._check_change(row_before, command)
         elif isinstance(command, c.Relayout) and outcome is True:
             self._check_layout(command)
         self._check_term(command)
