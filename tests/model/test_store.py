@@ -82,8 +82,8 @@ async def require_nothing_unreferenced(world: World, *, strays_allowed: bool) ->
 
 
 async def sweep(world: World, clock: ManualClock | SystemClock, rounds: int = 6) -> None:
-    """Close the session, so that all it left is an orphan, and run the sweeper until nothing more can happen: rounds for
-    what was released, and then for the strays of it, which are orphans only from then on."""
+    """Close the session, so that all it left is an orphan, and run the sweeper until nothing more can happen: what
+    was released goes first, and only then are strays of it orphans."""
     session = world.objects._writer._services.session
     await world.objects._writer._services.cleanup.close()
     await world.metadata.apply(CloseSession(session.session_id))
