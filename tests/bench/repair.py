@@ -35,8 +35,8 @@ FILLERS = 4
 LOADERS = 4
 CALM_S = 20.0
 UP_WAIT_S = 60.0
-FILL_WAIT_S = 300.0
-REPAIR_WAIT_S = 300.0
+FILL_WAIT_S = 400.0
+REPAIR_WAIT_S = 240.0
 POLL_S = 0.25
 TIMING = {"timing": {"suspect_after_s": 2.0, "dead_after_s": 5.0}}
 
@@ -144,9 +144,9 @@ def measure(machines: Machines, stored_bytes: int, redundancy: str) -> str:
     began_s = time.monotonic()
     machines.datanodes[LOST].kill()
     wait_for(lambda: look(config)[0] is NodeState.DEAD, UP_WAIT_S, "noticing")
-    noticed_s = time.monotonic() - began_s
+    noticed_s, noticed_ms = time.monotonic() - began_s, round(time.time() * 1000)
     stretches.append(load.take("until the node counts as dead"))
-    wait_for(lambda: is_whole(look(config)[1]), REPAIR_WAIT_S, "repairing")
+    wait_for(lambda: is_whole(look(config)[1], noticed_ms), REPAIR_WAIT_S, "repairing")
     whole_s = time.monotonic() - began_s
     stretches.append(load.take("while it is rebuilt"))
     time.sleep(CALM_S)
@@ -197,10 +197,13 @@ def look(config: MasterConfig) -> tuple[NodeState, SurveyStatus]:
     return asyncio.run(ask())
 
 
-def is_whole(survey: SurveyStatus) -> bool:
-    """Whether a walk that began after the loss found every chunk at full redundancy."""
+def is_whole(survey: SurveyStatus, noticed_ms: int) -> bool:
+    """Whether a whole walk that began after the loss was noticed (by the clock of this machine) found every chunk at
+    full redundancy: the last one before it says nothing, and neither does one that was under way."""
     lost = next((node for node in survey.nodes if node.number == LOST), None)
-    return lost is not None and not lost.named_pieces and survey.healthy == survey.chunks and not survey.queued
+    if lost is None or lost.named_pieces or survey.queued or survey.walk_started_ms < noticed_ms:
+        return False
+    return 0 < survey.chunks == survey.healthy and survey.repaired_pieces > 0
 
 
 def render(
