@@ -190,7 +190,8 @@ class DatanodeApp:
             span = wire.parse_range(asked) if asked else None
         except ValueError as error:
             raise BadRequest(400, str(error)) from error
-        if span is not None and span.length is not None and span.length <= SPAN_BYTES_MAX:
+        wants_digest = wire.DIGEST_WANTED_HEADER.encode() in exchange.headers
+        if span is not None and span.length is not None and span.length <= SPAN_BYTES_MAX and not wants_digest:
             await self._get_span(exchange, chunk_id, span.offset, span.length)
             return
         receipt = await self._store.stat(chunk_id)

@@ -103,8 +103,7 @@ class _Source:
         if expected <= 0:
             return memoryview(b"")
         try:
-            # A range of more than a MiB is answered with the digest that was recorded, whatever the fragment's length.
-            headers = {"Range": wire.format_range(start, end - start), **self._headers}
+            headers = {"Range": wire.format_range(start, end - start), wire.DIGEST_WANTED_HEADER: "1", **self._headers}
             target = wire.chunk_target(chunk_id)
             answer = await self._client.call("GET", target, headers=headers, answer_bytes_max=end - start)
             if answer.status != 206:

@@ -83,6 +83,8 @@ HEARTBEAT = "/v1/heartbeat"
 """of the master"""
 
 DIGEST_HEADER = "x-frostbyte-digest"
+DIGEST_WANTED_HEADER = "x-frostbyte-digest-wanted"
+"""of a GET with a short Range: answer with the digest and the chunk's length too, which costs a look at its footer"""
 ERROR_HEADER = "x-frostbyte-error"
 ACTIVE_MASTER_HEADER = "x-frostbyte-active-master"
 """of a master that stands by: where the active one is"""

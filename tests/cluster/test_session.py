@@ -214,6 +214,7 @@ async def test_stop_closes_the_session(scene: Scene) -> None:
 async def test_the_oldest_running_read_is_reported(scene: Scene) -> None:
     """In the metadata's own time, and forgotten when it ends."""
     session_id = scene.session.session_id
+    await scene.session.renew()  # so that none is on its way that was sent before the read
     begun_ms = scene.clock.now_ms()
     with scene.reads.track():
         scene.clock.advance(7)
