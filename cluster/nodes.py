@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from random import random
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from storage.base.clock import Clock
-from storage.base.errors import NodeUnreachable
+from storage.base.errors import ChunkError, Corrupt, NodeUnreachable
 from storage.base.ids import ChunkId
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key, make_pull_ticket
 from storage.chunks.erasure import Striping
@@ -30,6 +30,12 @@ class Datanode(ChunkStore, Protocol):
 
     async def pull(self, chunk_id: ChunkId, request: PullRequest) -> ChunkReceipt:
         """Copy the chunk from another datanode, and make it durable."""
+        ...
+
+    async def pull_many(
+        self, pulls: Sequence[tuple[ChunkId, PullRequest]]
+    ) -> list[ChunkReceipt | ChunkError | Corrupt]:
+        """The same of many small chunks: one outcome for each."""
         ...
 
     async def rebuild(self, chunk_id: ChunkId, request: RebuildRequest) -> ChunkReceipt:
@@ -53,6 +59,14 @@ class Datanode(ChunkStore, Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class Copy(NamedTuple):
+    """A chunk that a node is to copy from `source`, and what it must be."""
+
+    source: int
+    chunk_id: ChunkId
+    expected: ChunkReceipt
 
 
 Connect = Callable[[Node], Datanode]
@@ -92,19 +106,22 @@ class NodePool:
         """The node's client. NodeUnreachable when the map has no such node."""
         client = self._clients.get(number)
         if client is None:
-            node = self._nodes.get(number)
-            if node is None:
-                raise NodeUnreachable(f"no node has the number {number}")
-            client = self._clients[number] = self._connect(node)
+            client = self._clients[number] = self._connect(self._known(number))
         return client
 
     async def pull(self, target: int, source: int, chunk_id: ChunkId, expected: ChunkReceipt) -> ChunkReceipt:
         """Let `target` copy a chunk from `source`. Errors as DatanodeClient.pull."""
-        node = self._nodes.get(source)
-        if node is None:
-            raise NodeUnreachable(f"no node has the number {source}")
-        request = PullRequest(node.report.address, self._ticket(node, chunk_id), expected.length, expected.digest)
-        return await self.store(target).pull(chunk_id, request)
+        return await self.store(target).pull(chunk_id, self._pull_request(Copy(source, chunk_id, expected)))
+
+    async def pull_many(self, target: int, copies: Sequence[Copy]) -> list[ChunkReceipt | ChunkError | Corrupt]:
+        """The same of many small chunks: one outcome for each. Errors as DatanodeClient.pull_many."""
+        pulls = [(copy.chunk_id, self._pull_request(copy)) for copy in copies]
+        return await self.store(target).pull_many(pulls)
+
+    def _pull_request(self, copy: Copy) -> PullRequest:
+        node = self._known(copy.source)
+        ticket = self._ticket(node, copy.chunk_id)
+        return PullRequest(node.report.address, ticket, copy.expected.length, copy.expected.digest)
 
     async def rebuild(
         self, target: int, sources: Mapping[int, int], chunk_id: ChunkId, number: int, striping: Striping, digest: bytes
@@ -117,10 +134,14 @@ class NodePool:
         return await self.store(target).rebuild(chunk_id, request)
 
     def _source(self, fragment: int, number: int, chunk_id: ChunkId) -> FragmentSource:
+        node = self._known(number)
+        return FragmentSource(fragment, node.report.address, self._ticket(node, chunk_id))
+
+    def _known(self, number: int) -> Node:
         node = self._nodes.get(number)
         if node is None:
             raise NodeUnreachable(f"no node has the number {number}")
-        return FragmentSource(fragment, node.report.address, self._ticket(node, chunk_id))
+        return node
 
     def _ticket(self, node: Node, chunk_id: ChunkId) -> str:
         node_key = derive_node_key(self._internal_key, ROLE_DATANODE, node.report.node_id)

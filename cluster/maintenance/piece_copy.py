@@ -10,12 +10,16 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 
 from cluster.deadlines import Deadlines
+from cluster.maintenance.call_groups import CallGroups
 from cluster.maintenance.pieces import receipt_of, stored_id_of, striping_of
 from cluster.maintenance.throttle import Throttle
-from cluster.nodes import NodePool
+from cluster.nodes import Copy, NodePool
 from storage.base.errors import Corrupt, NodeUnreachable
 from storage.chunks.store import ChunkReceipt
 from storage.metadata.interface import ChunkPlace
+
+SMALL_PIECE_BYTES = 128 << 10
+"""replicas up to this size go to one target many in a call: the way there costs more than they do"""
 
 
 class PieceCopier:
@@ -26,12 +30,16 @@ class PieceCopier:
         self._nodes = nodes
         self._throttle = throttle
         self._deadlines = deadlines
+        self._pulls: CallGroups[int, Copy, ChunkReceipt] = CallGroups(nodes.pull_many)
 
     async def copy(self, place: ChunkPlace, position: int, source: int, target: int) -> ChunkReceipt:
         """Let `target` pull the piece at `position` from `source`."""
         expected = receipt_of(place, position)
         await self._throttle.take(expected.length)
-        return await self._make(expected, target, self._nodes.pull(target, source, stored_id_of(place), expected))
+        copy = Copy(source, stored_id_of(place), expected)
+        is_small = expected.length <= SMALL_PIECE_BYTES
+        pulling = self._pulls.ask(target, copy) if is_small else self._nodes.pull(target, *copy)
+        return await self._make(expected, target, pulling)
 
     async def rebuild(self, place: ChunkPlace, position: int, target: int, holders: Mapping[int, int]) -> ChunkReceipt:
         """Let `target` make a fragment out of others. holders: fragment number → node, as many as are needed."""

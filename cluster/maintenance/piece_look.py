@@ -4,15 +4,16 @@ medium."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
+from cluster.maintenance.call_groups import CallGroups
 from cluster.maintenance.node_calls import CALL_DEADLINE_S
 from cluster.maintenance.pieces import named_pieces, position_of, receipt_of, stored_id_of
 from cluster.maintenance.repair import Finding, Piece
 from cluster.nodes import NodePool
 from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, Unavailable
 from storage.base.ids import ChunkId
-from storage.chunks.store import ChunkReceipt
+from storage.chunks.store import ChunkReceipt, ChunkState
 from storage.metadata.interface import ChunkPlace
 from storage.model import ClusterMap, NodeState
 
@@ -23,6 +24,7 @@ class PieceLook:
     def __init__(self, nodes: NodePool, current_map: Callable[[], ClusterMap]) -> None:
         self._nodes = nodes
         self._current_map = current_map
+        self._inspections: CallGroups[int, ChunkId, ChunkState | None] = CallGroups(self._inspect_many)
 
     async def look_at_named(self, place: ChunkPlace, *, deep: bool) -> list[Piece]:
         """Every piece that the row names."""
@@ -67,11 +69,14 @@ class PieceLook:
 
     async def _inspect(self, number: int, chunk_id: ChunkId) -> ChunkReceipt | Finding:
         try:
-            async with asyncio.timeout(CALL_DEADLINE_S):
-                (state,) = await self._nodes.store(number).inspect_many([chunk_id])
+            state = await self._inspections.ask(number, chunk_id)
         except (ChunkError, Corrupt, Unavailable, TimeoutError):
             return Finding.UNKNOWN
         return ChunkReceipt(state.length, state.digest) if state is not None else Finding.MISSING
+
+    async def _inspect_many(self, number: int, chunk_ids: Sequence[ChunkId]) -> list[ChunkState | None]:
+        async with asyncio.timeout(CALL_DEADLINE_S):
+            return await self._nodes.store(number).inspect_many(chunk_ids)
 
     async def _verify(self, number: int, chunk_id: ChunkId) -> ChunkReceipt | Finding:
         try:

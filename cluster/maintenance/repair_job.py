@@ -1,4 +1,5 @@
-"""Works through the queue of repairs in the active master: several chunks at once, each node in few of them.
+"""Works through the queue of repairs in the active master: few large chunks or many small ones at once, each node in
+some of them. What many of them ask a node or the records at the same time goes in one call (call_groups.py).
 
 Nothing is remembered of a repair but the queue: what was under way when it stops is found again by the next walk.
 """
@@ -8,15 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
+from cluster.byte_budget import ByteBudget
 from cluster.maintenance.claims import BlobClaims
 from cluster.maintenance.repair_queue import RepairItem, RepairQueue
 from cluster.maintenance.repairer import Repairer
 from storage.base.clock import Clock
 from storage.base.errors import ChunkError, Corrupt, NotEnoughNodes, StalePlacement, Unavailable
 
-REPAIRS_AT_ONCE = 8
+REPAIRS_AT_ONCE_MAX = 64
+BYTES_AT_ONCE_MAX = 64 << 20
+"""of the pieces that are being made: eight whole chunks of the usual size"""
+REPAIR_BYTES_MIN = BYTES_AT_ONCE_MAX // REPAIRS_AT_ONCE_MAX
+"""what the smallest repair counts for"""
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +40,7 @@ class RepairJob:
         self._queue = queue
         self._claims = claims
         self._clock = clock
+        self._room = ByteBudget(BYTES_AT_ONCE_MAX)
 
     @property
     def counts(self) -> Mapping[str, int]:
@@ -44,7 +52,7 @@ class RepairJob:
         """Until nothing waits. NotActiveMaster after a takeover."""
         if self._queue.is_idle:
             self.totals["done"] = 0
-        workers = [asyncio.create_task(self._work()) for _ in range(REPAIRS_AT_ONCE)]
+        workers = [asyncio.create_task(self._work()) for _ in range(REPAIRS_AT_ONCE_MAX)]
         try:
             await asyncio.gather(*workers)
         finally:
@@ -56,12 +64,22 @@ class RepairJob:
         while (item := self._queue.take(self._clock.monotonic_s())) is not None:
             is_done = False
             try:
-                is_done = await self._repair(item)
+                async with self._room_for(item):
+                    is_done = await self._repair(item)
             finally:
                 if is_done:
                     self._queue.done(item)
                 else:
                     self._queue.defer(item, self._clock.monotonic_s())
+
+    @asynccontextmanager
+    async def _room_for(self, item: RepairItem) -> AsyncIterator[None]:
+        size_bytes = min(max(item.piece_bytes, REPAIR_BYTES_MIN), BYTES_AT_ONCE_MAX)
+        await self._room.acquire(size_bytes)
+        try:
+            yield
+        finally:
+            self._room.release(size_bytes)
 
     async def _repair(self, item: RepairItem) -> bool:
         """Whether the chunk needs no further attempt."""

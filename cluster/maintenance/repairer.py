@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+from cluster.maintenance.call_groups import CallGroups
 from cluster.maintenance.node_slots import NodeSlots
 from cluster.maintenance.piece_copy import PieceCopier
 from cluster.maintenance.piece_look import PieceLook
@@ -65,6 +66,7 @@ class Repairer:
         self._slots = slots
         self._current_term = current_term
         self._look = PieceLook(nodes, current_map)
+        self._places: CallGroups[None, tuple[bytes, int], ChunkPlace | None] = CallGroups(self._read_places)
         self._ranked: tuple[int, Targets] | None = None
         self.read_bytes: Counter[int] = Counter()
         """by node: what was read from it to make pieces; the next piece is made from those that gave least"""
@@ -165,7 +167,8 @@ class Repairer:
 
     async def _copy_or_rebuild(self, place: ChunkPlace, sources: Sequence[Piece], position: int, target: int) -> None:
         chosen = self._choose_sources(place, sources, position)
-        async with self._slots.hold({target, *(piece.node for piece in chosen)}):
+        size_bytes = receipt_of(place, position).length
+        async with self._slots.hold({target, *(piece.node for piece in chosen)}, size_bytes):
             for piece in chosen:
                 self.read_bytes[piece.node] += receipt_of(place, piece.position).length
             if chosen[0].position == position:
@@ -205,8 +208,11 @@ class Repairer:
                 await self._nodes.store(piece.node).delete_many([stored_id_of(place)])
 
     async def _read_place(self, blob_id: bytes, chunk_index: int) -> ChunkPlace | None:
-        places = await self._metadata.find_chunk_places([(blob_id, chunk_index)])
-        return places[0] if places else None
+        return await self._places.ask(None, (blob_id, chunk_index))
+
+    async def _read_places(self, _: None, chunks: Sequence[tuple[bytes, int]]) -> list[ChunkPlace | None]:
+        found = {(it.blob_id, it.chunk_index): it for it in await self._metadata.find_chunk_places(chunks)}
+        return [found.get(chunk) for chunk in chunks]
 
     def _targets(self) -> Targets:
         cluster_map = self._current_map()

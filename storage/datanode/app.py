@@ -87,6 +87,7 @@ class DatanodeApp:
         self._handlers: dict[tuple[str, str], Handler] = {
             ("POST", wire.BATCH_PUT): self._put_batch,
             ("POST", wire.BATCH_GET): self._get_batch,
+            ("POST", wire.BATCH_PULL): self._pull_batch,
             ("POST", wire.BATCH_INSPECT): self._inspect_batch,
             ("POST", wire.BATCH_DELETE): self._delete_batch,
             ("POST", wire.BATCH_QUARANTINE): self._quarantine_batch,
@@ -258,6 +259,12 @@ class DatanodeApp:
                 if isinstance(outcome, Corrupt):
                     self._scrubber.suspect(chunk_id)
             await exchange.answer(200, wire.encode_outcomes(outcomes))
+
+    async def _pull_batch(self, exchange: Exchange) -> None:
+        self._intake.require()
+        async with self._batches:
+            pulls = await exchange.read_parsed(wire.parse_pulls, wire.BATCH_BODY_BYTES_MAX)
+            await exchange.answer(200, wire.encode_outcomes(await self._puller.pull_many(pulls)))
 
     async def _inspect_batch(self, exchange: Exchange) -> None:
         chunk_ids = await exchange.read_parsed(wire.parse_chunk_ids, wire.BATCH_BODY_BYTES_MAX)

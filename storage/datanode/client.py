@@ -143,6 +143,17 @@ class DatanodeClient:
         answer = await self._http.call("POST", target, wire.encode(request), timeout_s=PULL_TIMEOUT_S)
         return self._parsed(answer, 201, wire.parse_receipt)
 
+    async def pull_many(
+        self, pulls: Sequence[tuple[ChunkId, wire.PullRequest]]
+    ) -> list[ChunkReceipt | ChunkError | Corrupt]:
+        """As `pull`, of many small chunks: one outcome for each. An error of all of them is raised."""
+        outcomes: list[ChunkReceipt | ChunkError | Corrupt] = []
+        for run in wire.plan_batches([request.length for _, request in pulls]):
+            batch = pulls[run]
+            answer = await self._http.call("POST", wire.BATCH_PULL, wire.encode_pulls(batch), timeout_s=PULL_TIMEOUT_S)
+            outcomes += self._parsed(answer, 200, _counting(wire.parse_put_outcomes, len(batch)))
+        return outcomes
+
     async def rebuild(self, chunk_id: ChunkId, request: wire.RebuildRequest) -> ChunkReceipt:
         """Have this datanode make a fragment out of those on others. Errors as of pull: ChunkNotFound, Corrupt and
         NodeUnreachable when fewer sources than are needed give what they should; Corrupt also when they do and another

@@ -1,24 +1,28 @@
-"""Copies one chunk from another datanode into the own store, so that a missing replica is made without the gateway's
-network and without any key but a ticket for that one chunk.
+"""Copies chunks from other datanodes into the own store, so that missing replicas are made without the gateway's
+network and without any key but a ticket for each chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from awscrt import checksums
 
-from storage.base.errors import Corrupt
+from storage.base.errors import ChunkError, ChunkTruncated, Corrupt
 from storage.base.ids import ChunkId
 from storage.base.internal_client import InternalClient
 from storage.chunks.store import Buffer, ChunkReceipt, ChunkStore
 from storage.datanode import wire
 from storage.datanode.peers import Peers, failure_of, ticket_header
 
+FETCHES_AT_ONCE_MAX = 16
+"""of one batch"""
+
 
 class ChunkPuller:
-    """See `pull`."""
+    """`pull` one of any size, or `pull_many` small ones."""
 
     def __init__(self, store: ChunkStore, peers: Peers) -> None:
         self._store = store
@@ -30,6 +34,28 @@ class ChunkPuller:
         async with self._peers.borrow(request.source) as source:
             async with aclosing(self._fetch(source, chunk_id, request)) as body:
                 return await self._store.put(chunk_id, request.length, body)
+
+    async def pull_many(
+        self, pulls: Sequence[tuple[ChunkId, wire.PullRequest]]
+    ) -> list[ChunkReceipt | ChunkError | Corrupt]:
+        """As `pull`, one outcome for each, with one sync for many. All of their bytes are in memory."""
+        gate = asyncio.Semaphore(FETCHES_AT_ONCE_MAX)
+        fetched = await asyncio.gather(*(self._fetch_whole(gate, *pull) for pull in pulls))
+        whole = [
+            (chunk_id, data) for (chunk_id, _), data in zip(pulls, fetched, strict=True) if isinstance(data, bytes)
+        ]
+        stored = iter(await self._store.put_many(whole))
+        return [next(stored) if isinstance(data, bytes) else data for data in fetched]
+
+    async def _fetch_whole(
+        self, gate: asyncio.Semaphore, chunk_id: ChunkId, request: wire.PullRequest
+    ) -> bytes | ChunkError | Corrupt:
+        try:
+            async with gate, self._peers.borrow(request.source) as source:
+                data = b"".join([block async for block in self._fetch(source, chunk_id, request)])
+        except (ChunkError, Corrupt) as error:
+            return error
+        return data if len(data) == request.length else ChunkTruncated("the source sent less than it announced")
 
     async def _fetch(
         self, source: InternalClient, chunk_id: ChunkId, request: wire.PullRequest

@@ -12,6 +12,7 @@ whatever bytes it is given; both sides use the same functions.
     POST   /v1/batch/inspect           [id, …] → [[length, digest, stored_ms, verified_ms] | nil, …]
     POST   /v1/batch/put               [[id, bytes], …] → [[receipt | nil, error, message], …]
     POST   /v1/batch/get               [[id, offset, length], …] → [[bytes | nil, error, message], …]
+    POST   /v1/batch/pull              [[id, PullRequest], …] → [[receipt | nil, error, message], …]
     POST   /v1/batch/delete            [id, …] → [bool, …]
     POST   /v1/batch/quarantine        [id, …] → [bool, …]
     POST   /v1/quarantine/purge        older_than_ms → count
@@ -70,6 +71,7 @@ PULL = "/pull"
 REBUILD = "/rebuild"
 BATCH_PUT = "/v1/batch/put"
 BATCH_GET = "/v1/batch/get"
+BATCH_PULL = "/v1/batch/pull"
 BATCH_DELETE = "/v1/batch/delete"
 BATCH_QUARANTINE = "/v1/batch/quarantine"
 PURGE = "/v1/quarantine/purge"
@@ -223,6 +225,7 @@ _scrub_order = msgspec.msgpack.Decoder(ScrubOrder)
 _scrub_status = msgspec.msgpack.Decoder(ScrubStatus)
 _heartbeat = msgspec.msgpack.Decoder(HeartbeatAnswer)
 _put_items = msgspec.msgpack.Decoder(Annotated[list[tuple[_ChunkIdBytes, memoryview]], _Items])
+_pulls = msgspec.msgpack.Decoder(Annotated[list[tuple[_ChunkIdBytes, PullRequest]], _Items])
 _spans = msgspec.msgpack.Decoder(Annotated[list[tuple[_ChunkIdBytes, _Position, _Position]], _Items])
 _chunk_ids = msgspec.msgpack.Decoder(Annotated[list[_ChunkIdBytes], _Items])
 _put_outcomes = msgspec.msgpack.Decoder(Annotated[list[tuple[ChunkReceipt | None, str, str]], _Items])
@@ -403,6 +406,19 @@ def parse_put_items(body: Buffer) -> list[tuple[ChunkId, memoryview]]:
     return [(chunk_id_from_bytes(raw), data) for raw, data in decode(_put_items, body)]
 
 
+def encode_pulls(pulls: Sequence[tuple[ChunkId, PullRequest]]) -> bytes:
+    """The body of BATCH_PULL."""
+    return encode([(chunk_id.to_bytes(), request) for chunk_id, request in pulls])
+
+
+def parse_pulls(body: Buffer) -> list[tuple[ChunkId, PullRequest]]:
+    """ValueError; also when the chunks have more than BATCH_BYTES_MAX together."""
+    pulls = decode(_pulls, body)
+    if sum(request.length for _, request in pulls) > BATCH_BYTES_MAX:
+        raise ValueError(f"one batch carries at most {BATCH_BYTES_MAX} bytes")
+    return [(chunk_id_from_bytes(raw), request) for raw, request in pulls]
+
+
 def encode_spans(spans: Sequence[tuple[ChunkId, int, int]]) -> bytes:
     """The body of BATCH_GET."""
     return encode([(chunk_id.to_bytes(), offset, length) for chunk_id, offset, length in spans])
@@ -442,7 +458,7 @@ def encode_outcomes(outcomes: Sequence[Any]) -> bytes:
 
 
 def parse_put_outcomes(body: Buffer, count: int) -> list[ChunkReceipt | ChunkError]:
-    """One per item of the request. ValueError."""
+    """One per item of the request, of BATCH_PUT or (Corrupt among the errors) of BATCH_PULL. ValueError."""
     return [_parse_outcome(*outcome) for outcome in _counted(decode(_put_outcomes, body), count)]
 
 

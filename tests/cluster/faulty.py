@@ -163,6 +163,17 @@ class FaultyDatanode:
             raise outcome
         return outcome
 
+    async def pull_many(
+        self, pulls: Sequence[tuple[ChunkId, PullRequest]]
+    ) -> list[ChunkReceipt | ChunkError | Corrupt]:
+        outcomes: list[ChunkReceipt | ChunkError | Corrupt] = []
+        for chunk_id, request in pulls:
+            try:
+                outcomes.append(await self.pull(chunk_id, request))
+            except (ChunkError, Corrupt) as error:
+                outcomes.append(error)
+        return outcomes
+
     async def rebuild(self, chunk_id: ChunkId, request: RebuildRequest) -> ChunkReceipt:
         self.rebuilds += 1
         self._check_up()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +39,33 @@ async def test_a_healthy_cluster_is_told_healthy(master: Master) -> None:
     assert set(status.losses["disks"]) == {1, 2}
     await master.repairs.run()
     assert await require_whole(master.scene, placed) == {1, 2, 3, 4, 5, 6}
+
+
+async def test_a_lost_node_of_small_pieces_costs_few_calls(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What many repairs ask the records or a node at the same time goes in one call; and all of them are done."""
+    scene = master.scene
+    placed = [await scene.put(b"key-%d" % number, "replica:2", [1, 2 + number % 5], length=900) for number in range(60)]
+    calls: Counter[str] = Counter()
+
+    def count(owner: object, name: str) -> None:
+        call = getattr(owner, name)
+
+        async def counted(*arguments: Any) -> Any:
+            calls[name] += 1
+            return await call(*arguments)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    await scene.change(1, NodeState.DEAD)
+    await master.walk()
+    count(scene.metadata, "find_chunk_places")
+    for node in scene.nodes.values():
+        count(node, "inspect_many")
+        count(node, "pull_many")
+    await master.repairs.run()
+    assert master.repairs.totals["pieces"] == 60
+    assert calls.total() < 60, calls
+    assert 1 not in await require_whole(scene, placed)
 
 
 async def test_pages_of_any_size_find_the_same(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,10 +35,12 @@ class Pair(NamedTuple):
     target: MemoryChunkStore
     client: DatanodeClient
 
-    def request(self, data: bytes = DATA, *, ticket: str | None = None, source: str | None = None) -> PullRequest:
+    def request(
+        self, data: bytes = DATA, *, ticket: str | None = None, source: str | None = None, number: int = 1
+    ) -> PullRequest:
         """For chunk 1, valid unless changed."""
         receipt = digest_of(data)
-        made = make_pull_ticket(SOURCE_KEY, chunk_id(1), CLOCK.now_ms() + 1000)
+        made = make_pull_ticket(SOURCE_KEY, chunk_id(number), CLOCK.now_ms() + 1000)
         return PullRequest(source or str(self.source_address), ticket or made, receipt.length, receipt.digest)
 
 
@@ -124,3 +126,31 @@ async def test_the_target_answers_for_itself(pair: Pair) -> None:
     pair.target.capacity_bytes = 10
     with pytest.raises(NodeFull):
         await pair.client.pull(chunk_id(1), pair.request())
+
+
+async def test_many_pulls_in_one_call(pair: Pair) -> None:
+    """One outcome for each: what is wrong with one chunk, its source or its ticket is no matter of the others."""
+    small = {number: some_bytes(10_000 + number) for number in range(2, 42)}
+    for number, data in small.items():
+        await pair.source.put(chunk_id(number), len(data), cut(data, 4_096))
+    await pair.source.delete_many([chunk_id(5)])
+    pair.source.chunks[chunk_id(6)] = bytes(len(small[6]))
+    await pair.target.put(chunk_id(7), 3, cut(b"abc", 3))
+    pulls = [(chunk_id(number), pair.request(data, number=number)) for number, data in small.items()]
+    pulls[8 - 2] = (chunk_id(8), pair.request(small[8], ticket="nonsense"))
+    pulls[9 - 2] = (chunk_id(9), pair.request(small[9], source="https://127.0.0.1:1", number=9))
+    outcomes = dict(zip(small, await pair.client.pull_many(pulls), strict=True))
+    failed = {number: type(it) for number, it in outcomes.items() if isinstance(it, Exception)}
+    assert failed == {5: ChunkNotFound, 6: Corrupt, 7: ChunkConflict, 8: NodeUnreachable, 9: NodeUnreachable}
+    for number, data in small.items():
+        if number not in failed:
+            assert outcomes[number] == digest_of(data)
+            assert await read(pair.target, chunk_id(number)) == data
+    assert set(pair.target.chunks) == {chunk_id(number) for number in (set(small) - {5, 6, 8, 9})}
+
+
+async def test_many_pulls_into_a_full_store(pair: Pair) -> None:
+    """Each is refused by name."""
+    pair.target.capacity_bytes = 10
+    outcomes = await pair.client.pull_many([(chunk_id(1), pair.request())] * 2)
+    assert [type(it) for it in outcomes] == [NodeFull, NodeFull]

@@ -47,6 +47,7 @@ PARSERS: list[Callable[[bytes], Any]] = [
     wire.parse_inventory,
     wire.parse_space,
     wire.parse_put_items,
+    wire.parse_pulls,
     wire.parse_spans,
     wire.parse_chunk_ids,
     lambda body: wire.parse_flags(body, 1),
@@ -163,6 +164,16 @@ def test_spans_are_bounded_together() -> None:
         wire.parse_spans(wire.encode_spans([(chunk_id, -1, 1)]))
 
 
+def test_pulls_go_both_ways_and_are_bounded_together() -> None:
+    """As what a batch of reads puts into memory."""
+    half = wire.BATCH_BYTES_MAX // 2
+    requests = [wire.PullRequest("unix:/a", "1.ab", length, bytes(8)) for length in (half, half, 1)]
+    pulls = [(ChunkId(bytes(16), index), request) for index, request in enumerate(requests)]
+    assert wire.parse_pulls(wire.encode_pulls(pulls[:2])) == pulls[:2]
+    with pytest.raises(ValueError, match="at most"):
+        wire.parse_pulls(wire.encode_pulls(pulls))
+
+
 @given(st.lists(CHUNK_IDS, max_size=20))
 def test_id_lists_go_both_ways(chunk_ids: list[ChunkId]) -> None:
     """Of deletes and quarantines."""
@@ -176,6 +187,7 @@ def test_batches_have_a_bound_of_items() -> None:
         (wire.encode_chunk_ids(chunk_ids), wire.parse_chunk_ids),
         (wire.encode_put_items([(chunk_id, b"x") for chunk_id in chunk_ids]), wire.parse_put_items),
         (wire.encode_spans([(chunk_id, 0, 1) for chunk_id in chunk_ids]), wire.parse_spans),
+        (wire.encode_pulls([(it, wire.PullRequest("unix:/a", "", 1, bytes(8))) for it in chunk_ids]), wire.parse_pulls),
     ):
         with pytest.raises(ValueError, match="not a body"):
             parse(body)
