@@ -179,7 +179,7 @@ WRITE_BUGS = (
         "A deleted version takes the blob with it that a copy of it still has.",
         change((versions, "release_unreferenced", _release_shared)),
         "",
-        (2,),
+        (3,),
         {**_BUSY, "sizes": (700, 3_000)},
     ),
     Bug(
