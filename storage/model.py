@@ -280,6 +280,8 @@ class NodeReport(Record, frozen=True):
     """of the others: when the one that was read longest ago was read; 0 when there is none"""
     clock_ms: int = 0
     """the node's wall clock when it made the report; 0 of a release that did not say"""
+    medium_error: str = ""
+    """what is wrong with its medium, in a line; empty while it can be written and read"""
 
 
 class Node(Record, frozen=True):

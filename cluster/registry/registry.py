@@ -135,7 +135,7 @@ class Registry:
         """One at a time: decided again under the lock, as another report of the node may have been recorded."""
         known = self._state.find(report.node_id)
         if known is not None and known.report.address == report.address:  # of another address only once it is recorded
-            self._state = pure.note_heard(self._state, report.node_id, self._clock.monotonic_s())
+            self._state = pure.note_heard(self._state, report, self._clock.monotonic_s())
         async with self._recording:
             before = self._state.find(report.node_id)
             becomes = self._evaluate(report)

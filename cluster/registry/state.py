@@ -9,6 +9,9 @@
     draining     renewed         -                        -                     -            gone
     gone         refused         -                        -                     refused      -
 
+A report that says that the node's medium fails keeps no lease: whoever is up is suspect with it, and what is suspect is
+dead when no good report came for as long as of a silent node. A good one makes it up again.
+
 A node is `up` with its second report: it lived long enough to be worth placing on. A draining node stays so while it is
 silent, as its chunks are being copied away in any case. When nothing names it any more it is *closed*: no commit can
 name it either, and a last look finds it empty for good or not. A dead node that is to be removed is drained as well,
@@ -36,6 +39,7 @@ from storage.model import ClusterMap, Node, NodeReport, NodeState
 FORMAT_VERSION_MAX = 1
 NODES_MAX = 4_096
 FAILURE_DOMAIN_CHARACTERS_MAX = 256
+MEDIUM_ERROR_CHARACTERS_MAX = 200
 
 _SILENT: dict[NodeState, tuple[NodeState, NodeState]] = {
     NodeState.JOINING: (NodeState.SUSPECT, NodeState.DEAD),
@@ -51,6 +55,15 @@ _HEARD: dict[NodeState, NodeState] = {
     NodeState.DEAD: NodeState.UP,
     NodeState.DRAINING: NodeState.DRAINING,
 }
+
+_HEARD_FAILING: dict[NodeState, NodeState] = {
+    NodeState.JOINING: NodeState.JOINING,
+    NodeState.UP: NodeState.SUSPECT,
+    NodeState.SUSPECT: NodeState.SUSPECT,
+    NodeState.DEAD: NodeState.DEAD,
+    NodeState.DRAINING: NodeState.DRAINING,
+}
+"""with a report that its medium fails"""
 
 _DRAINABLE = frozenset(_HEARD)
 
@@ -149,7 +162,7 @@ def evaluate_report(
         raise ReportRefused(
             f"node {report.node_id} lives at {node.report.address} already; a data directory cannot be served twice"
         )
-    return _HEARD[node.state]
+    return (_HEARD_FAILING if report.medium_error else _HEARD)[node.state]
 
 
 def must_record(state: RegistryState, report: NodeReport, becomes: NodeState) -> bool:
@@ -158,32 +171,29 @@ def must_record(state: RegistryState, report: NodeReport, becomes: NodeState) ->
     return node is None or node.state is not becomes or _places_differently(node, report)
 
 
-def note_heard(state: RegistryState, node_id: str, now_s: float) -> RegistryState:
-    """A report came: its node lives, whatever becomes of recording the rest."""
-    return state._replace(heard_s={**state.heard_s, node_id: now_s})
+def note_heard(state: RegistryState, report: NodeReport, now_s: float) -> RegistryState:
+    """A report came: its node lives, whatever becomes of recording the rest; unless its medium fails."""
+    if report.medium_error:
+        return state
+    return state._replace(heard_s={**state.heard_s, report.node_id: now_s})
 
 
 def record_node(state: RegistryState, node: Node, now_s: float) -> RegistryState:
-    """After the metadata recorded a report: the node is new or changed, and was heard of now."""
+    """After the metadata recorded a report: the node is new or changed, and was heard of now (see note_heard)."""
     others = [known for known in state.cluster_map.nodes if known.number != node.number]
     nodes = tuple(sorted([*others, node], key=lambda known: known.number))
-    return state._replace(
-        cluster_map=ClusterMap(state.cluster_map.epoch + 1, nodes),
-        heard_s={**state.heard_s, node.report.node_id: now_s},
-    )
+    return note_heard(state._replace(cluster_map=ClusterMap(state.cluster_map.epoch + 1, nodes)), node.report, now_s)
 
 
 def renew(state: RegistryState, report: NodeReport, now_s: float, now_ms: int) -> RegistryState:
-    """A report that changes no placement: the same epoch, with the newest figures."""
+    """A report that changes no placement: the same epoch, with the newest figures (see note_heard)."""
     nodes = tuple(
         msgspec.structs.replace(node, report=report, last_heard_ms=now_ms)
         if node.report.node_id == report.node_id
         else node
         for node in state.cluster_map.nodes
     )
-    return state._replace(
-        cluster_map=ClusterMap(state.cluster_map.epoch, nodes), heard_s={**state.heard_s, report.node_id: now_s}
-    )
+    return note_heard(state._replace(cluster_map=ClusterMap(state.cluster_map.epoch, nodes)), report, now_s)
 
 
 def tick(state: RegistryState, timing: Timing, now_s: float) -> tuple[RegistryState, list[Transition]]:
@@ -292,6 +302,8 @@ def _check_report(report: NodeReport, cluster_id: str) -> None:
         raise ReportRefused(f"node {report.node_id} has format {report.format_version}, this master knows 1")
     if min(getattr(report, name) for name in _FIGURES) < 0:
         raise ReportRefused(f"node {report.node_id} reports a negative size")
+    if len(report.medium_error) > MEDIUM_ERROR_CHARACTERS_MAX:
+        raise ReportRefused(f"what is wrong with a medium is told in {MEDIUM_ERROR_CHARACTERS_MAX} characters")
     if len(report.failure_domain) > FAILURE_DOMAIN_CHARACTERS_MAX:
         raise ReportRefused(f"a failure domain has at most {FAILURE_DOMAIN_CHARACTERS_MAX} characters")
     try:

@@ -34,6 +34,7 @@ def describe_nodes(cluster_map: ClusterMap) -> list[dict[str, Any]]:
             "damaged_count": node.report.damaged_count,
             "unverified_count": node.report.unverified_count,
             "oldest_verified_ms": node.report.oldest_verified_ms,
+            "medium_error": node.report.medium_error,
         }
         for node in cluster_map.nodes
     ]
@@ -62,6 +63,11 @@ def list_warnings(redundancy: Redundancy, cluster_map: ClusterMap) -> list[str]:
         f"Node {node.number} is {node.state.value}."
         for node in present
         if node.state not in (NodeState.UP, NodeState.DRAINING)
+    ]
+    found += [
+        f"Node {node.number} cannot use its medium: {node.report.medium_error}. It counts as silent until it can."
+        for node in present
+        if node.report.medium_error
     ]
     found += [f"Node {node.number} is full: only its reserve is left." for node in present if is_full(node)]
     survives = evaluate_survival(redundancy, cluster_map.nodes)

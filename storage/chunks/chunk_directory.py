@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from storage.base.clock import Clock
-from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, Unavailable
+from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, NodeFull, Unavailable
 from storage.base.files import AnyPath, DiskSpace, FileStat, FileSystem, OpenFile, make_directories
 from storage.base.ids import ChunkId
 from storage.chunks import medium_errors
@@ -46,6 +46,8 @@ PLACE_ATTEMPTS_MAX = 8
 """a name can be taken and freed again by others only so often before the write is given up"""
 TURNSTILES = 64
 GROUPS_REMEMBERED_MAX = 4096
+PROBE = "probe"
+PROBE_BYTES = 4096
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +86,23 @@ class ChunkDirectory:
     def space(self) -> DiskSpace:
         """Of the file system beneath."""
         return self._files.space(self.chunks)
+
+    def probe(self) -> None:
+        """Write a few bytes to the medium, sync them and read them back. ChunkError, Corrupt: what is wrong with it; a
+        full one is not wrong."""
+        path, written = f"{self._temporary}/{PROBE}", os.urandom(PROBE_BYTES)
+        with suppress(NodeFull), medium_errors.writing():
+            with suppress(FileNotFoundError):  # what one that failed left
+                self._files.unlink(path)
+            with self._files.create(path) as file:
+                file.write([written])
+                file.fdatasync()
+                file.drop_cached()
+                with medium_errors.reading():
+                    found = file.pread(PROBE_BYTES, 0)
+            if found != written:
+                raise Corrupt("the medium gives other bytes back than were written")
+            self._files.unlink(path)
 
     # --- writing
 

@@ -196,6 +196,9 @@ class DiskChunkStore:
         self._directory.tally.end_count()
         return self.figures
 
+    async def probe(self) -> None:
+        await self._pool.run(self._directory.probe)
+
     async def check(self, chunk_id: ChunkId) -> bool:
         return await self._pool.run(self._directory.check, chunk_id)
 

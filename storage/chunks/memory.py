@@ -159,6 +159,9 @@ class MemoryChunkStore:
         self._check()
         return self.figures
 
+    async def probe(self) -> None:
+        self._check()
+
     async def check(self, chunk_id: ChunkId) -> bool:
         self._check()
         try:

@@ -147,6 +147,10 @@ class OwnChunkStore(ChunkStore, Protocol):
         """Look through everything that is stored, in the background: as long again as it looks it pauses."""
         ...
 
+    async def probe(self) -> None:
+        """Write a little to the medium and read it back. ChunkError, Corrupt, Unavailable: what is wrong with it."""
+        ...
+
     async def check(self, chunk_id: ChunkId) -> bool:
         """Verify a chunk and set it aside as damaged when it is not right: False then. A chunk that cannot be read, or
         is wrong, is read a second time before that is believed. ChunkNotFound; ChunkError when nothing can be said."""

@@ -47,6 +47,7 @@ from storage.datanode.identity import (
 from storage.datanode.intake import Intake
 from storage.datanode.journal_app import JournalRoutes
 from storage.datanode.journal_files import JournalFiles
+from storage.datanode.medium_watch import MediumWatch
 from storage.datanode.peers import Peers
 from storage.datanode.scrubber import SCRUB_FILE, Scrubber, ScrubFile
 from storage.datanode.unsynced import UnsyncedFiles
@@ -70,6 +71,7 @@ async def run(config: DatanodeConfig, directory: Path, store: OwnChunkStore, ide
     advertised = config.advertise
     clock, intake = SystemClock(), Intake()
     scrubber = Scrubber(store, clock, config.scrub, ScrubFile(files, directory / SCRUB_FILE))
+    medium = MediumWatch(store, clock)
     realm = f"{identity.cluster_id}/{identity.node_id}"
     app = DatanodeApp(store, node_key, clock, peers, journal=journal, realm=realm, scrubber=scrubber, intake=intake)
 
@@ -80,7 +82,12 @@ async def run(config: DatanodeConfig, directory: Path, store: OwnChunkStore, ide
     async def make_report() -> NodeReport:
         figures = {**(await store.space())._asdict(), **store.figures._asdict()}
         return msgspec.structs.replace(
-            fixed, address=advertised, requests=app.requests, clock_ms=clock.now_ms(), **figures
+            fixed,
+            address=advertised,
+            requests=app.requests,
+            clock_ms=clock.now_ms(),
+            medium_error=medium.look(),
+            **figures,
         )
 
     heartbeats = Heartbeats(config.master_addresses, identity.node_id, node_key, make_report, tls_ca, intake.hear)
@@ -96,6 +103,7 @@ async def run(config: DatanodeConfig, directory: Path, store: OwnChunkStore, ide
         await serve(app, config.listen_address, config.tls, on_started=announce)
     finally:
         await heartbeats.close()
+        medium.close()
         await scrubber.close()
         await peers.close()
         journal.close()

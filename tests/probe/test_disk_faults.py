@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tests.probe.conftest import FAST_SWEEP
 from tests.probe.load import body_of
 from tests.probe.mounts import fill, frozen, small_disk
-from tests.probe.roles import wait_for_nodes
+from tests.probe.roles import load_json, wait_for_nodes
 from tests.probe.server import Server
 from tests.probe.waiting import wait_until
 
@@ -188,9 +188,17 @@ def test_a_full_datanode(unlucky: Server) -> None:
         assert get(client, f"full-{number}") == body_of(f"full-{number}", SIZE)
 
 
-@pytest.mark.timeout(200)
+def node_of(disk: Path, server: Server) -> dict[str, Any]:
+    """The node on this disk, as the master sees it."""
+    node_id = json.loads((disk / "node.json").read_text())["node_id"]
+    listed: list[dict[str, Any]] = load_json("node", "list", "--data", server.data)
+    return next(node for node in listed if node["node_id"] == node_id)
+
+
+@pytest.mark.timeout(300)
 def test_a_datanode_whose_disk_turns_read_only(unlucky: Server) -> None:
-    """Writes go to the others, reads are served, and deletes are made good once it can be written again."""
+    """Status says so, writes go to the others, reads are served, the sweep of the others goes on, and deletes are made
+    good once it can be written again."""
     client, disk = unlucky.client(), unlucky.data / "datanode-2"
     for number in range(4):
         assert put(client, f"before-{number}", 300_000) == "ok"
@@ -204,8 +212,17 @@ def test_a_datanode_whose_disk_turns_read_only(unlucky: Server) -> None:
             assert get(client, name) == body_of(name, 300_000)
         for number in range(4):
             assert try_to(client.delete_object, Key=f"before-{number}") == "ok"
-        time.sleep(5 * FAST_SWEEP["lease_ttl_s"])  # the sweep tries and cannot
+        wait_until(lambda: node_of(disk, unlucky)["medium_error"], 60, "telling of the medium")
+        others = [unlucky.data / f"datanode-{number}" for number in (1, 3)]
+        wait_until(lambda: node_of(disk, unlucky)["state"] == "dead", 60, "counting it as dead")
+        wait_until(
+            lambda: not held & {path.name for other in others for path in other.glob("chunks/*/*")},
+            60,
+            "the deletes on the others",
+        )
         assert {path.name for path in disk.glob("chunks/*/*")} == held
+    wait_until(lambda: node_of(disk, unlucky)["state"] == "up", 60, "using it again")
+    assert not node_of(disk, unlucky)["medium_error"]
     wait_until(lambda: not held & {path.name for path in disk.glob("chunks/*/*")}, 60, "the deletes")
     assert all(get(client, f"during-{number}") == body_of(f"during-{number}", 300_000) for number in range(6))
 

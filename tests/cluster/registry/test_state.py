@@ -324,8 +324,37 @@ def test_being_heard_counts_even_when_nothing_could_be_recorded() -> None:
     state = with_nodes(make_node(1, state=NodeState.SUSPECT), now_s=100.0)
     for half_seconds in range(1, 60):
         now_s = 100.0 + half_seconds / 2
-        state, transitions = tick(note_heard(state, make_report(1).node_id, now_s), TIMING, now_s)
+        state, transitions = tick(note_heard(state, make_report(1), now_s), TIMING, now_s)
         assert transitions == []
+
+
+@pytest.mark.parametrize("before", ALIVE)
+def test_a_node_whose_medium_fails_counts_as_silent(before: NodeState) -> None:
+    """Though it reports every second: suspect at once, dead after the usual time, and up with the first good report. A
+    drain goes on. What is wrong is in the map."""
+    state = with_nodes(make_node(1, state=before))
+    good = make_report(1)
+    failing = msgspec.structs.replace(good, medium_error="the medium does not write: Input/output error")
+    seen = []
+    for now_s in range(100, 130):
+        state = tick_to(report_to(state, failing, float(now_s)), now_s + 0.5)
+        seen.append(state_of(state, 1))
+    assert state.cluster_map.nodes[0].report == failing
+    if before is NodeState.DRAINING:
+        assert set(seen) == {NodeState.DRAINING}
+    else:
+        assert NodeState.UP not in seen
+        assert seen[int(TIMING.dead_after_s)] is NodeState.DEAD
+        assert before is NodeState.DEAD or seen[int(TIMING.dead_after_s) - 2] is NodeState.SUSPECT
+    state = report_to(state, good, 131.0)
+    assert state_of(state, 1) is (before if before is NodeState.DRAINING else NodeState.UP)
+    assert state.cluster_map.nodes[0].report == good
+
+
+def test_what_is_told_of_a_medium_is_bounded() -> None:
+    """As everything that a report brings."""
+    with pytest.raises(ReportRefused, match="characters"):
+        evaluate(with_nodes(), msgspec.structs.replace(make_report(1), medium_error="x" * 201))
 
 
 def test_a_transition_of_an_unknown_or_unchanged_node_changes_nothing() -> None:

@@ -104,6 +104,11 @@ def test_two_disks_for_three_copies() -> None:
         (node(3, "z/h3/d", NodeState.SUSPECT), "Node 3 is suspect."),
         (node(3, "z/h3/d", free_bytes=GIB), "Node 3 is full: only its reserve is left."),
         (
+            node(3, "z/h3/d", medium_error="the medium does not write: Input/output error"),
+            "Node 3 cannot use its medium: the medium does not write: Input/output error. It counts as silent until it"
+            " can.",
+        ),
+        (
             node(3, "z/h3/d", durability="none"),
             "Durability none on node 3: chunks acknowledged last do not survive a power cut.",
         ),
@@ -255,6 +260,7 @@ def test_the_shape_of_status_for_programs() -> None:
         "damaged_count",
         "unverified_count",
         "oldest_verified_ms",
+        "medium_error",
     ]
     assert (status["verdict"], status["reasons"]) == ("well", [])
 

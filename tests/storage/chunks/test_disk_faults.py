@@ -53,6 +53,26 @@ async def test_a_medium_that_fails_midway(number: int, expected: type[ChunkError
         store.close()
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
+async def test_a_probe_finds_a_medium_that_fails(number: int) -> None:
+    """At whichever step; and that it works again. A full one is not wrong."""
+    files = CrashFiles()
+    store = DiskChunkStore(files, "/node", reserve_bytes=0, threads=1)
+    before = files.steps
+    await store.probe()
+    steps_of_a_probe = files.steps - before
+    assert steps_of_a_probe >= 4
+    for step in range(steps_of_a_probe):
+        files.fail_before(files.steps + step, OSError(number, os.strerror(number)))
+        with pytest.raises(ChunkError, match=os.strerror(number)):
+            await store.probe()
+        await store.probe()
+        assert list(files.list_directory("/node/tmp")) == []
+    files.fail_before(files.steps + 1, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    await store.probe()
+    store.close()
+
+
 async def test_one_item_of_a_batch_fails_alone() -> None:
     """A write that fails takes only its own chunk with it."""
     files = CrashFiles()
