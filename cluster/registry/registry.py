@@ -6,18 +6,25 @@ Everything recorded carries the term of that time, and is refused with NotActive
 Write order: 1. decide (state.py), 2. record in the metadata, 3. publish the new map. A crash between 2 and 3 is a
 master that starts again from what was recorded. Without the metadata nothing changes state: leases are still renewed,
 and what is due is decided again with the next tick or report.
+
+A write whose outcome is not known (its answer was lost) may be applied or not, and published it is not: so what this
+master holds of the node is recorded again before anything else is decided, with the next tick or order at the latest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from cluster.registry import state as pure
 from cluster.registry.state import Holdings, RemovalStep, ReportRefused, Timing, Transition
 from storage.base.clock import Clock
+from storage.base.errors import Refused
 from storage.datanode.wire import HeartbeatAnswer
-from storage.metadata.commands import RegisterNode, SetNodeClosed, SetNodeState
+from storage.metadata.commands import Command, RegisterNode, SetNodeClosed, SetNodeState
 from storage.metadata.interface import Metadata
 from storage.model import ClusterMap, Node, NodeReport, NodeState
 
@@ -39,6 +46,8 @@ class Registry:
         self._changed = asyncio.Event()
         self._suspended = True
         self._term = 0
+        self._doubtful: set[str] = set()
+        """ids of nodes of which it is not known what is recorded"""
 
     @property
     def cluster_map(self) -> ClusterMap:
@@ -57,6 +66,7 @@ class Registry:
             self._term = term
             recorded = await self._metadata.cluster_map()
             self._state = pure.begin(recorded, self._clock.monotonic_s())
+            self._doubtful.clear()
             self._suspended = False
 
     async def heartbeat(self, report: NodeReport) -> HeartbeatAnswer:
@@ -74,6 +84,7 @@ class Registry:
         """Note who has been silent for too long. Unavailable: tried again with the next tick."""
         async with self._recording:
             self._state, transitions = pure.tick(self._state, self._timing, self._clock.monotonic_s())
+            await self._settle()
             for transition in transitions:
                 # Decided again: the node may have been heard of while another one was recorded.
                 if transition in pure.tick(self._state, self._timing, self._clock.monotonic_s())[1]:
@@ -81,20 +92,20 @@ class Registry:
 
     async def drain(self, node_id: str) -> None:
         """Begin to empty a node. ReportRefused, Unavailable, NotActiveMaster."""
-        async with self._recording:
+        async with self._deciding():
             await self._apply(pure.plan_drain(self._state, node_id))
 
     async def resume(self, node_id: str) -> None:
         """Take a drain back; a closed node is open again. ReportRefused, Unavailable, NotActiveMaster."""
-        async with self._recording:
+        async with self._deciding():
             await self._apply(pure.plan_resume(self._state, node_id))
 
     async def close(self, node_id: str) -> None:
         """Let no commit name the draining node any more. ReportRefused, Unavailable, NotActiveMaster."""
-        async with self._recording:
+        async with self._deciding():
             if not pure.plan_close(self._state, node_id):
                 return
-            await self._metadata.apply(SetNodeClosed(node_id, True, self._term))
+            await self._write(node_id, SetNodeClosed(node_id, True, self._term))
             self._publish(pure.apply_closing(self._state, node_id))
             _log.warning("node %s is closed", node_id)
 
@@ -107,7 +118,7 @@ class Registry:
 
     async def retire(self, node_id: str) -> None:
         """The drained node is empty: it is gone for good. ReportRefused, Unavailable, NotActiveMaster."""
-        async with self._recording:
+        async with self._deciding():
             await self._apply(pure.plan_retire(self._state, node_id))
 
     async def wait_for_map(self, known_epoch: int, wait_s: float) -> ClusterMap:
@@ -142,7 +153,7 @@ class Registry:
             if not pure.must_record(self._state, report, becomes):
                 self._renew(report)
                 return
-            node: Node = await self._metadata.apply(RegisterNode(report, becomes, self._term))
+            node: Node = await self._write(report.node_id, RegisterNode(report, becomes, self._term))
             self._publish(pure.record_node(self._state, node, self._clock.monotonic_s()))
         if before is None or before.state is not becomes:
             _log.info("node %d %s at %s is %s", node.number, report.node_id, report.address, becomes.value)
@@ -150,9 +161,33 @@ class Registry:
     async def _apply(self, transition: Transition | None) -> None:
         if transition is None:
             return
-        await self._metadata.apply(SetNodeState(transition.node_id, transition.state, self._term))
+        await self._write(transition.node_id, SetNodeState(transition.node_id, transition.state, self._term))
         self._publish(pure.apply_transition(self._state, transition))
         _log.warning("node %s is %s", transition.node_id, transition.state.value)
+
+    @asynccontextmanager
+    async def _deciding(self) -> AsyncIterator[None]:
+        """One decision at a time, over what is known to be recorded. Unavailable."""
+        async with self._recording:
+            await self._settle()
+            yield
+
+    async def _settle(self) -> None:
+        for node_id in list(self._doubtful):
+            node = self._state.find(node_id)
+            if node is not None:  # else it is to be registered yet, by a report
+                await self._write(node_id, RegisterNode(node.report, node.state, self._term))
+                await self._write(node_id, SetNodeClosed(node_id, node.is_closed, self._term))
+                _log.warning("node %s is recorded as %s again: an answer was lost", node_id, node.state.value)
+            self._doubtful.discard(node_id)
+
+    async def _write(self, node_id: str, command: Command) -> Any:
+        try:
+            return await self._metadata.apply(command)
+        except BaseException as error:  # a caller that is cancelled knows no more than one whose answer was lost
+            if not isinstance(error, Refused):
+                self._doubtful.add(node_id)
+            raise
 
     def _publish(self, state: pure.RegistryState) -> None:
         self._state = state

@@ -47,12 +47,17 @@ class SometimesAway:
     def __init__(self, metadata: Any) -> None:
         self._metadata = metadata
         self.is_away = False
+        self.loses_answers = False
+        """what is asked is done, and nobody hears of it"""
 
     async def apply(self, command: Command) -> Any:
         """As Metadata.apply."""
         if self.is_away:
             raise Unavailable("the metadata is away")
-        return await self._metadata.apply(command)
+        answer = await self._metadata.apply(command)
+        if self.loses_answers:
+            raise Unavailable("the answer was lost", outcome="unknown")
+        return answer
 
     async def cluster_map(self) -> ClusterMap:
         """As Metadata.cluster_map."""
@@ -166,6 +171,55 @@ async def follower(master: Master) -> AsyncIterator[Follower]:
     following = Follower([master.address], master.metadata)
     yield following
     await following.close()
+
+
+async def order(master: Master, node_id: str, action: str) -> int:
+    """An operator's; the status of the answer."""
+    return (await master.send("POST", f"/v1/nodes/{node_id}/{action}", MASTER_TOKEN)).status
+
+
+@pytest.mark.parametrize("then", ["again", "tick", "taken back", "report"])
+async def test_an_order_whose_answer_was_lost(master: Master, then: str) -> None:
+    """It was recorded, and the operator was told that it failed: whatever comes next, what is recorded is what this
+    master holds, and what it answers is so."""
+    report = make_report(5)
+    for _ in range(2):
+        await master.report(report)
+    master.metadata.loses_answers = True
+    assert await order(master, report.node_id, "drain") == 503
+    assert await master.recorded() == {1: NodeState.DRAINING}
+    master.metadata.loses_answers = False
+    if then == "again":
+        assert await order(master, report.node_id, "drain") == 200
+    elif then == "taken back":
+        assert await order(master, report.node_id, "resume") == 200
+    else:
+        if then == "report":
+            await master.report(report)
+        await master.registry.tick()
+    (held,) = master.registry.cluster_map.nodes
+    assert held.state is (NodeState.DRAINING if then == "again" else NodeState.UP)
+    assert await master.recorded() == {1: held.state}
+
+
+async def test_a_lost_answer_of_a_closing_and_of_a_retirement(master: Master) -> None:
+    """Whether a node is closed is known as well; and what was retired twice is gone."""
+    report = make_report(5)
+    for _ in range(2):
+        await master.report(report)
+    await master.registry.drain(report.node_id)
+    for step in (master.registry.close, master.registry.retire):
+        master.metadata.loses_answers = True
+        with pytest.raises(Unavailable):
+            await step(report.node_id)
+        master.metadata.loses_answers = False
+        await master.registry.tick()
+        (recorded,) = (await master.metadata.cluster_map()).nodes
+        (held,) = master.registry.cluster_map.nodes
+        assert (recorded.state, recorded.is_closed) == (held.state, held.is_closed)
+        await step(report.node_id)
+    assert await master.recorded() == {1: NodeState.GONE}
+    await master.registry.remove(report.node_id, None)
 
 
 async def test_reports_register_and_renew(master: Master) -> None:
