@@ -113,6 +113,7 @@ class Surveyor:
         self._is_ordered = False
         self._classes: Mapping[int, str] = {}
         self._returned_ms: dict[int, int] = {}
+        """by node: when it came back that was dead, or was first seen in this term"""
         self._memory.clear()
         self._queue.clear()
 
@@ -146,7 +147,8 @@ class Surveyor:
             self._epoch = cluster_map.epoch
         classes = classify(cluster_map)
         for number, is_now in classes.items():
-            if is_now != DEAD and self._classes.get(number) == DEAD:
+            # A term that begins does not know who came back before it: everybody may have.
+            if is_now != DEAD and self._classes.get(number, DEAD) == DEAD:
                 self._returned_ms[number] = self._clock.now_ms()
         self._classes = classes
         return cluster_map

@@ -87,6 +87,29 @@ async def test_surplus_stays_when_the_row_changes_in_the_last_moment(master: Mas
     await scene.require_whole(place.blob_id)
 
 
+@pytest.mark.parametrize("takes_over", [False, True])
+async def test_what_came_back_is_read_before_surplus_goes(master: Master, takes_over: bool) -> None:
+    """Also by a master that took over after the return: a piece that was right once is not taken for right now."""
+    scene = master.scene
+    (place,) = await scene.put(b"key", "replica:2", [1, 2])
+    await leave_surplus(scene, place, 3, 1)
+    scene.clock.advance(1)
+    for number in (1, 2):
+        await scene.nodes[number].verify(stored_id_of(place))
+    scene.clock.advance(1)
+    await scene.change(1, NodeState.DEAD)
+    await master.walk()
+    scene.damage(1, place)
+    await scene.change(1, NodeState.UP)
+    await master.walk()
+    master.registry.term += takes_over
+    for _ in range(200):
+        scene.clock.advance(5)
+        await scene.worker.apply(RenewSession(scene.worker.session_id, 0))
+        await master.surveyor.run()
+    assert 3 in scene.holders(place)
+
+
 async def test_surplus_of_other_layouts_goes_too(master: Master) -> None:
     """A generation that is not the row's, older or newer, on a node that the row names as well."""
     scene = master.scene
