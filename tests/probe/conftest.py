@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.probe.gateways import Gateway, Hosts, running_hosts
+from tests.probe.roles import wait_for_nodes
 from tests.probe.server import Server
 
 FAST_SWEEP = {
@@ -26,6 +28,18 @@ def server(tmp_path: Path) -> Iterator[Server]:
     running = Server(tmp_path / "frost", FAST_SWEEP, "--workers", "2")
     try:
         running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@contextmanager
+def running_datanodes(data: Path, settings: Mapping[str, Any], count: int) -> Iterator[Server]:
+    """A server of one worker and so many datanodes, all of them up; stopped at the end."""
+    running = Server(data, settings, "--datanodes", str(count), "--workers", "1")
+    try:
+        running.start()
+        wait_for_nodes(running.data, count)
         yield running
     finally:
         running.stop()

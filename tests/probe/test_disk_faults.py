@@ -198,7 +198,7 @@ def node_of(disk: Path, server: Server) -> dict[str, Any]:
 @pytest.mark.timeout(300)
 def test_a_datanode_whose_disk_turns_read_only(unlucky: Server) -> None:
     """Status says so, writes go to the others, reads are served, and the sweep of the others goes on. It is used again
-    once it can be written; what was not deleted there is of no row, and goes when the sessions that wrote it are over."""
+    once it can be written; what was not deleted there goes as an orphan, when its sessions are over."""
     client, disk = unlucky.client(), unlucky.data / "datanode-2"
     for number in range(4):
         assert put(client, f"before-{number}", 300_000) == "ok"

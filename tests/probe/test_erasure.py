@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.probe.conftest import FAST_SWEEP
+from tests.probe.conftest import FAST_SWEEP, running_datanodes
 from tests.probe.load import body_of
 from tests.probe.machines import Machines
 from tests.probe.roles import load_json, succeed, wait_for_nodes
@@ -159,13 +159,8 @@ def test_killed_datanodes(tmp_path: Path) -> None:
 def server(tmp_path: Path) -> Iterator[Server]:
     """`frostbyte up` with one worker, which asks the datanodes for every byte."""
     settings = {**FAST_SWEEP, "local_reads": False}
-    running = Server(tmp_path / "frost", settings, "--datanodes", str(DATANODES), "--workers", "1")
-    try:
-        running.start()
-        wait_for_nodes(running.data, DATANODES)
+    with running_datanodes(tmp_path / "frost", settings, DATANODES) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.probe.conftest import running_datanodes
 from tests.probe.load import Writers, body_of
 from tests.probe.roles import load_json, succeed, wait_for_nodes
 from tests.probe.server import Server
@@ -36,13 +37,8 @@ WAIT_S = 90.0
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """Two copies of everything at first."""
-    running = Server(tmp_path / "frost", QUICK, "--datanodes", str(DATANODES), "--workers", "1")
-    try:
-        running.start()
-        wait_for_nodes(running.data, DATANODES)
+    with running_datanodes(tmp_path / "frost", QUICK, DATANODES) as running:
         yield running
-    finally:
-        running.stop()
 
 
 class Readers:

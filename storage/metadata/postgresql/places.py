@@ -13,6 +13,8 @@ _PLACE = (
     "SELECT c.blob_id, c.chunk_index, c.length, c.digest, c.nodes, b.redundancy, b.generation,"
     " b.released_ms IS NOT NULL"
 )
+# Bounded before the join, or the planner may join and sort all that is left for each page. No row is lost by it: a
+# chunk has its blob in every snapshot, as both are written and deleted in one transaction (check.py looks).
 _LIST_PLACES = (
     f"{_PLACE} FROM (SELECT * FROM chunks WHERE (blob_id, chunk_index) > ($1, $2)"
     " ORDER BY blob_id, chunk_index LIMIT $3) c JOIN blobs b ON b.blob_id = c.blob_id"
