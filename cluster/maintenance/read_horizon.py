@@ -2,8 +2,9 @@
 
 What the metadata records (when a blob was released, when a session was renewed, when its oldest read began) is in its
 owner's wall time, of which only this is certain: it never goes backwards. A jump forwards makes everything look old; a
-jump backwards makes it stand still until it has caught up. So an age is taken from one record only, where both ends
-come from one moment (renewed_ms - oldest_read_ms), and everything else is counted on the sweeper's own steady clock:
+jump backwards makes it slow (a database's: stand still) until it has caught up. So an age is taken from one record
+only, where both ends come from one moment (renewed_ms - oldest_read_ms), and everything else is counted on the
+sweeper's own steady clock:
 
 1. A *look* is the steady time at which sessions were listed, and the newest renewal seen then. Whatever was released
    before that renewal, in the owner's time, was released before the look (less the margin: where commands commit side

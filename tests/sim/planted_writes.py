@@ -171,7 +171,7 @@ WRITE_BUGS = (
         "A blob that was given up is released although its commit was applied.",
         change((HANDLERS, c.ReleaseBlobs, _release_anyway)),
         "",
-        (6,),
+        (13,),
         _LOST,
     ),
     Bug(

@@ -50,6 +50,7 @@ from storage.metadata.journal import AppliedGroup, Journal
 from storage.metadata.sqlite.apply import HANDLERS
 from storage.metadata.sqlite.checkpoint import Checkpointer
 from storage.metadata.sqlite.database import Transaction
+from storage.metadata.sqlite.owner_time import OwnerTime
 from storage.metadata.sqlite.sessions import newest_renewal_ms
 from storage.metadata.sqlite.space import SpaceReserve
 
@@ -126,8 +127,7 @@ class GroupCommitter:
         self._connection = connection
         self._cursor = connection.cursor()
         self._transaction = Transaction(self._cursor)
-        self._transaction.now_ms = newest_renewal_ms(self._cursor.execute)
-        self._clock = clock
+        self._time = OwnerTime(clock, newest_renewal_ms(self._cursor.execute))
         self._journal = journal
         self._checkpointer = checkpointer
         self._space = space
@@ -199,7 +199,7 @@ class GroupCommitter:
             for hold in self._holds:
                 self._loop.call_soon_threadsafe(_settle, hold.reached)
                 hold.released.wait()
-                self._transaction.now_ms = max(self._transaction.now_ms, newest_renewal_ms(self._cursor.execute))
+                self._time.skip_to(newest_renewal_ms(self._cursor.execute))
             self._holds.clear()
 
     def _gather(self, open_for_more: bool) -> tuple[list[Submission], bool]:
@@ -237,7 +237,7 @@ class GroupCommitter:
 
     def _commit_group(self, group: list[Submission]) -> None:
         execute = self._cursor.execute
-        self._transaction.now_ms = now_ms = max(self._transaction.now_ms, self._clock.now_ms())
+        self._transaction.now_ms = now_ms = self._time.now_ms()
         is_elsewhere = False
         try:
             execute("BEGIN IMMEDIATE")
