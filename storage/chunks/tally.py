@@ -41,8 +41,10 @@ class Tally:
     @property
     def figures(self) -> Figures:
         """All but damaged_count, which is not known here."""
-        sums = self._sums
-        return Figures(max(0, sums.chunks), max(0, sums.stored_bytes), max(0, sums.unverified), sums.oldest_verified_ms)
+        with self._lock:
+            sums = self._sums
+            held = max(0, sums.chunks), max(0, sums.stored_bytes), max(0, sums.unverified)
+            return Figures(*held, sums.oldest_verified_ms)
 
     def stored(self, chunk_id: ChunkId, length: int) -> None:
         """A chunk came."""
