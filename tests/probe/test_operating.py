@@ -147,7 +147,9 @@ def test_a_node_that_joins_gets_its_share(server: Server, tmp_path: Path) -> Non
 @pytest.mark.timeout(240)
 def test_ctrl_c_ends_the_watching_and_not_the_scrub(server: Server) -> None:
     """Exit status 0, and the pass goes on."""
-    command = [*FROSTBYTE, "scrub", "--watch", "--pace", "65536", "--data", str(server.data)]
+    # A shell's background job ignores the signal, and so would what it starts.
+    command = ["env", "--default-signal=INT", *FROSTBYTE, "scrub", "--watch", "--pace", "65536"]
+    command += ["--data", str(server.data)]
     with subprocess.Popen(command, env={**os.environ, **CREDENTIALS}, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         assert "at 64.0 KiB a second" in watching.stdout.readline()
