@@ -12,8 +12,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from multidict import CIMultiDict
-
 from storage.base.address import Address
 from storage.base.errors import ChunkTruncated, FrostbyteError, NodeUnreachable
 from storage.base.ids import ChunkId, parse_chunk_id
@@ -63,14 +61,14 @@ class _Request:
 
 async def _run_app(app: App, request: _Request) -> Answer:
     """One request through an application. Broken when it leaves its answer unfinished."""
-    status, headers, blocks = 0, CIMultiDict[str](), []
+    status, headers, blocks = 0, dict[str, str](), []
     is_whole = False
 
     async def send(message: MutableMapping[str, Any]) -> None:
         nonlocal status, is_whole
         if message["type"] == "http.response.start":
             status = message["status"]
-            headers.extend((name.decode(), value.decode()) for name, value in message["headers"])
+            headers.update((name.decode().lower(), value.decode()) for name, value in message["headers"])
         else:
             blocks.append(bytes(message["body"]))
             is_whole = not message.get("more_body", False)
