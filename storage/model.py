@@ -251,6 +251,10 @@ class NodeState(enum.StrEnum):
     GONE = "gone"
 
 
+MEDIUM_ERROR_CHARACTERS_MAX = 200
+"""of what a report says is wrong with a medium"""
+
+
 class NodeReport(Record, frozen=True):
     """What a datanode says of itself when it registers and with every heartbeat."""
 

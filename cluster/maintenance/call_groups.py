@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
+from storage.base.settling import settle
+
 GROUP_MAX = 64
 """items of one call"""
 
@@ -69,9 +71,4 @@ class CallGroups(Generic[_Key, _Item, _Answer]):
         except Exception as error:  # noqa: BLE001 - whatever it is, it is raised to everyone who asked
             found = [error] * len(group)
         for (_, answer), value in zip(group, found, strict=True):
-            if answer.done():
-                continue
-            if isinstance(value, Exception):
-                answer.set_exception(value)
-            else:
-                answer.set_result(value)
+            settle(answer, value)

@@ -34,12 +34,11 @@ import msgspec
 
 from cluster.placement import is_full
 from storage.base.address import parse_address
-from storage.model import ClusterMap, Node, NodeReport, NodeState
+from storage.model import MEDIUM_ERROR_CHARACTERS_MAX, ClusterMap, Node, NodeReport, NodeState
 
 FORMAT_VERSION_MAX = 1
 NODES_MAX = 4_096
 FAILURE_DOMAIN_CHARACTERS_MAX = 256
-MEDIUM_ERROR_CHARACTERS_MAX = 200
 
 _SILENT: dict[NodeState, tuple[NodeState, NodeState]] = {
     NodeState.JOINING: (NodeState.SUSPECT, NodeState.DEAD),

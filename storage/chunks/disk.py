@@ -16,6 +16,7 @@ from storage.base.errors import ChunkError, ChunkTruncated, Corrupt, NodeFull, U
 from storage.base.files import AnyPath, FileSystem
 from storage.base.ids import ChunkId
 from storage.chunks import medium_errors
+from storage.chunks.body import gather_body
 from storage.chunks.chunk_directory import ChunkDirectory
 from storage.chunks.chunk_reading import ChunkReading
 from storage.chunks.footer import CHUNK_LENGTH_MAX
@@ -78,7 +79,7 @@ class DiskChunkStore:
         self._promised_bytes += length
         try:
             if length <= SMALL_BYTES_MAX:
-                return await self._small_puts.put(chunk_id, await _gather(body, length))
+                return await self._small_puts.put(chunk_id, await gather_body(body, length))
             return await self._put_large(chunk_id, length, body)
         finally:
             self._promised_bytes -= length
@@ -244,20 +245,6 @@ class DiskChunkStore:
             await self._pool.run(step)
         except Unavailable:
             step()
-
-
-async def _gather(body: AsyncIterator[Buffer], length: int) -> list[Buffer]:
-    """All blocks of a body. ChunkTruncated when they are not as long as announced."""
-    blocks: list[Buffer] = []
-    taken = 0
-    async for block in body:
-        blocks.append(block)
-        taken += len(block)
-        if taken > length:
-            raise ChunkTruncated(f"more than the {length} bytes announced")
-    if taken < length:
-        raise ChunkTruncated(f"{taken} of the {length} bytes announced")
-    return blocks
 
 
 def _abandon(future: _Future | None) -> None:

@@ -17,6 +17,9 @@ from storage.base.ids import ChunkId
 Buffer = bytes | bytearray | memoryview
 
 DIGEST_BYTES = 8
+SPAN_BYTES_MAX = (1 << 20) + 256
+"""16 sealed frames: a range up to this size is one piece in memory on both sides, which spares the store a look at the
+footer"""
 BATCH_BYTES_MAX = 64 << 20
 """asked for in one get_many"""
 INVENTORY_ENTRIES_MAX = 10_000

@@ -16,7 +16,7 @@ from storage.base.clock import Clock
 from storage.base.errors import Corrupt, FrostbyteError
 from storage.base.ids import ChunkId, parse_chunk_id
 from storage.base.internal_auth import access_token, bearer, verify_pull_ticket
-from storage.chunks.store import OwnChunkStore
+from storage.chunks.store import SPAN_BYTES_MAX, OwnChunkStore
 from storage.datanode import journal_wire, wire
 from storage.datanode.exchange import BadRequest, Exchange, Handler, Receive, Send
 from storage.datanode.intake import Intake
@@ -27,8 +27,6 @@ from storage.datanode.rebuild import FragmentRebuilder
 from storage.datanode.scrub_app import ScrubRoutes
 from storage.datanode.scrubber import Scrubber
 
-SPAN_BYTES_MAX = (1 << 20) + 256
-"""16 sealed frames: a range up to this size is answered from memory, which spares the store a look at the footer"""
 BATCHES_AT_ONCE_MAX = 8
 PULLS_AT_ONCE_MAX = 8
 REBUILDS_AT_ONCE_MAX = 4

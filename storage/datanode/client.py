@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from storage.base.address import Address, parse_address
-from storage.base.errors import ChunkError, ChunkTruncated, Corrupt, NodeFull, NodeUnreachable, Unavailable
+from storage.base.errors import ChunkError, Corrupt, NodeFull, NodeUnreachable, Unavailable
 from storage.base.ids import ChunkId
 from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_key
 from storage.base.internal_client import ERROR_BYTES_MAX, Answer, Deadlines, InternalClient
+from storage.chunks.body import gather_body
 from storage.chunks.store import (
     BATCH_BYTES_MAX,
     DIGEST_BYTES,
+    SPAN_BYTES_MAX,
     Buffer,
     ChunkReceipt,
     ChunkState,
@@ -29,8 +31,6 @@ from storage.model import Node
 
 WHOLE_BODY_BYTES_MAX = 128 * 1024
 """a chunk up to this size is sent in one piece without asking first; asking costs a round trip"""
-SPAN_BYTES_MAX = (1 << 20) + 256
-"""16 sealed frames: a range up to this size is read as one piece"""
 VERIFY_TIMEOUT_S = 60.0
 PULL_TIMEOUT_S = 120.0
 BATCH_TIMEOUT_S = 60.0
@@ -67,7 +67,8 @@ class DatanodeClient:
             raise ChunkError(f"a chunk has 1 to {wire.CHUNK_BYTES_MAX} bytes, not {length}")
         target = wire.chunk_target(chunk_id)
         if length <= WHOLE_BODY_BYTES_MAX:
-            answer = await self._http.call("PUT", target, await _gather(body, length))
+            blocks = await gather_body(body, length)
+            answer = await self._http.call("PUT", target, blocks[0] if len(blocks) == 1 else b"".join(blocks))
         else:
             answer = await self._http.send("PUT", target, body, length, expect_continue=True)
         return self._parsed(answer, 201, wire.parse_receipt)
@@ -244,20 +245,6 @@ class DatanodeClient:
             # A node whose medium does not answer is as good as away, for whoever chooses among nodes.
             return NodeUnreachable(f"{self.address}: {error}")
         return error if error is not None else strange(self.address, answer)
-
-
-async def _gather(body: AsyncIterator[Buffer], length: int) -> Buffer:
-    """The whole body. ChunkTruncated when it is not as long as announced."""
-    blocks: list[Buffer] = []
-    size = 0
-    async for block in body:
-        blocks.append(block)
-        size += len(block)
-        if size > length:
-            raise ChunkTruncated("the body is longer than announced")
-    if size < length:
-        raise ChunkTruncated("the body is shorter than announced")
-    return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
 
 def _count_within(spans: Sequence[tuple[ChunkId, int, int]]) -> int:

@@ -9,11 +9,11 @@ import logging
 from storage.base.clock import Clock
 from storage.base.errors import FrostbyteError
 from storage.chunks.store import OwnChunkStore
+from storage.model import MEDIUM_ERROR_CHARACTERS_MAX
 
 PROBE_INTERVAL_S = 5.0
 ANSWER_WAIT_S = 15.0
 """a medium that takes longer is as good as dead; a busy one does not"""
-ERROR_CHARACTERS_MAX = 200
 
 _log = logging.getLogger(__name__)
 
@@ -59,4 +59,4 @@ def _error_of(probing: asyncio.Task[None]) -> str:
         return ""
     if not isinstance(error, FrostbyteError | OSError):
         raise error
-    return (str(error) or type(error).__name__)[:ERROR_CHARACTERS_MAX]
+    return (str(error) or type(error).__name__)[:MEDIUM_ERROR_CHARACTERS_MAX]

@@ -37,6 +37,7 @@ import msgspec
 
 from storage.base.clock import Clock
 from storage.base.errors import FrostbyteError, Refused, Unavailable
+from storage.base.settling import settle
 from storage.metadata.commands import (
     Command,
     CommitVersion,
@@ -398,7 +399,7 @@ class LocalSink:
     async def apply(self, command: Command) -> Any:
         """As Metadata.apply."""
         answer = asyncio.get_running_loop().create_future()
-        self._committer.submit(command, self, partial(_resolve, answer))
+        self._committer.submit(command, self, partial(settle, answer))
         return await answer
 
     def submit(self, command: Command, on_outcome: Callable[[Any], None]) -> None:
@@ -411,12 +412,3 @@ class LocalSink:
     def answer(self, batch: list[tuple[Any, Any]]) -> None:
         for on_outcome, outcome in batch:
             on_outcome(outcome)
-
-
-def _resolve(answer: asyncio.Future[Any], outcome: Any) -> None:
-    if answer.done():
-        return
-    if isinstance(outcome, FrostbyteError):
-        answer.set_exception(outcome)
-    else:
-        answer.set_result(outcome)
