@@ -11,10 +11,12 @@ import pytest
 
 from storage.base.clock import SystemClock
 from storage.base.errors import ChunkNotFound, Corrupt, NodeFull
+from storage.base.files import DiskFiles
 from storage.base.ids import chunk_id_from_bytes
 from storage.chunks.footer import FOOTER_BYTES
 from storage.datanode import wire
 from storage.datanode.client import DatanodeClient
+from storage.datanode.scrubber import SCRUB_FILE, ScrubFile
 from storage.datanode.wire import ScrubOrder, ScrubStatus
 from storage.model import NodeReport, NodeState
 from tests.storage.base.serving import serving
@@ -72,6 +74,14 @@ async def scrub(client: DatanodeClient) -> ScrubStatus:
     return status
 
 
+async def wait_until_kept(data: Path, status: ScrubStatus) -> None:
+    """Until the end of a pass is on the disk, which it is a moment after it was told."""
+    file = ScrubFile(DiskFiles(), data / SCRUB_FILE)
+    async with asyncio.timeout(SETTLE_TIMEOUT_S):
+        while (kept := file.load()).is_running or kept.started_ms != status.pass_started_ms:
+            await asyncio.sleep(0.01)
+
+
 async def test_every_damage_is_found_and_nothing_else(tmp_path: Path) -> None:
     """Of small and large chunks. It is told until it is acknowledged, also by the process after this one."""
     harmed = {chunk_id(n): (LENGTHS[n % 3], harm) for n, harm in enumerate(HARMS * 3)}
@@ -112,6 +122,7 @@ async def test_verified_times_survive_a_restart(tmp_path: Path) -> None:
         status = await scrub(client)
         before = await client.inventory(None, 10)
         assert all(entry.verified_ms >= status.pass_started_ms for entry in before)
+        await wait_until_kept(node.data, status)
         node.kill()
         await client.close()
     with running_node(tmp_path) as node:
