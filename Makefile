@@ -40,7 +40,7 @@ test-all: lint
 	$(BIN)/pytest -n 2 --dist loadgroup --hypothesis-profile=drawn
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench --rclone --moto
 	$(BIN)/python -m tests.bench.engines
 
 clean:

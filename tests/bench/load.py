@@ -63,9 +63,32 @@ def curl_words(side: Side, path: str, *words: str) -> list[str]:
     return [_need("curl"), "--silent", "--show-error", "--fail", *words, f"{side.endpoint.url}{path}"]
 
 
+def parallel_curl_words(side: Side, path: str, spans: Sequence[tuple[int, int]], config: Path) -> list[str]:
+    """The command line of one curl for ranges (first and last byte) of a presigned path, all at once and discarded;
+    what is asked for goes into the file `config`."""
+    asked = (
+        f'url = "{side.endpoint.url}{path}"\nrange = "{first}-{last}"\noutput = "/dev/null"\n' for first, last in spans
+    )
+    config.write_text("next\n".join(f"{request}silent\nshow-error\nfail\n" for request in asked))
+    return [
+        _need("curl"),
+        "--parallel",
+        "--parallel-immediate",
+        "--parallel-max",
+        str(len(spans)),
+        "--config",
+        str(config),
+    ]
+
+
+def aws_words(side: Side, *words: str) -> list[str]:
+    """The command line of aws-cli against this side."""
+    return [_need("aws"), "--endpoint-url", side.endpoint.url, *words]
+
+
 def missing_programs() -> list[str]:
     """The load generators that are not installed."""
-    return [name for name in ("wrk", "s5cmd", "curl") if find_program(name) is None]
+    return [name for name in ("wrk", "s5cmd", "curl", "aws") if find_program(name) is None]
 
 
 def _need(name: str) -> str:

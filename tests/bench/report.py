@@ -18,6 +18,13 @@ class Cell(NamedTuple):
     p99_ms: float | None = None
     errors: int = 0
 
+    @property
+    def is_generator_bound(self) -> bool:
+        """Whether the load generator took more processor time than the side."""
+        if self.generator_share is None or self.side_share is None:
+            return False
+        return self.generator_share > self.side_share
+
 
 class Row(NamedTuple):
     """One measured thing on all sides; a side that could not run it is missing from `cells`."""
@@ -79,15 +86,21 @@ def _row_words(row: Row, sides: Sequence[str]) -> list[str]:
     cells = [row.cells.get(side) for side in sides]
     words = [f"{row.name}, {row.unit}"]
     words += [_cell_words(cell) for cell in cells]
-    for other in cells[1:]:
-        ratio = None
-        if cells[0] is not None and other is not None:
-            ratio = compare(cells[0].spread, other.spread, higher_is_better=row.higher_is_better)
-        words.append("–" if ratio is None else f"{ratio:.2f}")
+    words += [_ratio_words(row, cells[0], other) for other in cells[1:]]
     words.append(_listed(cell and cell.p99_ms for cell in cells))
     words.append(_listed(cell and cell.generator_share for cell in cells))
     words.append(_listed(cell and cell.side_share for cell in cells))
     return words
+
+
+def _ratio_words(row: Row, first: Cell | None, other: Cell | None) -> str:
+    """No ratio where a load generator took more than half of the processor time: it would measure the generator."""
+    if first is None or other is None:
+        return "–"
+    if first.is_generator_bound or other.is_generator_bound:
+        return "(generator)"
+    ratio = compare(first.spread, other.spread, higher_is_better=row.higher_is_better)
+    return "–" if ratio is None else f"{ratio:.2f}"
 
 
 def _cell_words(cell: Cell | None) -> str:

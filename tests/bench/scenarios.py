@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import random
 import re
@@ -12,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from tests.bench.load import curl_words, measured, run_to_null, run_wrk, s5cmd_words
+from tests.bench.load import measured, run_to_null, run_wrk, s5cmd_words
 from tests.bench.requests import SignedConnection, object_path, presign
 from tests.bench.sides import Side
 from tests.clients.material import MIB
@@ -37,7 +35,7 @@ class Scale(NamedTuple):
 
 RATE_MAX = {KIB: 15_000, 64 * KIB: 5_000, MIB: 600}
 GET_RATE_MAX = {KIB: 40_000, 64 * KIB: 15_000, MIB: 4_000}
-FULL = Scale({KIB: 20_000, 64 * KIB: 4_000, MIB: 500}, RATE_MAX, 1024 * MIB, 3, 5)
+FULL = Scale({KIB: 20_000, 64 * KIB: 4_000, MIB: 500}, RATE_MAX, 1024 * MIB, 5, 3)
 QUICK = Scale({KIB: 3_000, 64 * KIB: 500, MIB: 100}, RATE_MAX, 256 * MIB, 1, 2)
 
 
@@ -119,17 +117,18 @@ class SmallPut:
 
     unit, higher_is_better = "requests/s", True
 
-    def __init__(self, bench: Bench, size: int) -> None:
+    def __init__(self, bench: Bench, size: int, prefix: str = "put") -> None:
+        """prefix: of the keys, those of one instance only."""
         self.name = f"PUT {SIZE_NAMES[size]}"
         self._bench, self._size, self._paths = bench, size, dict[tuple[str, int], Path]()
+        self._prefix = f"{prefix}-{size}"
 
     def prepare(self, side: Side, rounds: int) -> None:
         """Presign a list of new keys for every round."""
         for number in range(rounds + 1):
             count = self._bench.scale.rate_max[self._size] * self._bench.scale.round_s
-            keys = [f"put-{self._size}/{number}/{i:07}" for i in range(count)]
-            label = f"put-{self._size}-{number}"
-            self._paths[side.name, number] = self._bench.paths_file(side, "PUT", keys, label)
+            keys = [f"{self._prefix}/{number}/{i:07}" for i in range(count)]
+            self._paths[side.name, number] = self._bench.paths_file(side, "PUT", keys, f"{self._prefix}-{number}")
 
     def run(self, side: Side, round_number: int) -> Sample:
         """One list of keys."""
@@ -194,106 +193,6 @@ class Listing:
         if found != expected:
             raise RuntimeError(f"{side.name} listed {found} keys of {expected}")
         return Sample(found / cost.wall_s, cost.generator_share, cost.side_share)
-
-
-class DeleteMany:
-    """One DeleteObjects of 1,000 keys."""
-
-    name, unit, higher_is_better = "DeleteObjects of 1,000", "ms", False
-
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-
-    def prepare(self, side: Side, rounds: int) -> None:
-        """1,000 objects for every round."""
-        for number in range(rounds + 1):
-            self._bench.fill(side, KIB, f"doomed-{number}", [f"{i:04}" for i in range(PAGE)])
-
-    def run(self, side: Side, round_number: int) -> Sample:
-        """Signed beforehand; the answer must name no error."""
-        named = "".join(f"<Object><Key>doomed-{round_number}/{i:04}</Key></Object>" for i in range(PAGE))
-        document = f'<Delete xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{named}</Delete>'.encode()
-        digest = base64.b64encode(hashlib.md5(document).digest()).decode()
-        connection = SignedConnection(side.endpoint)
-        headers = connection.sign("POST", f"/{side.bucket}?delete=", document, {"Content-MD5": digest})
-        with measured(side) as cost:
-            answer = connection.send("POST", f"/{side.bucket}?delete=", document, headers, signed=True)
-        connection.close()
-        return Sample(cost.wall_s * 1e3, cost.generator_share, cost.side_share, errors=answer.count(b"<Error>"))
-
-
-class LargeUp:
-    """A large file up by s5cmd in parallel parts."""
-
-    unit, higher_is_better = "MB/s", True
-
-    def __init__(self, bench: Bench) -> None:
-        self.name = f"{bench.scale.large_bytes // MIB} MiB up by s5cmd"
-        self._bench = bench
-
-    def prepare(self, side: Side, rounds: int) -> None:
-        """Nothing: the file is there."""
-
-    def run(self, side: Side, round_number: int) -> Sample:
-        """A new key every round."""
-        target = f"s3://{side.bucket}/large-{round_number}"
-        with measured(side) as cost:
-            run_to_null(side, s5cmd_words(side, "cp", str(self._bench.large_file), target))
-        return _throughput(self._bench, cost.wall_s, cost.generator_share, cost.side_share)
-
-
-class LargeDown:
-    """The same file down by s5cmd in parallel ranges, into a discarding sink."""
-
-    unit, higher_is_better = "MB/s", True
-
-    def __init__(self, bench: Bench) -> None:
-        self.name = f"{bench.scale.large_bytes // MIB} MiB down by s5cmd"
-        self._bench = bench
-
-    def prepare(self, side: Side, rounds: int) -> None:
-        """One object for all rounds."""
-        self._bench.store_large(side)
-
-    def run(self, side: Side, round_number: int) -> Sample:
-        """cat, discarded."""
-        with measured(side) as cost:
-            run_to_null(side, s5cmd_words(side, "cat", f"s3://{side.bucket}/large-down"))
-        return _throughput(self._bench, cost.wall_s, cost.generator_share, cost.side_share)
-
-
-class OneStream:
-    """One plain GET of the large object by curl."""
-
-    unit, higher_is_better = "MB/s", True
-
-    def __init__(self, bench: Bench) -> None:
-        self.name = f"{bench.scale.large_bytes // MIB} MiB, one GET stream"
-        self._bench = bench
-
-    def prepare(self, side: Side, rounds: int) -> None:
-        """The object is the one of LargeDown."""
-        self._bench.store_large(side)
-
-    def run(self, side: Side, round_number: int) -> Sample:
-        """curl into /dev/null."""
-        path = presign(side.endpoint, "GET", object_path(side.bucket, "large-down"))
-        with measured(side) as cost:
-            run_to_null(side, curl_words(side, path, "--output", "/dev/null"))
-        return _throughput(self._bench, cost.wall_s, cost.generator_share, cost.side_share)
-
-
-def choose_scenarios(bench: Bench, wanted: str = "") -> list[Scenario]:
-    """Those whose name holds `wanted`, in the order of the table."""
-    small: list[Scenario] = []
-    for size in bench.scale.stored_counts:
-        small += [SmallPut(bench, size), SmallGet(bench, size)]
-    everything = [*small, Listing(bench), DeleteMany(bench), LargeUp(bench), LargeDown(bench), OneStream(bench)]
-    return [scenario for scenario in everything if wanted.lower() in scenario.name.lower()]
-
-
-def _throughput(bench: Bench, wall_s: float, generator_share: float, side_share: float) -> Sample:
-    return Sample(bench.scale.large_bytes / 1e6 / wall_s, generator_share, side_share)
 
 
 def _query_escape(token: bytes) -> str:

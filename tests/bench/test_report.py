@@ -40,6 +40,13 @@ def test_a_table() -> None:
     ]
 
 
+def test_a_busy_generator() -> None:
+    """No ratio where the generator took more of the machine than either side's server."""
+    cells = {"Ours": Cell(summarize([700.0]), 0.9, 0.5), "Theirs": Cell(summarize([500.0]), 0.6, 0.7)}
+    line = render_table(Table("", ["Ours", "Theirs"], [], [Row("Down", "MB/s", True, cells)])).splitlines()[-1]
+    assert line == "| Down, MB/s | 700 | 500 | (generator) | – / – | 0.90 / 0.60 | 0.50 / 0.70 |"
+
+
 def test_one_side_alone() -> None:
     """Without a second side there is no ratio column."""
     assert "Ours :" not in render_table(Table("One", ["Ours"], [], [PUT]))
