@@ -9,7 +9,7 @@ above SENDING_BYTES_MAX in all hands together, everybody gets single frames.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import NamedTuple
 
 from cluster.byte_budget import ByteBudget
@@ -49,6 +49,8 @@ class ReadRuns:
         self._metadata = metadata
         self._clock = clock
         self._sending_bytes_max = sending_bytes_max
+        self._room: memoryview | None = None
+        """for what is opened at once, and sent before the next is; as long as a span"""
 
     async def blocks(
         self, read: VersionRead, start: int, end: int, customer_key: CustomerKey | None = None
@@ -78,6 +80,35 @@ class ReadRuns:
             run.close()
         if run.left:
             raise Corrupt(f"the rows of a version are {run.left} bytes short of what it says")
+
+    def open_at_once(self, blob: Blob, bytes_max: int) -> Buffer | None:
+        """The plaintext of a whole blob: an inline one, or one of a single chunk of up to a span that is at hand in
+        memory. None: `blocks` has it. Corrupt, SealBroken, UnknownKeyId.
+
+        A memoryview is of a room that the next call uses again, and that belongs to who holds it after `keep`."""
+        size = blob.size
+        if size > bytes_max:
+            return None
+        if blob.inline is not None:
+            return self.chunks.open_inline(blob, 0, size)
+        if size > SPAN_FRAMES_MAX << FRAME_LOG2 or self.sending_bytes + size > self._sending_bytes_max:
+            return None
+        room = self._room
+        if room is None:
+            room = self._room = memoryview(bytearray(SPAN_FRAMES_MAX << FRAME_LOG2))
+        target = room[:size]
+        return target if self.chunks.open_at_once(blob, blob.chunks[0], target) else None
+
+    def keep(self) -> Callable[[], None]:
+        """The room that open_at_once gave out last has not left yet. To be called, once, when it has."""
+        assert self._room is not None, "nothing was opened"
+        size, self._room = len(self._room), None
+        self.sending_bytes += size
+
+        def let_go() -> None:
+            self.sending_bytes -= size
+
+        return let_go
 
     @property
     def _has_room(self) -> bool:

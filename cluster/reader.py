@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple, cast
 
@@ -47,12 +47,14 @@ class ObjectReading:
 
 
 class SmallReading(NamedTuple):
-    """A small object, read and opened in one go."""
+    """An object of up to a MiB, read and opened in one go."""
 
     version: Version
     configuration_sequence: int
     plaintext: Buffer
-    """whole; empty when no body was asked for"""
+    """whole; empty when no body was asked for. A memoryview is right until the next small object is read"""
+    keep: Callable[[], Callable[[], None]]
+    """for who holds the memoryview longer; what it returns is called when that is over"""
 
 
 class Reader:
@@ -105,19 +107,21 @@ class Reader:
             async with aclosing(self._runs.blocks(read, *span, customer_key)) as blocks:
                 yield ObjectReading(read, *span, True, blocks)
 
-    def read_small(self, bucket: Bucket, object_key: bytes, *, with_body: bool) -> SmallReading | None:
-        """The current version where it is small and sealed for nobody in particular, without waiting for anything.
+    def read_small(self, bucket: Bucket, object_key: bytes, body_bytes_max: int) -> SmallReading | None:
+        """The current version where it is one blob, at hand, and sealed for nobody in particular, without waiting for
+        anything.
 
-        None: `open` knows. Corrupt, SealBroken, UnknownKeyId, Unavailable."""
+        body_bytes_max: 0 for who wants no body. None: `open` knows. Corrupt, SealBroken, UnknownKeyId, Unavailable."""
         if self._at_once is None:
             return None
         read = self._at_once.read_small(bucket.bucket_id, object_key)
-        if read is None or read.version.attributes.sse or (with_body and read.blobs[0].inline is None):
+        if read is None or read.version.attributes.sse:
             return None
         self._verify(bucket, read)
-        size = read.version.size
-        plaintext = self._runs.chunks.open_inline(read.blobs[0], 0, size) if with_body else b""
-        return SmallReading(read.version, read.configuration_sequence, plaintext)
+        plaintext = self._runs.open_at_once(read.blobs[0], body_bytes_max) if body_bytes_max else b""
+        if plaintext is None:
+            return None
+        return SmallReading(read.version, read.configuration_sequence, plaintext, self._runs.keep)
 
     def unlock(self, bucket: Bucket, version: Version, customer_key: CustomerKey | None) -> Version:
         """What a HEAD may tell to who brought this key (None: none). CustomerKeyRefused."""

@@ -34,8 +34,8 @@ from s3gw.acceptor import Acceptor, Board
 from s3gw.body import ClientDisconnected
 from s3gw.protocol.claims import join_headers
 from s3gw.protocol.errors import S3Error
-from s3gw.short_answer import HeldRequest, ShortCycle, format_response
-from s3gw.short_way import ShortWay
+from s3gw.short_answer import HeldRequest, LeavingCycle, ShortCycle, format_head
+from s3gw.short_way import BODY_BYTES_MAX, READ_BYTES_MAX, ShortRead, ShortWay
 from storage.base.internal_server import (
     HEAD_BYTES_MAX,
     STALL_CHECK_S,
@@ -87,6 +87,9 @@ class GatewayProtocol(BoundedProtocol):
         self._limits = limits
         self._on_lost = on_lost
         self._short_way = short_way
+        self._leaving: LeavingCycle | None = None
+        self._is_tls = False
+        """what such a transport has not sent yet cannot be known"""
         self._long_reads_expected = 0
         self._held: HeldRequest | None = None
         """a request that may go the short way, while its bytes are being parsed"""
@@ -103,13 +106,21 @@ class GatewayProtocol(BoundedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
         if len(self.connections) > self._limits.connections_max:
             self._refusal = S3Error("SlowDown")
             self.send_400_response("")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._end_leaving()
         self._on_lost()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._leaving is not None:
+            self.transport.set_write_buffer_limits()
+            self._end_leaving()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -224,13 +235,35 @@ class GatewayProtocol(BoundedProtocol):
         if self._long_reads_expected:
             self._long_reads_expected -= 1
             return False
-        response = self._short_way.read(held.method, held.url, headers, address)
+        bytes_max = BODY_BYTES_MAX if self._is_tls else READ_BYTES_MAX
+        response = self._short_way.read(held.method, held.url, headers, address, bytes_max)
         if response is None:
             self._long_reads_expected = LONG_READS_EXPECTED
             return False
-        self.transport.write(format_response(self.server_state.default_headers, response))
-        super().on_response_complete()
+        self._send_short(response)
         return True
+
+    def _send_short(self, read: ShortRead) -> None:
+        """Hand an answer over at once. What a client does not take at once is its cycle's, and its connection's next
+        request waits for that."""
+        head = format_head(self.server_state.default_headers, read.status, read.headers)
+        body, transport = read.body, self.transport
+        if not isinstance(body, memoryview):
+            transport.write(head + body)
+            super().on_response_complete()
+            return
+        transport.writelines((head, body))
+        if not transport.get_write_buffer_size():
+            super().on_response_complete()
+            return
+        self._leaving = LeavingCycle(self, read.keep())
+        self.cycle = self._running = self._leaving  # type: ignore[assignment]
+        transport.set_write_buffer_limits(0)  # so that resume_writing tells when all of it has left
+
+    def _end_leaving(self) -> None:
+        leaving, self._leaving = self._leaving, None
+        if leaving is not None:
+            leaving.end()
 
     def _let_go(self) -> None:
         """What was held goes on as any other request, with as much of its body as has come."""

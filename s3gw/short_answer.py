@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from s3gw.call import Response
+from s3gw.respond import Headers
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -69,11 +71,37 @@ class ShortCycle:
         connection.on_response_complete()
 
 
+class LeavingCycle(ShortCycle):
+    """An answer that was handed over whole and of which the client has not taken all yet: told when it has."""
+
+    __slots__ = ("_let_go",)
+
+    def __init__(self, connection: Connection, let_go: Callable[[], None]) -> None:
+        super().__init__(connection)
+        self.response_started = True
+        self._let_go = let_go
+
+    def end(self) -> None:
+        """All of it has left, or the client has. Once."""
+        self._let_go()
+        self.response_complete = True
+        connection = self._connection
+        if self.disconnected or connection.transport.is_closing():
+            return
+        if not self.keep_alive:
+            connection.transport.close()
+        connection.on_response_complete()
+
+
 def format_response(default_headers: list[tuple[bytes, bytes]], response: Response) -> bytes:
-    """Head and body. ValueError for a header that would end early, as uvicorn has it."""
-    status, headers, body = response
+    """Head and body, as format_head."""
+    return format_head(default_headers, response.status, response.headers) + response.body
+
+
+def format_head(default_headers: list[tuple[bytes, bytes]], status: int, headers: Headers) -> bytes:
+    """ValueError for a header that would end early, as uvicorn has it."""
     lines = b"\r\n".join([b"%b: %b" % line for line in headers])
     if _CONTROL.search(lines.replace(b"\r\n", b"")) or lines.count(b"\r\n") != len(headers) - 1:
         raise ValueError("a header's value holds a control character")
     default = b"".join([b"%b: %b\r\n" % line for line in default_headers])
-    return b"%b%b%b\r\n\r\n%b" % (STATUS_LINE[status], default, lines, body)
+    return b"%b%b%b\r\n\r\n" % (STATUS_LINE[status], default, lines)

@@ -1,4 +1,5 @@
-"""The short way of what most requests are: GET, HEAD and PUT of one small object by its bucket's owner.
+"""The short way of what most requests are: GET, HEAD and PUT of one small object by its bucket's owner. To a GET, small
+is what one chunk of up to a MiB holds and this machine has in memory.
 
 Such a request is served where its last byte arrives, within one turn of the event loop (a PUT's commit excepted):
 without a task, a body to wait for, or a second look at the configuration. It is made of the same parts as the road
@@ -39,11 +40,14 @@ from s3gw.refusals import translate
 from s3gw.respond import Headers, format_checksum, format_error_headers, format_written, quoted, render_error
 from s3gw.version_answer import describe_version
 from storage.base.errors import FrostbyteError
+from storage.crypto.envelope import Buffer
 from storage.metadata.commands import VersionCommitted
 from storage.model import Attributes, Bucket, Checksum, ChecksumAlgorithm, Version
 
 BODY_BYTES_MAX = 16 << 10
 """larger bodies take the road, which hashes them in threads"""
+READ_BYTES_MAX = 1 << 20
+"""what is read and sent in one go; longer bodies take the road, at the pace of who takes them"""
 REMEMBERED_MAX = 256
 """queries, and attributes that objects are written with"""
 
@@ -73,6 +77,17 @@ class _Asked(NamedTuple):
     """the SHA-256 of the body that was signed; `` where it was not"""
 
 
+class ShortRead(NamedTuple):
+    """A whole answer."""
+
+    status: int
+    headers: Headers
+    body: Buffer
+    """empty for a HEAD"""
+    keep: Callable[[], Callable[[], None]]
+    """see SmallReading"""
+
+
 class ShortWay:
     """One per worker, beside its dispatcher."""
 
@@ -84,10 +99,18 @@ class ShortWay:
         self._host_header = (b"x-amz-id-2", host_id.encode("ascii"))
         self._random = random.Random()  # noqa: S311 - request ids name requests, and keep nothing secret
 
-    def read(self, method: str, url: bytes, headers: dict[bytes, bytes], client_address: str) -> Response | None:
+    def read(
+        self,
+        method: str,
+        url: bytes,
+        headers: dict[bytes, bytes],
+        client_address: str,
+        body_bytes_max: int = READ_BYTES_MAX,
+    ) -> ShortRead | None:
         """The whole answer to a GET or HEAD; None: it is for the road, and nothing has happened.
 
-        headers: one value a name, lower-case. url: the request's target as it was sent.
+        headers: one value a name, lower-case. url: the request's target as it was sent. Before the next one is asked
+        for, the body has left or is kept.
         """
         started_s = self._services.clock.monotonic_s()
         if not _OF_A_READ.issuperset(headers):
@@ -97,7 +120,9 @@ class ShortWay:
             asked = self._authenticate(method, url, headers, client_address)
             if asked is None:
                 return None
-            reading = self._services.objects.read_small(asked.bucket, asked.object_key, with_body=method == "GET")
+            reading = self._services.objects.read_small(
+                asked.bucket, asked.object_key, body_bytes_max if method == "GET" else 0
+            )
         except (S3Error, FrostbyteError):
             return None
         if reading is None or reading.configuration_sequence != self._services.directory.sequence:
@@ -112,7 +137,7 @@ class ShortWay:
         answer.append((b"content-length", b"%d" % version.size))
         elapsed_s = self._services.clock.monotonic_s() - started_s
         self._metrics.record(_READS[method].value, 200, elapsed_s, 0, len(body))
-        return Response(200, answer, bytes(body))
+        return ShortRead(200, answer, body, reading.keep)
 
     def write(
         self, url: bytes, headers: dict[bytes, bytes], body: bytes, client_address: str, on_answer: OnAnswer

@@ -276,11 +276,20 @@ def open_whole(opener: Opener, sealed: Buffer) -> bytes | bytearray:
     if frame_count(plain_length) != count:
         raise SealBroken("a chunk does not end with a frame")
     plaintext = bytearray(plain_length)
-    into = memoryview(plaintext)
+    open_frames_into(opener, frames, memoryview(plaintext))
+    return plaintext
+
+
+def open_frames_into(opener: Opener, sealed: Buffer, plaintext: memoryview) -> None:
+    """Open all frames of a chunk, without its header, into a writable buffer of just its length. SealBroken, with the
+    buffer's content undefined."""
+    frames, count = memoryview(sealed), frame_count(len(plaintext))
+    if len(frames) != len(plaintext) + count * TAG_BYTES:
+        raise SealBroken("a chunk's frames are not as long as its record says")
     for index in range(count):
         frame = frames[index * SEALED_FRAME_BYTES : (index + 1) * SEALED_FRAME_BYTES]
-        opener.open_frame_into(index, frame, index == count - 1, into[index << FRAME_LOG2 : (index + 1) << FRAME_LOG2])
-    return plaintext
+        room = plaintext[index << FRAME_LOG2 : (index + 1) << FRAME_LOG2]
+        opener.open_frame_into(index, frame, index == count - 1, room)
 
 
 def _require_plain_length(plain_length: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from s3gw.call import Response
-from s3gw.short_answer import ShortCycle, format_response
+from s3gw.short_answer import LeavingCycle, ShortCycle, format_response
 
 DATE = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
 
@@ -83,3 +83,15 @@ def test_nobody_is_answered_who_has_gone(how: str) -> None:
     wire.closed = how == "closing"
     cycle.answer(Response(200, [(b"content-length", b"0")]))
     assert wire.sent == b"" and cycle.response_complete
+
+
+@pytest.mark.parametrize("how", ["", "disconnected", "drains"])
+def test_an_answer_that_leaves_slowly(how: str) -> None:
+    """Its memory is given back once, and the connection goes on, or ends where the server drains."""
+    wire, given_back = Wire(), []
+    cycle = LeavingCycle(wire, lambda: given_back.append(1))
+    assert cycle.response_started and not cycle.response_complete
+    cycle.disconnected, cycle.keep_alive = how == "disconnected", how != "drains"
+    cycle.end()
+    assert given_back == [1] and cycle.response_complete
+    assert wire.completed == (how != "disconnected") and wire.closed == (how == "drains")

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from s3gw import short_way
-from s3gw.call import Response
 from s3gw.server import TICK_S, GatewayProtocol
-from s3gw.short_way import ShortWay
+from s3gw.short_way import ShortRead, ShortWay
 from storage.base.errors import SessionFenced, Unavailable
 from tests.s3gw.gateway import Gateway
 from tests.s3gw.raw import Answer, send, send_bytes, sign
@@ -38,7 +37,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Taken]:
     counts = Taken()
     read, write = ShortWay.read, ShortWay.write
 
-    def counted_read(self: ShortWay, *arguments: Any) -> Response | None:
+    def counted_read(self: ShortWay, *arguments: Any) -> ShortRead | None:
         response = read(self, *arguments)
         counts.count += response is not None
         return response

@@ -22,6 +22,7 @@ from storage.crypto.envelope import (
     Opener,
     Sealer,
     frame_count,
+    open_frames_into,
     open_whole,
     parse_cipher,
     parse_header,
@@ -229,6 +230,21 @@ def test_empty_chunks_do_not_exist() -> None:
         sealer().seal_whole(b"")
     with pytest.raises(SealBroken):
         open_whole(opener(), sealer().header())
+
+
+@given(plain_lengths, st.integers(-1, 1))
+@settings(max_examples=30)
+def test_frames_open_into_what_is_just_as_long(length: int, longer: int) -> None:
+    """Room that is a byte shorter or longer than the chunk is refused, whatever the frames."""
+    plain = plaintext(length)
+    frames = sealer().seal_whole(plain)[HEADER_BYTES:]
+    room = bytearray(length + longer)
+    if longer or not room:
+        with pytest.raises((SealBroken, ValueError)):
+            open_frames_into(opener(), frames, memoryview(room))
+    else:
+        open_frames_into(opener(), frames, memoryview(room))
+        assert room == plain
 
 
 @pytest.mark.parametrize("other", [{"cluster_id": b"short"}, {"data_key": b"short"}, {"chunk_id": ChunkId(b"s", 0)}])
