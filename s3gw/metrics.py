@@ -1,12 +1,19 @@
-"""What the gateway counts of its requests, for /-/metrics. A request costs two increments and one observation, and what
-reading took since the last one is added.
+"""What the gateway counts of its requests, for /-/metrics: two increments and one observation each, and what reading
+took since the last one.
+
+Where workers share numbers an increment costs 3 µs (a lock, a system call for the process id, a write to the page), so
+all requests of one turn of the event loop are told together, before anything else is read from a client.
 
 With PROMETHEUS_MULTIPROC_DIR in the environment every worker writes its numbers there, and any worker answers for all.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 
@@ -15,6 +22,19 @@ from s3gw.worker_config import METRICS_VARIABLE
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 120)
+
+
+PENDING_MAX = 256
+"""requests that wait to be told"""
+
+
+class _Latencies(Histogram):
+    """Takes many observations at the price of two increments and one for each bucket that has any."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        self._sum.inc(sum(amounts))
+        for place, count in Tally([bisect_left(self._upper_bounds, amount) for amount in amounts]).items():
+            self._buckets[place].inc(count)
 
 
 class RequestMetrics:
@@ -28,7 +48,7 @@ class RequestMetrics:
         self._requests = Counter(
             "frostbyte_s3_requests", "S3 requests answered", ("operation", "status"), registry=self._registry
         )
-        self._seconds = Histogram(
+        self._seconds = _Latencies(
             "frostbyte_s3_request_seconds",
             "Time from the request's head to the end of its answer",
             ("operation",),
@@ -63,22 +83,42 @@ class RequestMetrics:
             "near_refused": near_refused,
         }
         """by the field of ReadCounts"""
-        self._children: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        self._children: dict[tuple[str, int], tuple[Counter, _Latencies]] = {}
+        self._pending: dict[tuple[str, int], list[float]] = {}
+        self._pending_count = self._pending_received = self._pending_sent = 0
 
     def record(self, operation: str, status: int, elapsed_s: float, received_bytes: int, sent_bytes: int) -> None:
         """One request that is over. status 0: cut before an answer began."""
-        children = self._children.get((operation, status))
-        if children is None:
-            children = (self._requests.labels(operation, str(status)), self._seconds.labels(operation))
-            self._children[(operation, status)] = children
-        children[0].inc()
-        children[1].observe(elapsed_s)
-        if received_bytes:
-            self._received.inc(received_bytes)
-        if sent_bytes:
-            self._sent.inc(sent_bytes)
+        latencies = self._pending.get((operation, status))
+        if latencies is None:
+            latencies = self._pending[(operation, status)] = []
+        latencies.append(elapsed_s)
+        self._pending_received += received_bytes
+        self._pending_sent += sent_bytes
+        self._pending_count += 1
+        if self._pending_count == 1:
+            asyncio.get_running_loop().call_soon(self._tell)
+        elif self._pending_count >= PENDING_MAX:
+            self._tell()
+
+    def _tell(self) -> None:
+        pending, self._pending = self._pending, {}
+        for (operation, status), latencies in pending.items():
+            requests, seconds = self._children.get((operation, status)) or self._child(operation, status)
+            requests.inc(len(latencies))
+            seconds.observe_all(latencies)
+        if self._pending_received:
+            self._received.inc(self._pending_received)
+        if self._pending_sent:
+            self._sent.inc(self._pending_sent)
+        self._pending_count = self._pending_received = self._pending_sent = 0
         if self._reads != self._told:
             self._follow_reads()
+
+    def _child(self, operation: str, status: int) -> tuple[Counter, _Latencies]:
+        child = self._requests.labels(operation, str(status)), self._seconds.labels(operation)
+        self._children[(operation, status)] = child
+        return child
 
     def _follow_reads(self) -> None:
         for field, counter in self._read_counters.items():
@@ -90,6 +130,7 @@ class RequestMetrics:
 
     def render(self) -> bytes:
         """The exposition text."""
+        self._tell()
         if METRICS_VARIABLE not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import pytest
@@ -24,7 +25,7 @@ def value(metrics: RequestMetrics, name: str) -> float:
     return float(found.group(1))
 
 
-def test_what_reading_took_is_told_once() -> None:
+async def test_what_reading_took_is_told_once() -> None:
     """Whole and degraded reads apart, so that the bytes read per byte served are known of each."""
     reads = ReadCounts()
     metrics = RequestMetrics(reads)
@@ -40,3 +41,25 @@ def test_what_reading_took_is_told_once() -> None:
     assert value(metrics, 'frostbyte_read_served_bytes_total{kind="degraded"}') == 90
     assert value(metrics, 'frostbyte_s3_requests_total{operation="GetObject",status="200"}') == 2
     assert value(metrics, "frostbyte_s3_sent_bytes_total") == 990
+
+
+async def test_requests_of_one_turn_are_told_as_each_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every latency is in its own bucket, whether its turn has ended or there were too many to wait for that."""
+    monkeypatch.setattr("s3gw.metrics.PENDING_MAX", 3)
+    metrics = RequestMetrics(ReadCounts())
+    for elapsed_s in (0.0005, 0.0006, 0.9, 500.0):
+        metrics.record("PutObject", 200, elapsed_s, 10, 0)
+    metrics.record("PutObject", 503, 0.9, 1, 7)
+    await asyncio.sleep(0)
+    metrics.record("GetObject", 200, 0.003, 0, 30)
+    seconds = "frostbyte_s3_request_seconds"
+    buckets = {0.0005: 1, 0.001: 2, 0.5: 2, 1.0: 4, 120.0: 4}
+    for bound, count in buckets.items():
+        assert value(metrics, f'{seconds}_bucket{{le="{bound}",operation="PutObject"}}') == count
+    assert value(metrics, f'{seconds}_count{{operation="PutObject"}}') == 5
+    assert value(metrics, f'{seconds}_sum{{operation="PutObject"}}') == pytest.approx(501.8011)
+    assert value(metrics, f'{seconds}_count{{operation="GetObject"}}') == 1
+    assert value(metrics, 'frostbyte_s3_requests_total{operation="PutObject",status="200"}') == 4
+    assert value(metrics, 'frostbyte_s3_requests_total{operation="PutObject",status="503"}') == 1
+    assert value(metrics, "frostbyte_s3_received_bytes_total") == 41
+    assert value(metrics, "frostbyte_s3_sent_bytes_total") == 37

@@ -112,7 +112,9 @@ class MetadataClient:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection with its calls in flight: request id → (command type, what is told the outcome, deadline)."""
+    """One connection with its calls in flight: request id → (command type, what is told the outcome, deadline).
+
+    Calls of one turn of the event loop leave in one write: it wakes the owner once, and they are in one group."""
 
     def __init__(self, lost: Any) -> None:
         self._lost = lost
@@ -121,6 +123,8 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._calls: dict[int, tuple[type[Command], OnOutcome, float]] = {}
         self._last_id = 0
+        self._unsent: list[bytes] = []
+        """at most the calls in flight"""
         self._ticking = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -151,7 +155,9 @@ class _Connection(asyncio.Protocol):
         self._last_id += 1
         data = encode_command(self._last_id, command)
         self._calls[self._last_id] = (type(command), on_outcome, self._loop.time() + CALL_DEADLINE_S)
-        self._transport.write(data)
+        if not self._unsent:
+            self._loop.call_soon(self._send)
+        self._unsent.append(data)
         if not self._ticking:
             self._ticking = True
             self._loop.call_later(_DEADLINE_TICK_S, self._expire)
@@ -159,6 +165,12 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    def _send(self) -> None:
+        """What is still unsent when the connection breaks is as unknown as the rest: it is told so all the same."""
+        unsent, self._unsent = self._unsent, []
+        if self._transport is not None:
+            self._transport.write(b"".join(unsent))
 
     def _expire(self) -> None:
         """Calls are in the order of their deadlines. An owner that misses one is not trusted with the others."""

@@ -183,6 +183,31 @@ async def test_a_lost_answer_is_an_unknown_outcome_and_the_client_comes_back(
     await engine.stop()
 
 
+async def test_calls_of_one_turn_leave_in_one_piece(tmp_path: Path) -> None:
+    """So that the owner is woken once, and finds them together."""
+    received: list[bytes] = []
+
+    class Owner(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            received.append(data)
+
+    server = await asyncio.get_running_loop().create_unix_server(Owner, str(tmp_path / "s"))
+    client = MetadataClient(tmp_path / "s")
+    await client.connect(10)
+    commands = [OpenSession(b"%08d" % number, "x") for number in range(20)]
+    outcomes: list[Unavailable] = []
+    for command in commands:
+        client.submit(command, outcomes.append)
+    while not received:
+        await asyncio.sleep(0.001)
+    assert received == [b"".join([encode_command(number + 1, command) for number, command in enumerate(commands)])]
+    client.submit(commands[0], outcomes.append)  # which never leaves
+    await client.close()
+    await asyncio.sleep(0.01)
+    assert [outcome.details for outcome in outcomes] == [{"outcome": "unknown"}] * 21
+    server.close()
+
+
 async def test_calls_in_flight_are_bounded(tmp_path: Path) -> None:
     """The call above the bound is refused without being sent, the others are answered."""
     engine = SqliteEngine(tmp_path)
