@@ -21,7 +21,7 @@ from s3gw.protocol.errors import S3Error
 from s3gw.protocol.operations import Operation
 from s3gw.protocol.principals import ANONYMOUS
 from s3gw.protocol.routing import Route, add_hoisted_headers, parse_query, parse_target, route_request
-from s3gw.protocol.sigv4 import SigningKeys, Verified, verify_claim
+from s3gw.protocol.sigv4 import SigningKey, SigningKeys, Verified, verify_claim
 from s3gw.refusals import translate
 from s3gw.respond import Headers, Intake, Receive, Responder, Send, format_error_headers, render_error
 from s3gw.short_way import ShortWay
@@ -204,7 +204,7 @@ class _Road:
         services = self._services
         claim = None if unsigned else parse_claim(self.raw, services.settings.region)
         if claim is None:
-            return Verified(make_anonymous_claim(self.raw), b""), ANONYMOUS
+            return Verified(make_anonymous_claim(self.raw), SigningKey()), ANONYMOUS
         credential = await find_credential(services.directory, claim.access_key_id)
         now_s = services.clock.now_ms() / 1000
         verified = verify_claim(self.raw, claim, credential.secret_access_key, now_s, self._keys)

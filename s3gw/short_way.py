@@ -34,6 +34,7 @@ from s3gw.protocol.encryption import SSE_S3_LINES
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.object_attributes import find_checksum
 from s3gw.protocol.operations import Operation
+from s3gw.protocol.presigned import PresignedRequests, PresignedTerms
 from s3gw.protocol.routing import QUERY_PARAMETERS_MAX, parse_target
 from s3gw.protocol.sigv4 import SigningKeys, verify_claim
 from s3gw.refusals import translate
@@ -95,6 +96,7 @@ class ShortWay:
         self._services = services
         self._metrics = metrics
         self._signing_keys = signing_keys
+        self._presigned = PresignedRequests()
         self._host_id = host_id
         self._host_header = (b"x-amz-id-2", host_id.encode("ascii"))
         self._random = random.Random()  # noqa: S311 - request ids name requests, and keep nothing secret
@@ -177,7 +179,10 @@ class ShortWay:
             or (query and not _is_signature(query))
         ):
             return None
-        raw = RawRequest(method, path, query, headers, headers.get(b"host", b""))
+        host = headers.get(b"host", b"")
+        if query and (found := self._presigned.find(method, query, host, headers)) is not None:
+            return self._check_presigned(path, host, *found)
+        raw = RawRequest(method, path, query, headers, host)
         claim = parse_claim(raw, settings.region)
         if claim is None or claim.payload_mode not in _PAYLOADS:
             return None
@@ -190,8 +195,23 @@ class ShortWay:
         verified = verify_claim(raw, claim, credential.secret_access_key, now_s, self._signing_keys)
         if verified.path_as_sent or verified.query_as_sent or not owns_everything(credential.user, bucket):
             return None
+        if claim.expires_s is not None:
+            self._presigned.remember(raw, verified, credential.secret_access_key)
         payload_text = claim.payload_text if claim.payload_mode is PayloadMode.SIGNED else ""
         return _Asked(credential, bucket, object_key, payload_text)
+
+    def _check_presigned(self, path: bytes, host: bytes, terms: PresignedTerms, signature: bytes) -> _Asked | None:
+        """As _authenticate, of a request whose terms are known."""
+        bucket_name, object_key = parse_target(path, host.decode("latin-1"), self._services.settings.domains)
+        known = self._services.directory.recall(terms.access_key_id, bucket_name)
+        if known is None or not object_key:
+            return None
+        credential, bucket = known
+        if credential.secret_access_key != terms.secret_access_key or not owns_everything(credential.user, bucket):
+            return None
+        if not terms.hold(path, signature, self._services.clock.now_ms() / 1000):
+            return None
+        return _Asked(credential, bucket, object_key, "")
 
     def _identify(self) -> Headers:
         return [(b"x-amz-request-id", b"%016X" % self._random.getrandbits(64)), self._host_header]

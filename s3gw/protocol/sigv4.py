@@ -32,6 +32,7 @@ from s3gw.protocol.claims import (
     may_remember,
 )
 from s3gw.protocol.errors import S3Error
+from storage.crypto.prepared_mac import PreparedKey
 
 SKEW_S_MAX = 15 * 60
 SIGNING_KEYS_MAX = 4096
@@ -55,6 +56,10 @@ _ADDED_ON_THE_WAY = frozenset({b"x-amz-cf-id"})
 """x-amz-* headers that a content delivery network adds after the client has signed"""
 
 
+class SigningKey(PreparedKey):
+    """What the requests of one access key are signed with on one day."""
+
+
 class Verified(NamedTuple):
     """A claim that holds, and the key that signed it (which signs the chunks of a streaming body too).
 
@@ -62,7 +67,7 @@ class Verified(NamedTuple):
     """
 
     claim: Claim
-    signing_key: bytes
+    signing_key: SigningKey
     path_as_sent: bool = False
     query_as_sent: bool = False
 
@@ -75,19 +80,19 @@ class SigningKeys:
 
     def __init__(self, count_max: int = SIGNING_KEYS_MAX) -> None:
         self._count_max = count_max
-        self._keys: dict[tuple[str, str, str, str], bytes] = {}
+        self._keys: dict[tuple[str, str, str, str], SigningKey] = {}
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def derive(self, access_key_id: str, secret_access_key: str, date: str, region: str) -> bytes:
+    def derive(self, access_key_id: str, secret_access_key: str, date: str, region: str) -> SigningKey:
         """32 bytes. The secret is part of what is looked up, so a replaced secret never meets the old one's entry."""
         entry = (access_key_id, secret_access_key, date, region)
         signing_key = self._keys.get(entry)
         if signing_key is None:
             if len(self._keys) >= self._count_max:
                 del self._keys[next(iter(self._keys))]
-            signing_key = self._keys[entry] = derive_signing_key(secret_access_key, date, region)
+            signing_key = self._keys[entry] = SigningKey(derive_signing_key(secret_access_key, date, region))
         return signing_key
 
 
@@ -131,7 +136,7 @@ def verify_claim(
     )
 
 
-def _find_other_spelling(request: RawRequest, claim: Claim, signing_key: bytes, rest: bytes) -> Verified | None:
+def _find_other_spelling(request: RawRequest, claim: Claim, signing_key: SigningKey, rest: bytes) -> Verified | None:
     """Whether the claim holds over the request as the client may have spelled it."""
     query = request.query_string
     path, canonical_query = encode_path(request.raw_path), encode_query(query)
@@ -153,6 +158,13 @@ def _find_other_spelling(request: RawRequest, claim: Claim, signing_key: bytes, 
             if _holds(claim, signing_key, _canonical_request(request.method, path, canonical_query, rest)):
                 return Verified(claim, signing_key)
     return None
+
+
+def format_canonical(request: RawRequest, claim: Claim) -> tuple[bytes, bytes]:
+    """The canonical request before and after its path."""
+    rest = _canonical_rest(request, claim)
+    head, _, tail = _canonical_request(request.method, b"\0", encode_query(request.query_string), rest).partition(b"\0")
+    return head, tail
 
 
 def string_to_sign(claim: Claim, canonical_request: bytes) -> str:
@@ -219,8 +231,8 @@ def _canonical_rest(request: RawRequest, claim: Claim) -> bytes:
     return b"\n".join(lines)
 
 
-def _holds(claim: Claim, signing_key: bytes, canonical_request: bytes) -> bool:
-    expected = hmac.digest(signing_key, string_to_sign(claim, canonical_request).encode(), "sha256").hex()
+def _holds(claim: Claim, signing_key: SigningKey, canonical_request: bytes) -> bool:
+    expected = signing_key.mac.digest(string_to_sign(claim, canonical_request).encode()).hex()
     return hmac.compare_digest(expected, claim.signature)
 
 

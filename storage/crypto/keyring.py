@@ -33,6 +33,7 @@ from storage.base.files import FileSystem, fetch_file, make_directories, store_f
 from storage.crypto.keys import (
     KEY_BYTES,
     NONCE_BYTES,
+    BucketSecret,
     master_key_id,
     named_key_id,
     open_secret,
@@ -89,7 +90,7 @@ class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Opened:
     """A key in the cache. Not a tuple, so that no repr can show what is inside."""
 
-    def __init__(self, current: BucketKey, secrets_by_version: dict[int, bytes], expires_s: float) -> None:
+    def __init__(self, current: BucketKey, secrets_by_version: dict[int, BucketSecret], expires_s: float) -> None:
         self.current = current
         self.secrets_by_version = secrets_by_version
         self.expires_s = expires_s
@@ -283,7 +284,7 @@ class Keyring:
             return cached
         self._cache.pop(key_id, None)
         stored = self._read(key_id)
-        opened = {version.version: self._unwrap(key_id, version) for version in stored.versions}
+        opened = {version.version: BucketSecret(self._unwrap(key_id, version)) for version in stored.versions}
         current = stored.versions[-1].version
         entry = _Opened(BucketKey(key_id, current, opened[current]), opened, self._clock.monotonic_s() + CACHE_TTL_S)
         while len(self._cache) >= CACHED_KEYS_MAX:

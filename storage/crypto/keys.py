@@ -16,11 +16,13 @@ import hmac
 import re
 import struct
 from collections.abc import Iterable
+from functools import cached_property
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from storage.base.errors import SealBroken
+from storage.crypto.prepared_mac import PreparedKey, PreparedMac
 from storage.model import Extent
 
 KEY_BYTES = 32
@@ -46,9 +48,19 @@ _EXTENT = struct.Struct(">16sQQ")
 _SECRET_HEAD = struct.Struct(">BI")
 
 
+class BucketSecret(PreparedKey):
+    """A bucket key, which much is derived from."""
+
+    @cached_property
+    def version_macs(self) -> dict[bytes, PreparedMac]:
+        """Of versions, by the cluster's id."""
+        return {}
+
+
 def derive_key(secret: bytes, label: bytes, context: bytes = b"") -> bytes:
     """32 bytes for one purpose; see above. As long as one block of the hash, which is all of the expansion then."""
-    return hmac.digest(secret, label + context + b"\x01", "sha256")
+    message = label + context + b"\x01"
+    return secret.mac.digest(message) if type(secret) is BucketSecret else hmac.digest(secret, message, "sha256")
 
 
 class BlobKey:
@@ -81,7 +93,15 @@ def make_version_mac(bucket_key: bytes, cluster_id: bytes, uid: bytes, size: int
     """
     listed = b"".join(_EXTENT.pack(extent.blob_id, extent.offset, extent.length) for extent in extents)
     message = uid + size.to_bytes(8, "big") + listed
-    return hmac.digest(derive_key(bucket_key, _VERSION_MAC, cluster_id), message, "sha256")
+    return _version_mac(bucket_key, cluster_id).digest(message)
+
+
+def _version_mac(bucket_key: bytes, cluster_id: bytes) -> PreparedMac:
+    kept = bucket_key.version_macs if type(bucket_key) is BucketSecret else {}
+    mac = kept.get(cluster_id)
+    if mac is None:
+        mac = kept[cluster_id] = PreparedMac(derive_key(bucket_key, _VERSION_MAC, cluster_id))
+    return mac
 
 
 def verify_version_mac(

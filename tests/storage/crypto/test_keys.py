@@ -15,6 +15,8 @@ from storage.crypto.keys import (
     SECRET_BYTES_MAX,
     WRAPPED_KEY_BYTES,
     BlobKey,
+    BucketSecret,
+    derive_key,
     make_version_mac,
     master_key_id,
     open_secret,
@@ -62,6 +64,17 @@ def test_known_answer_of_the_version_mac() -> None:
     arguments = (raw("bucket_key"), raw("cluster_id"), bytes.fromhex(version["uid"]), version["size"], extents)
     assert make_version_mac(*arguments).hex() == version["mac"]
     verify_version_mac(bytes.fromhex(version["mac"]), *arguments)
+
+
+@given(keys, keys)
+def test_a_bucket_secret_is_its_bytes(bucket_key: bytes, cluster_id: bytes) -> None:
+    """Whatever is derived from it, for one cluster and another; and it is not shown."""
+    secret = BucketSecret(bucket_key)
+    for cluster in (cluster_id, CLUSTER_ID, cluster_id):
+        arguments = (cluster, b"uid-uid-", 150, EXTENTS)
+        assert make_version_mac(secret, *arguments) == make_version_mac(bucket_key, *arguments)
+        assert derive_key(secret, b"label", cluster) == derive_key(bucket_key, b"label", cluster)
+    assert repr(secret) == "BucketSecret()"
 
 
 @given(keys, keys, st.integers(0, 2**32 - 1))
