@@ -26,6 +26,7 @@ from cluster.directory import Credential
 from cluster.objectstore import PutRequest
 from s3gw.call import Response, Services
 from s3gw.metrics import RequestMetrics
+from s3gw.plain_head import HEADERS_OF_A_READ
 from s3gw.protocol.attributes import parse_attributes
 from s3gw.protocol.authorize import owns_everything
 from s3gw.protocol.checksums import encode_digest
@@ -52,13 +53,7 @@ READ_BYTES_MAX = 1 << 20
 REMEMBERED_MAX = 256
 """queries, and attributes that objects are written with"""
 
-_OF_THE_CLIENT = frozenset(
-    {b"host", b"user-agent", b"accept", b"accept-encoding", b"authorization", b"x-amz-date", b"x-amz-content-sha256"}
-    | {b"amz-sdk-invocation-id", b"amz-sdk-request", b"connection"}
-)
-"""headers that say who asks, and nothing of what"""
-_OF_A_READ = _OF_THE_CLIENT | {b"x-amz-checksum-mode"}
-_OF_A_WRITE = _OF_THE_CLIENT | {b"content-length", b"content-type"}
+_OF_A_WRITE = (HEADERS_OF_A_READ - {b"x-amz-checksum-mode"}) | {b"content-length", b"content-type"}
 _SERVICE_PAGE = b"/-"
 _PAYLOADS = frozenset({PayloadMode.SIGNED, PayloadMode.UNSIGNED})
 _READS = {"GET": Operation.GET_OBJECT, "HEAD": Operation.HEAD_OBJECT}
@@ -115,7 +110,7 @@ class ShortWay:
         for, the body has left or is kept.
         """
         started_s = self._services.clock.monotonic_s()
-        if not _OF_A_READ.issuperset(headers):
+        if not HEADERS_OF_A_READ.issuperset(headers):
             return None
         with_checksum = headers.get(b"x-amz-checksum-mode", b"").upper() == b"ENABLED"
         try:

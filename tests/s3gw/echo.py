@@ -34,6 +34,7 @@ class EchoApp:
     """Answers with method, path and body length; paths choose how the body is treated. `gate` holds /wait back."""
 
     def __init__(self) -> None:
+        self.short_way: Any = None
         self.gate = asyncio.Event()
         self.waiting = asyncio.Event()
         self.cut = asyncio.Event()
@@ -119,9 +120,12 @@ async def read_until(reader: asyncio.StreamReader, until: bytes | None = None) -
 
 
 @contextlib.asynccontextmanager
-async def running(limits: HttpLimits = DEFAULT_LIMITS, tls: TlsFiles | None = None) -> AsyncIterator[Running]:
+async def running(
+    limits: HttpLimits = DEFAULT_LIMITS, tls: TlsFiles | None = None, short_way: Any = None
+) -> AsyncIterator[Running]:
     """Serve an EchoApp for the time of a test."""
     app, stop, started = EchoApp(), asyncio.Event(), asyncio.Event()
+    app.short_way = short_way
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]
     serving = asyncio.ensure_future(serve_gateway(app, sock, tls=tls, limits=limits, on_started=started.set, stop=stop))
