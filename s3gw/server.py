@@ -35,7 +35,7 @@ from s3gw.early_refusal import render_refusal, slow_down
 from s3gw.plain_head import parse_plain_head
 from s3gw.protocol.claims import join_headers
 from s3gw.protocol.errors import S3Error
-from s3gw.short_answer import HeldRequest, LeavingCycle, ShortCycle, format_head
+from s3gw.short_answer import HeldRequest, LeavingCycle, LongReads, ShortCycle, format_head
 from s3gw.short_way import BODY_BYTES_MAX, READ_BYTES_MAX, ShortRead, ShortWay
 from storage.base.internal_server import (
     HEAD_BYTES_MAX,
@@ -51,8 +51,6 @@ BACKLOG = 2048
 TICK_S = 1.0
 """between updates of the Date header"""
 SWALLOWED_BYTES_MAX = 16 * 1024
-LONG_READS_EXPECTED = 7
-"""that follow on a connection, unasked, after one that was not for the short way: clients ask for alike objects"""
 PIPELINED_MAX = 16
 """requests that wait for an earlier one's response on the same connection"""
 
@@ -93,7 +91,7 @@ class GatewayProtocol(BoundedProtocol):
         self._leaving: LeavingCycle | None = None
         self._is_tls = False
         """what such a transport has not sent yet cannot be known"""
-        self._long_reads_expected = 0
+        self._long_reads = LongReads()
         self._held: HeldRequest | None = None
         """a request that may go the short way, while its bytes are being parsed"""
         self._refusal: S3Error | None = None
@@ -214,7 +212,7 @@ class GatewayProtocol(BoundedProtocol):
             self.timeout_keep_alive_task is None
             or self._in_head
             or self._short_way is None
-            or self._long_reads_expected
+            or self._long_reads.expected
             or self.transport.get_write_buffer_size()
             or len(self.tasks) >= self._limits.requests_max
             or (head := parse_plain_head(data)) is None
@@ -222,7 +220,7 @@ class GatewayProtocol(BoundedProtocol):
             return False
         read = self._read_short(*head)
         if read is None:
-            self._long_reads_expected = LONG_READS_EXPECTED + 1  # this one is the first of them
+            self._long_reads.expected += 1  # this one: the parser brings it again
             return False
         self._heads += 1
         self._served_s = self.loop.time()  # in place of the idle timer: setting it each time would cost 1 µs
@@ -265,12 +263,11 @@ class GatewayProtocol(BoundedProtocol):
             return True
         if self._has_body or held.method not in ("GET", "HEAD"):
             return False
-        if self._long_reads_expected:
-            self._long_reads_expected -= 1
+        if self._long_reads.expected:
+            self._long_reads.expected -= 1
             return False
         read = self._read_short(held.method, held.url, headers)
         if read is None:
-            self._long_reads_expected = LONG_READS_EXPECTED
             return False
         if self._hand_over(read):
             super().on_response_complete()
@@ -279,7 +276,10 @@ class GatewayProtocol(BoundedProtocol):
     def _read_short(self, method: str, url: bytes, headers: dict[bytes, bytes]) -> ShortRead | None:
         assert self._short_way is not None
         address = self.client[0] if self.client else ""
-        return self._short_way.read(method, url, headers, address, BODY_BYTES_MAX if self._is_tls else READ_BYTES_MAX)
+        bytes_max = BODY_BYTES_MAX if self._is_tls else READ_BYTES_MAX
+        read = self._short_way.read(method, url, headers, address, bytes_max)
+        self._long_reads.note(is_long=read is None)
+        return read
 
     def _hand_over(self, read: ShortRead) -> bool:
         """Send an answer. False: the client did not take all of it at once; its cycle is under way until it has."""

@@ -11,6 +11,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from s3gw.call import Response
 from s3gw.respond import Headers
 
+LONG_READS_EXPECTED_MAX = 7
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -23,6 +24,24 @@ class HeldRequest:
         self.method = method
         self.url = url
         self.body = bytearray()
+
+
+class LongReads:
+    """How many reads of a connection go the road unasked, after some that were not for the short way: clients ask for
+    alike objects. None after the first (it may be one that was not in memory), then 1, 3, 7."""
+
+    __slots__ = ("_next", "expected")
+
+    def __init__(self) -> None:
+        self.expected = 0
+        self._next = 0
+
+    def note(self, *, is_long: bool) -> None:
+        """The short way was asked."""
+        if is_long:
+            self.expected, self._next = self._next, min(2 * self._next + 1, LONG_READS_EXPECTED_MAX)
+        else:
+            self._next = 0
 
 
 class Connection(Protocol):
