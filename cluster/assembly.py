@@ -24,6 +24,7 @@ from cluster.maintenance.piece_copy import PieceCopier
 from cluster.maintenance.repairer import Repairer
 from cluster.maintenance.throttle import Throttle
 from cluster.near_pieces import NearPieces
+from cluster.near_puts import NearPuts
 from cluster.nodes import Connect, NodePool
 from cluster.objectstore import ObjectStore
 from cluster.operations import MapSource, Operations
@@ -63,7 +64,9 @@ class ClusterSettings:
     budget_bytes: int = CAPACITY_BYTES_DEFAULT
     cipher: Cipher = Cipher.AES_256_GCM
     datanode_directories: tuple[Path, ...] = ()
-    """of datanodes on this machine, which reads go to past the datanodes"""
+    """of datanodes on this machine, which reads and large writes go to past the datanodes"""
+    local_writes: bool = True
+    """whether writes do"""
     lease_ttl_s: float = LEASE_TTL_S
     repair_interval_s: float = REPAIR_INTERVAL_S
     deadlines: Deadlines = field(default_factory=Deadlines)
@@ -101,12 +104,12 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
     survive_min = _choose_survive_min(settings, redundancy)
     metadata, keyring, clock = outside.metadata, outside.keyring, outside.clock
     budget = ByteBudget(settings.budget_bytes)
-    nodes = NodePool(settings.internal_key, clock, outside.connect)
-    placer = Placer(nodes)
-    writes = ChunkWrites(budget, nodes, settings.deadlines)
-
     counts = ReadCounts()
     near = NearPieces(settings.cluster_id, counts, settings.datanode_directories)
+    near_puts = NearPuts(near, clock, is_on=settings.local_writes)
+    nodes = NodePool(settings.internal_key, clock, outside.connect, near_puts)
+    placer = Placer(nodes)
+    writes = ChunkWrites(budget, nodes, settings.deadlines)
 
     async def adopt(cluster_map: ClusterMap) -> None:
         placer.adopt(cluster_map)
@@ -134,6 +137,7 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
     async with AsyncExitStack() as running:
         running.push_async_callback(nodes.close)
         running.push_async_callback(near.close)
+        running.push_async_callback(near_puts.close)
         running.push_async_callback(maps.close)
         await maps.start()
         await session.start()

@@ -222,7 +222,7 @@ class ChunkWrite(ABC):
         try:
             async with asyncio.timeout(limits.durable_s if whole else limits.begin_s) as timeout:
                 cursor.hurry(None if whole else timeout, limits)
-                receipt = await self._nodes.store(number).put(self._chunk_id, self._lengths[place], cursor)
+                receipt = await self._nodes.put(number, self._chunk_id, self._lengths[place], cursor)
         except TimeoutError:
             raise NodeUnreachable(f"node {number} did not take the chunk in time") from None
         self._check(place, number, receipt)

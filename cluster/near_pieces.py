@@ -33,7 +33,10 @@ class NearPieces:
         self._unknown = list(directories)
         """not identified yet"""
         self._by_node_id: dict[str, NearChunks] = {}
+        self._directories: dict[str, Path] = {}
+        """by node id"""
         self._by_number: dict[int, NearChunks] = {}
+        self._directory_by_number: dict[int, Path] = {}
         self._map: ClusterMap | None = None
         self._identifying: asyncio.Task[None] | None = None
 
@@ -51,6 +54,10 @@ class NearPieces:
     def __bool__(self) -> bool:
         """Whether any is."""
         return bool(self._by_number)
+
+    def directory(self, number: int) -> Path | None:
+        """This node's, if it is on this machine."""
+        return self._directory_by_number.get(number)
 
     def read_cached(self, number: int, chunk_id: ChunkId, offset: int, target: bytearray | memoryview) -> bool:
         """Fill the target with sealed bytes of a node's piece, if they are at hand in memory. FAILURES where `read` has
@@ -106,6 +113,7 @@ class NearPieces:
         if identity is not None:
             self._unknown.remove(directory)
             self._by_node_id[identity.node_id] = NearChunks(directory)
+            self._directories[identity.node_id] = directory
             self._number()
 
     def _number(self) -> None:
@@ -114,4 +122,9 @@ class NearPieces:
             node.number: self._by_node_id[node.report.node_id]
             for node in nodes
             if node.report.node_id in self._by_node_id
+        }
+        self._directory_by_number = {
+            node.number: self._directories[node.report.node_id]
+            for node in nodes
+            if node.report.node_id in self._directories
         }

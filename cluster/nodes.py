@@ -6,16 +6,18 @@ seconds, which is all the health that a gateway keeps: whether a node is up is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from random import random
 from typing import NamedTuple, Protocol
 
+from cluster.near_puts import NearPuts
 from storage.base.clock import Clock
 from storage.base.errors import ChunkError, Corrupt, NodeUnreachable
 from storage.base.ids import ChunkId
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key, make_pull_ticket
 from storage.chunks.erasure import Striping
-from storage.chunks.store import ChunkReceipt, ChunkStore
+from storage.chunks.store import Buffer, ChunkReceipt, ChunkStore
+from storage.datanode.near_wire import Loan
 from storage.datanode.wire import DamagedChunk, FragmentSource, PullRequest, RebuildRequest, ScrubOrder, ScrubStatus
 from storage.model import ClusterMap, Node, NodeState
 
@@ -58,6 +60,10 @@ class Datanode(ChunkStore, Protocol):
         """Another pace, or a pass from the start."""
         ...
 
+    async def lend(self, chunk_id: ChunkId, loan: Loan, account: AsyncIterator[Buffer]) -> ChunkReceipt:
+        """Make a chunk durable whose bytes this process writes into the node's directory (cluster.near_puts)."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -75,10 +81,12 @@ Connect = Callable[[Node], Datanode]
 class NodePool:
     """Clients by node number, following the cluster map."""
 
-    def __init__(self, internal_key: bytes, clock: Clock, connect: Connect) -> None:
+    def __init__(self, internal_key: bytes, clock: Clock, connect: Connect, near_puts: NearPuts | None = None) -> None:
+        """near_puts: what is written into the directories of nodes on this machine; None: everything is sent."""
         self._internal_key = internal_key
         self._clock = clock
         self._connect = connect
+        self._near_puts = near_puts
         self._nodes: dict[int, Node] = {}
         self._clients: dict[int, Datanode] = {}
         self._replaced: list[Datanode] = []
@@ -108,6 +116,13 @@ class NodePool:
         if client is None:
             client = self._clients[number] = self._connect(self._known(number))
         return client
+
+    async def put(self, number: int, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
+        """As ChunkStore.put, to a node, the shortest way there is."""
+        node = self.store(number)
+        if self._near_puts is not None:
+            return await self._near_puts.put(number, node, chunk_id, length, body)
+        return await node.put(chunk_id, length, body)
 
     async def pull(self, target: int, source: int, chunk_id: ChunkId, expected: ChunkReceipt) -> ChunkReceipt:
         """Let `target` copy a chunk from `source`. Errors as DatanodeClient.pull."""

@@ -101,6 +101,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """between the begins of two such passes"""
     local_reads: bool = True
     """whether gateways read chunks straight from the directories of this machine's datanodes"""
+    local_writes: bool = True
+    """whether they write large ones straight into them; not without local_reads"""
     durability: str = "fsync"
     """`fsync`, or `none`: nothing acknowledged survives a power cut then, and status says so"""
     cipher: str = "aes-256-gcm"

@@ -83,6 +83,7 @@ def _cluster_settings(config: WorkerConfig, internal_key: bytes) -> ClusterSetti
         budget_bytes=config.memory_budget_bytes,
         cipher=parse_cipher(config.cipher, os.environ),
         datanode_directories=tuple(map(Path, config.datanode_directories)),
+        local_writes=config.local_writes,
         lease_ttl_s=config.lease_ttl_s,
     )
 

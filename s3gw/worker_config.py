@@ -40,8 +40,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     metadata: MetadataSettings
     masters: tuple[str, ...]
     datanode_directories: tuple[str, ...] = ()
-    """data directories of datanodes on this machine (or volumes shared with them) that reads go to directly; whose they
-    are is asked of each"""
+    """data directories of datanodes on this machine (or volumes shared with them) that reads and large writes go to
+    directly; whose they are is asked of each"""
+    local_writes: bool = True
+    """whether writes do"""
     redundancy: str = "replica:2"
     """of buckets that do not say otherwise"""
     survive_min: SurviveMinSettings | None = None

@@ -199,6 +199,7 @@ def describe_gateway(home: Home) -> dict[str, Any]:
         "metadata": home.records,
         "masters": master_addresses(home),
         "datanode_directories": [str(datanode.path) for datanode in home.datanodes] if config.local_reads else [],
+        "local_writes": config.local_writes,
         "redundancy": str(config.placed),
         "survive_min": config.survive_min,
         "region": config.region,

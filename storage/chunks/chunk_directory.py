@@ -13,7 +13,8 @@ So a name under chunks/ always leads to bytes that were durable before it, and a
 Deleting is unlink, then fsync of the directory; setting aside is rename, then fsync of both directories, the target's
 first, so that the chunk is under one of the two names whatever happens. A damaged chunk whose setting aside a power cut
 undid is found again by the next scrub; a mark of damage whose removal it undid is there to be acknowledged again.
-Small chunks go through these steps in batches (small_puts.py), each step for all of them before the next.
+Small chunks go through these steps in batches (small_puts.py), each step for all of them before the next. The bytes of
+step 2 may be another process's to write (lent_draft.py); all the others are taken here, in the same order.
 
 Nobody locks a chunk: a reader keeps the file it opened though the name may go, and the system makes each change of a
 name atomic. Only two writers of one id must take turns between looking for the name and taking it.
@@ -35,7 +36,8 @@ from storage.base.ids import ChunkId
 from storage.chunks import medium_errors
 from storage.chunks.draft import Draft
 from storage.chunks.footer import FOOTER_BYTES
-from storage.chunks.layout import CHUNKS, LOCK, QUARANTINE, TEMPORARY, SetAside, group_name
+from storage.chunks.layout import CHUNKS, LOCK, QUARANTINE, TEMPORARY, SetAside, group_name, lent_draft_name
+from storage.chunks.lent_draft import LentDraft
 from storage.chunks.open_chunk import OpenChunk
 from storage.chunks.quarantine import Quarantine
 from storage.chunks.store import Buffer, ChunkReceipt, ChunkState
@@ -123,10 +125,31 @@ class ChunkDirectory:
         same bytes may have found it there and been answered."""
         with medium_errors.writing():
             draft.complete(buffers)
-            draft.sync()
-            self._place(draft)
-            self._sync_groups([draft.chunk_id])
-            return draft.receipt
+            return self._settle(draft)
+
+    def _settle(self, draft: Draft) -> ChunkReceipt:
+        """Make a complete draft a durable chunk."""
+        draft.sync()
+        self._place(draft)
+        self._sync_groups([draft.chunk_id])
+        return draft.receipt
+
+    def lent_draft(self, chunk_id: ChunkId, token: str, length: int) -> LentDraft:
+        """Begin a chunk whose bytes another process writes. Touches nothing yet."""
+        path = f"{self._temporary}/{lent_draft_name(chunk_id, token)}"
+        return LentDraft(self._files, self._clock, path, chunk_id, length)
+
+    def make(self, draft: LentDraft) -> None:
+        """Its file, with room for all of it. NodeFull."""
+        with medium_errors.writing():
+            draft.make()
+
+    def accept(self, draft: LentDraft, receipt: ChunkReceipt) -> ChunkReceipt:
+        """Make a lent draft a durable chunk, now that its bytes are written: step 2's end, and what follows. Errors as
+        `store`. receipt: of the bytes, by who wrote them."""
+        with medium_errors.writing():
+            draft.accept(receipt)
+            return self._settle(draft)
 
     def store_many(self, items: Sequence[tuple[ChunkId, Sequence[Buffer]]]) -> list[ChunkReceipt | ChunkError]:
         """Each item, a chunk and its bytes in order, a durable chunk, or why not. All are written before the first is

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from storage.base.clock import Clock, SystemClock
@@ -21,6 +22,7 @@ from storage.chunks.chunk_directory import ChunkDirectory
 from storage.chunks.chunk_reading import ChunkReading
 from storage.chunks.footer import CHUNK_LENGTH_MAX
 from storage.chunks.inventory import prune_empty_groups, read_inventory
+from storage.chunks.lent_draft import LentDraft
 from storage.chunks.small_puts import SMALL_BYTES_MAX, SmallPuts
 from storage.chunks.store import (
     BATCH_BYTES_MAX,
@@ -110,6 +112,25 @@ class DiskChunkStore:
             _abandon(writing)
             await self._finally(draft.discard)
             raise
+
+    @asynccontextmanager
+    async def lend(self, chunk_id: ChunkId, token: str, length: int) -> AsyncIterator[LentDraft]:
+        """A draft, with its room taken, that another process of this machine fills within this context, and that
+        `accept` makes a chunk; it is removed otherwise. NodeFull, ChunkError."""
+        self._admit(length)
+        self._promised_bytes += length
+        draft = self._directory.lent_draft(chunk_id, token, length)
+        try:
+            await self._pool.run(self._directory.make, draft)
+            yield draft
+        finally:
+            self._promised_bytes -= length
+            if not draft.is_over:
+                await self._finally(draft.discard)
+
+    async def accept(self, draft: LentDraft, receipt: ChunkReceipt) -> ChunkReceipt:
+        """Make a lent draft a durable chunk. receipt: of its bytes, by who wrote them. Errors as `put`."""
+        return await self._pool.run(self._directory.accept, draft, receipt)
 
     async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
         outcomes: list[ChunkReceipt | ChunkError] = []

@@ -3,6 +3,7 @@
     chunks/<first 29 digits of the chunk id>/<chunk id>      the session and the blob counter / 4096
     quarantine/<chunk id>.<set aside at, ms>                 with `.damaged` behind it until the master knows
     tmp/<anything>                                           nothing of worth: emptied at every start
+    tmp/<chunk id>.<token>                                   of these, a draft that another process fills
     lock                                                     held by the process that owns the directory
 
 Names sort as chunk ids do at both levels, so an inventory in order needs one directory at a time. What is written at
@@ -41,6 +42,11 @@ class SetAside(NamedTuple):
 def group_name(chunk_name: str) -> str:
     """The directory of a chunk, given its id as text."""
     return chunk_name[:GROUP_DIGITS]
+
+
+def lent_draft_name(chunk_id: ChunkId, token: str) -> str:
+    """The draft that another process fills. token: what that process chose (storage.datanode.near_wire)."""
+    return f"{chunk_id}.{token}"
 
 
 def quarantine_name(found: SetAside) -> str:

@@ -25,7 +25,6 @@ from storage.base.internal_server import CannotListen, load_server_tls, serve
 from storage.base.log import configure_logging
 from storage.base.open_files import raise_open_files_limit
 from storage.chunks.disk import DiskChunkStore
-from storage.chunks.store import OwnChunkStore
 from storage.datanode.app import DatanodeApp
 from storage.datanode.config import (
     DURABILITY_NONE,
@@ -58,7 +57,7 @@ EXIT_REFUSED = 2
 _log = logging.getLogger("storage.datanode")
 
 
-async def run(config: DatanodeConfig, directory: Path, store: OwnChunkStore, identity: Identity) -> None:
+async def run(config: DatanodeConfig, directory: Path, store: DiskChunkStore, identity: Identity) -> None:
     """Serve the store until SIGTERM or SIGINT, scrubbing it and reporting to the masters meanwhile. CannotListen,
     ConfigError."""
     node_key = load_node_key(config, identity.node_id)
@@ -73,7 +72,17 @@ async def run(config: DatanodeConfig, directory: Path, store: OwnChunkStore, ide
     scrubber = Scrubber(store, clock, config.scrub, ScrubFile(files, directory / SCRUB_FILE))
     medium = MediumWatch(store, clock)
     realm = f"{identity.cluster_id}/{identity.node_id}"
-    app = DatanodeApp(store, node_key, clock, peers, journal=journal, realm=realm, scrubber=scrubber, intake=intake)
+    app = DatanodeApp(
+        store,
+        node_key,
+        clock,
+        peers,
+        journal=journal,
+        realm=realm,
+        scrubber=scrubber,
+        intake=intake,
+        lending=store,
+    )
 
     fixed = NodeReport(
         *identity, config.advertise, domain, 0, 0, 0, format_version=FORMAT_VERSION, durability=config.durability

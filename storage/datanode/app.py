@@ -16,8 +16,9 @@ from storage.base.clock import Clock
 from storage.base.errors import Corrupt, FrostbyteError
 from storage.base.ids import ChunkId, parse_chunk_id
 from storage.base.internal_auth import access_token, bearer, verify_pull_ticket
+from storage.chunks.disk import DiskChunkStore
 from storage.chunks.store import SPAN_BYTES_MAX, OwnChunkStore
-from storage.datanode import journal_wire, wire
+from storage.datanode import journal_wire, near_wire, wire
 from storage.datanode.exchange import BadRequest, Exchange, Handler, Receive, Send
 from storage.datanode.intake import Intake
 from storage.datanode.journal_app import JournalRoutes
@@ -45,7 +46,7 @@ class DatanodeApp:
     """ASGI application. node_key: of this datanode; peers: the way to others, for pulls and rebuilds; journal: the
     files of the metadata, where there are any; realm: `<cluster id>/<node id>`, told to whoever brings no token, so
     that who has the internal key and only the address can derive it. scrubber: of this store; intake: whether it takes
-    new chunks."""
+    new chunks; lending: the same store, if its drafts are files that others may write."""
 
     def __init__(
         self,
@@ -58,12 +59,14 @@ class DatanodeApp:
         realm: str = "",
         scrubber: Scrubber | None = None,
         intake: Intake | None = None,
+        lending: DiskChunkStore | None = None,
     ) -> None:
         self.requests = 0
         """under way"""
         self._store = store
         self._scrubber = scrubber or Scrubber(store, clock)
         self._intake = intake or Intake()
+        self._lending = lending
         self._journal = journal
         self._challenge = f'Bearer realm="{realm}"'.encode()
         self._node_key = node_key
@@ -81,6 +84,7 @@ class DatanodeApp:
             ("POST", wire.VERIFY): self._verify_chunk,
             ("POST", wire.PULL): self._pull_chunk,
             ("POST", wire.REBUILD): self._rebuild_chunk,
+            ("PUT", near_wire.DRAFT): self._lend_draft,
         }
         self._handlers: dict[tuple[str, str], Handler] = {
             ("POST", wire.BATCH_PUT): self._put_batch,
@@ -181,6 +185,20 @@ class DatanodeApp:
         except ValueError as error:
             raise BadRequest(413 if b"content-length" in exchange.headers else 411, str(error)) from error
         receipt = await self._store.put(chunk_id, length, exchange.blocks())
+        await exchange.answer(201, wire.encode(receipt))
+
+    async def _lend_draft(self, exchange: Exchange, chunk_id: ChunkId) -> None:
+        if self._lending is None:
+            raise BadRequest(405, "no drafts are lent here")
+        self._intake.require()
+        try:
+            loan = near_wire.parse_headers(exchange.headers)
+        except ValueError as error:
+            raise BadRequest(400, str(error)) from error
+        async with self._lending.lend(chunk_id, *loan) as draft:
+            # Reading on is what tells the other side that the draft is there.
+            account = await exchange.read_parsed(near_wire.parse_account, near_wire.body_bytes(loan.length))
+            receipt = await self._lending.accept(draft, account)
         await exchange.answer(201, wire.encode(receipt))
 
     async def _get_chunk(self, exchange: Exchange, chunk_id: ChunkId) -> None:

@@ -15,6 +15,7 @@ from storage.base.ids import ChunkId
 from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_key
 from storage.base.internal_client import ERROR_BYTES_MAX, Answer, Deadlines, InternalClient
 from storage.chunks.body import gather_body
+from storage.chunks.near_drafts import NotLent
 from storage.chunks.store import (
     BATCH_BYTES_MAX,
     DIGEST_BYTES,
@@ -25,7 +26,7 @@ from storage.chunks.store import (
     InventoryEntry,
     Space,
 )
-from storage.datanode import wire
+from storage.datanode import near_wire, wire
 from storage.datanode.answers import read_answer, strange
 from storage.model import Node
 
@@ -63,14 +64,24 @@ class DatanodeClient:
     async def put(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
         """As ChunkStore. A large body is not touched before the datanode agreed to take it: a full or unreachable node
         then leaves the body untouched, for another node."""
-        if not 0 < length <= wire.CHUNK_BYTES_MAX:
-            raise ChunkError(f"a chunk has 1 to {wire.CHUNK_BYTES_MAX} bytes, not {length}")
+        _require_length(length)
         target = wire.chunk_target(chunk_id)
         if length <= WHOLE_BODY_BYTES_MAX:
             blocks = await gather_body(body, length)
             answer = await self._http.call("PUT", target, blocks[0] if len(blocks) == 1 else b"".join(blocks))
         else:
             answer = await self._http.send("PUT", target, body, length, expect_continue=True)
+        return self._parsed(answer, 201, wire.parse_receipt)
+
+    async def lend(self, chunk_id: ChunkId, loan: near_wire.Loan, account: AsyncIterator[Buffer]) -> ChunkReceipt:
+        """Store a chunk whose bytes the caller writes into the datanode's directory. account: the body of near_wire; it
+        is asked for once the draft is there. NotLent by a datanode that lends none; else as `put`."""
+        _require_length(loan.length)
+        target, headers = wire.chunk_target(chunk_id, near_wire.DRAFT), near_wire.format_headers(loan)
+        length = near_wire.body_bytes(loan.length)
+        answer = await self._http.send("PUT", target, account, length, expect_continue=True, headers=headers)
+        if answer.status == 405:
+            raise NotLent(f"{self.address} lends no drafts")
         return self._parsed(answer, 201, wire.parse_receipt)
 
     async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
@@ -245,6 +256,11 @@ class DatanodeClient:
             # A node whose medium does not answer is as good as away, for whoever chooses among nodes.
             return NodeUnreachable(f"{self.address}: {error}")
         return error if error is not None else strange(self.address, answer)
+
+
+def _require_length(length: int) -> None:
+    if not 0 < length <= wire.CHUNK_BYTES_MAX:
+        raise ChunkError(f"a chunk has 1 to {wire.CHUNK_BYTES_MAX} bytes, not {length}")
 
 
 def _count_within(spans: Sequence[tuple[ChunkId, int, int]]) -> int:

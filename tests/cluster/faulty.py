@@ -10,7 +10,9 @@ from storage.base.ids import ChunkId
 from storage.chunks.erasure import Striping
 from storage.chunks.footer import digest_of
 from storage.chunks.memory import MemoryChunkStore
+from storage.chunks.near_drafts import NotLent
 from storage.chunks.store import Buffer, ChunkReceipt, ChunkState, InventoryEntry, Space
+from storage.datanode.near_wire import Loan
 from storage.datanode.wire import DamagedChunk, PullRequest, RebuildRequest, ScrubOrder, ScrubStatus
 from storage.model import Node, NodeReport, NodeState
 from tests.storage.chunks.fragments import rebuild_fragment
@@ -88,6 +90,9 @@ class FaultyDatanode:
         if self.put_stores_other_bytes:
             return ChunkReceipt(receipt.length, bytes(8))
         return receipt
+
+    async def lend(self, chunk_id: ChunkId, loan: Loan, account: AsyncIterator[Buffer]) -> ChunkReceipt:
+        raise NotLent("in memory")
 
     async def _take(self, body: AsyncIterator[Buffer]) -> AsyncIterator[Buffer]:
         taken = 0

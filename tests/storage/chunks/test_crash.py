@@ -19,14 +19,17 @@ from storage.base.errors import ChunkNotFound, Corrupt
 from storage.base.ids import ChunkId, chunk_id_from_bytes
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import FOOTER_BYTES, digest_of
+from storage.chunks.layout import lent_draft_name
 from tests.storage.chunks.conformance import chunk_id, cut, put, read, some_bytes
 from tests.storage.crash_files import CrashFiles, PowerCut
 
 DIRECTORY = "/data/node"
 SEEDS = range(4)
-LARGE, SMALL, OTHER_GROUP, FIRST, SECOND, THIRD = (chunk_id(n) for n in (1, 2, 9000, 10, 11, 12))
+LARGE, SMALL, OTHER_GROUP, FIRST, SECOND, THIRD, LENT = (chunk_id(n) for n in (1, 2, 9000, 10, 11, 12, 13))
+TOKEN = "ab" * 16
 CONTENTS = {
     LARGE: some_bytes((1 << 20) + 5000),
+    LENT: some_bytes((1 << 20) + 7000, seed=9),
     **{of: some_bytes(1000 + n, seed=n) for n, of in enumerate((SMALL, OTHER_GROUP, FIRST, SECOND, THIRD))},
 }
 
@@ -51,6 +54,18 @@ async def put_one(store: DiskChunkStore, ledger: Ledger, of: ChunkId) -> None:
     if of not in ledger.there:
         ledger.begin(of)
     await put(store, of, CONTENTS[of])
+    ledger.there.add(of)
+
+
+async def put_lent(store: DiskChunkStore, files: CrashFiles, ledger: Ledger, of: ChunkId) -> None:
+    """Its bytes written by another process, in two steps."""
+    ledger.begin(of)
+    data = CONTENTS[of]
+    async with store.lend(of, TOKEN, len(data)) as draft:
+        with files.open(f"{DIRECTORY}/tmp/{lent_draft_name(of, TOKEN)}", writable=True) as file:
+            file.pwrite(data[:900_000], 0)
+            file.pwrite(data[900_000:], 900_000)
+        assert await store.accept(draft, digest_of(data)) == digest_of(data)
     ledger.there.add(of)
 
 
@@ -97,11 +112,13 @@ async def script(files: CrashFiles, ledger: Ledger) -> None:
     try:
         await put_one(store, ledger, LARGE)
         await put_one(store, ledger, SMALL)
+        await put_lent(store, files, ledger, LENT)
         await put_one(store, ledger, LARGE)
         await put_some(store, ledger, FIRST, SECOND, THIRD, OTHER_GROUP)
         await quarantine(store, ledger, SMALL, SECOND)
-        await delete(store, ledger, FIRST, LARGE, OTHER_GROUP)
+        await delete(store, ledger, FIRST, LARGE, OTHER_GROUP, LENT)
         await put_one(store, ledger, LARGE)
+        await put_lent(store, files, ledger, LENT)
     finally:
         store.close()
     store = DiskChunkStore(files, DIRECTORY, reserve_bytes=0, clock=ManualClock(), threads=1)
@@ -164,7 +181,8 @@ async def cut_everywhere(make: Callable[[], CrashFiles]) -> int:
 
 
 async def test_a_cut_before_every_step() -> None:
-    """Of start, put, put_many, puts in one batch, quarantine, delete, restart and purge; at least those we know of."""
+    """Of start, put, put_many, puts in one batch, a lent draft, quarantine, delete, restart and purge; at least those
+    we know of."""
     assert await cut_everywhere(CrashFiles) > 60
 
 

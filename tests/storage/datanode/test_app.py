@@ -15,7 +15,7 @@ from storage.base.ids import ChunkId
 from storage.base.internal_auth import access_token, bearer, make_pull_ticket, report_token
 from storage.chunks.memory import MemoryChunkStore
 from storage.chunks.store import Buffer, ChunkReceipt
-from storage.datanode import wire
+from storage.datanode import near_wire, wire
 from storage.datanode.app import DatanodeApp
 from storage.datanode.peers import Peers
 from tests.storage.base.serving import exchange_bytes, serving
@@ -72,6 +72,7 @@ TARGETS = [
     ("POST", wire.SCRUB),
     ("POST", wire.chunk_target(chunk_id(1), wire.REBUILD)),
     ("PUT", wire.chunk_target(chunk_id(1))),
+    ("PUT", wire.chunk_target(chunk_id(1), near_wire.DRAFT)),
     ("GET", wire.chunk_target(chunk_id(1))),
     ("HEAD", wire.chunk_target(chunk_id(1))),
     ("POST", wire.chunk_target(chunk_id(1), wire.PULL)),

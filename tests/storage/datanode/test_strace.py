@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from storage.base.direct_file import AlignedBuffers
 from storage.base.ids import ChunkId
-from tests.storage.chunks.conformance import chunk_id, put, some_bytes
+from storage.chunks.footer import digest_of
+from storage.chunks.near_drafts import NearDrafts
+from storage.chunks.store import Buffer
+from storage.datanode import near_wire
+from tests.storage.chunks.conformance import chunk_id, cut, put, read, some_bytes
 from tests.storage.datanode.nodes import running_node
 
 TRACED = "openat,fdatasync,fsync,rename,renameat,renameat2,write,writev,sendto,sendmsg"
@@ -61,7 +67,7 @@ def only(calls: list[Call], names: str, pattern: str) -> Call:
 def check_order(calls: list[Call], of: ChunkId, answer: Call) -> None:
     """fdatasync of the file → rename → fsync of its directory → answer, each ended before the next began."""
     group = f"/data/chunks/{str(of)[:29]}"
-    synced = only(calls, "fdatasync fsync", rf"/data/tmp/{of}\.[0-9]+>")
+    synced = only(calls, "fdatasync fsync", rf"/data/tmp/{of}\.[0-9a-f]+>")
     renamed = only(calls, "rename renameat renameat2", rf"/data/tmp/{of}\..*{group}/{of}\"")
     directory = [call for call in calls if call.name == "fsync" and f"{group}>" in call.arguments]
     directory = [call for call in directory if call.began > renamed.ended and call.ended < answer.began]
@@ -92,6 +98,37 @@ async def test_the_syncs_end_before_the_answer_begins(tmp_path: Path) -> None:
     check_order(calls, chunk_id(2), created[1])
     for number in range(3, 6):
         check_order(calls, chunk_id(number), batched[0])
+
+
+async def test_a_lent_draft_is_synced_after_its_bytes_were_written(tmp_path: Path) -> None:
+    """By the datanode, whoever wrote them; and it is told that they are there only then."""
+    trace, of, data = tmp_path / "trace", chunk_id(1), some_bytes(3_000_000)
+    prefix = ["strace", "-f", "-y", "-s", "16", "-e", f"trace={TRACED},pwrite64,recvfrom,read", "-o", str(trace)]
+    loan = near_wire.Loan("ab" * near_wire.TOKEN_BYTES, len(data))
+    drafts = NearDrafts(tmp_path / "data", AlignedBuffers())
+
+    async def account() -> AsyncIterator[Buffer]:
+        receipt = await drafts.fill(of, *loan, cut(data, 65_552))
+        yield bytes(near_wire.padding_bytes(len(data)))
+        yield near_wire.format_account(receipt)
+
+    with running_node(tmp_path, prefix=prefix) as node:
+        client = node.client()
+        assert await client.lend(of, loan, account()) == digest_of(data)
+        assert await read(client, of) == data
+        await client.close()
+        assert node.terminate() == 0
+    drafts.close()
+    calls = parse_trace(trace.read_text())
+    [answer] = [call for call in calls if '"HTTP/1.1 201 Cre' in call.arguments]
+    check_order(calls, of, answer)
+    agreed = only(calls, "write sendto sendmsg", '"HTTP/1.1 100 ')
+    made = only(calls, "openat", rf"/data/tmp/{of}\.{loan.token}\".*O_CREAT")
+    footer = only(calls, "pwrite64", rf"/data/tmp/{of}\.{loan.token}>, \"FBF1")
+    synced = only(calls, "fdatasync", rf"/data/tmp/{of}\.{loan.token}>")
+    assert made.ended < agreed.began
+    assert agreed.ended < footer.began
+    assert footer.ended < synced.began
 
 
 async def test_the_identity_is_synced_before_the_socket_accepts(tmp_path: Path) -> None:
