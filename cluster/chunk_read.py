@@ -56,13 +56,13 @@ class ChunkReader:
             raise Corrupt(f"an inline blob of {len(plaintext)} bytes does not match its record")
         return plaintext if end - start == blob.size else memoryview(plaintext)[start:end]
 
-    def open_at_once(self, blob: Blob, chunk: Chunk, target: memoryview) -> bool:
-        """Open a whole chunk into a buffer of just its length, if it is at hand in the memory of this machine. False:
-        `fetch` says more. SealBroken (of the data key), UnknownKeyId, Corrupt."""
+    def open_at_once(self, blob: Blob, chunk: Chunk, start: int, end: int, room: memoryview) -> memoryview | None:
+        """The plaintext [start, end) of a chunk, in a room for all its frames, if it is at hand in the memory of this
+        machine. None: `fetch` says more. SealBroken (of the data key), UnknownKeyId, Corrupt."""
         layout = make_layout(blob.blob_id, chunk.index, blob.generation, blob.redundancy, chunk.nodes)
         if layout.redundancy.is_erasure or not chunk.nodes:
-            return False
-        return self._replicas.open_at_once(layout, self.opener(blob, chunk), target)
+            return None
+        return self._replicas.open_at_once(layout, self.opener(blob, chunk), chunk, start, end, room)
 
     async def fetch(self, opener: Opener, piece: ChunkSlice) -> Buffer:
         """The plaintext of a slice. Corrupt when too much of it is missing or damaged, Unavailable when pieces that

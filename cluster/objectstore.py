@@ -169,9 +169,9 @@ class ObjectStore:
         """One metadata read and no body (start/end are the part's span when a part is asked for)."""
         return await self._reader.head(bucket, object_key, version_id, part_number)
 
-    def read_small(self, bucket: Bucket, object_key: bytes, body_bytes_max: int) -> SmallReading | None:
-        """The current version where it is at hand, without waiting for anything; None: `open` knows."""
-        return self._reader.read_small(bucket, object_key, body_bytes_max)
+    def read_small(self, bucket: Bucket, object_key: bytes) -> SmallReading | None:
+        """The current version where it is at hand, without waiting for anything; None: `head` and `open` know."""
+        return self._reader.read_small(bucket, object_key)
 
     def open(
         self,

@@ -26,6 +26,8 @@ from storage.model import Blob, Chunk
 SPAN_FRAMES_FIRST = 4
 SPAN_FRAMES_MAX = 16
 """1 MiB: what a datanode answers in one piece. A read that is no longer begins with all of it"""
+ROOM_BYTES = (SPAN_FRAMES_MAX + 1) << FRAME_LOG2
+"""for the frames of as many bytes, wherever they begin"""
 SLOW_AFTER_S = 0.25
 """a client that takes longer for a block gets smaller ones and no read-ahead"""
 SENDING_BYTES_MAX = 32 << 20
@@ -50,7 +52,7 @@ class ReadRuns:
         self._clock = clock
         self._sending_bytes_max = sending_bytes_max
         self._room: memoryview | None = None
-        """for what is opened at once, and sent before the next is; as long as a span"""
+        """for what is opened at once, and sent before the next is"""
 
     async def blocks(
         self, read: VersionRead, start: int, end: int, customer_key: CustomerKey | None = None
@@ -81,23 +83,19 @@ class ReadRuns:
         if run.left:
             raise Corrupt(f"the rows of a version are {run.left} bytes short of what it says")
 
-    def open_at_once(self, blob: Blob, bytes_max: int) -> Buffer | None:
-        """The plaintext of a whole blob: an inline one, or one of a single chunk of up to a span that is at hand in
-        memory. None: `blocks` has it. Corrupt, SealBroken, UnknownKeyId.
+    def open_at_once(self, blob: Blob, start: int, end: int) -> Buffer | None:
+        """The plaintext [start, end) of a blob that is inline, or one chunk at hand in memory; of a chunk no more than
+        a span. None: `blocks` has it. Corrupt, SealBroken, UnknownKeyId.
 
         A memoryview is of a room that the next call uses again, and that belongs to who holds it after `keep`."""
-        size = blob.size
-        if size > bytes_max:
-            return None
         if blob.inline is not None:
-            return self.chunks.open_inline(blob, 0, size)
-        if size > SPAN_FRAMES_MAX << FRAME_LOG2 or self.sending_bytes + size > self._sending_bytes_max:
+            return self.chunks.open_inline(blob, start, end)
+        if end - start > SPAN_FRAMES_MAX << FRAME_LOG2 or self.sending_bytes + ROOM_BYTES > self._sending_bytes_max:
             return None
         room = self._room
         if room is None:
-            room = self._room = memoryview(bytearray(SPAN_FRAMES_MAX << FRAME_LOG2))
-        target = room[:size]
-        return target if self.chunks.open_at_once(blob, blob.chunks[0], target) else None
+            room = self._room = memoryview(bytearray(ROOM_BYTES))
+        return self.chunks.open_at_once(blob, blob.chunks[0], start, end, room)
 
     def keep(self) -> Callable[[], None]:
         """The room that open_at_once gave out last has not left yet. To be called, once, when it has."""

@@ -14,7 +14,7 @@ from storage.crypto.envelope import Buffer
 from storage.crypto.keyring import Keyring
 from storage.crypto.keys import verify_version_mac
 from storage.metadata.interface import Metadata, VersionRead
-from storage.model import Bucket, ByteRange, Version
+from storage.model import Blob, Bucket, ByteRange, Version
 
 MAC_KEY_VERSION = 1
 """MACs are made with the first version of a bucket key, which is never dropped: parts of one version may be sealed
@@ -47,14 +47,21 @@ class ObjectReading:
 
 
 class SmallReading(NamedTuple):
-    """An object of up to a MiB, read and opened in one go."""
+    """The current version of an object that is one blob, of which `open` may have some without waiting."""
 
     version: Version
     configuration_sequence: int
-    plaintext: Buffer
-    """whole; empty when no body was asked for. A memoryview is right until the next small object is read"""
-    keep: Callable[[], Callable[[], None]]
-    """for who holds the memoryview longer; what it returns is called when that is over"""
+    blob: Blob
+    runs: ReadRuns
+
+    def open(self, start: int, end: int) -> Buffer | None:
+        """The plaintext [start, end). A memoryview is right until the next small object is opened, or see `keep`. None:
+        Reader.open knows. Corrupt, SealBroken, UnknownKeyId."""
+        return self.runs.open_at_once(self.blob, start, end)
+
+    def keep(self) -> Callable[[], None]:
+        """The memoryview that was opened is held for longer, until what is returned is called."""
+        return self.runs.keep()
 
 
 class Reader:
@@ -107,21 +114,17 @@ class Reader:
             async with aclosing(self._runs.blocks(read, *span, customer_key)) as blocks:
                 yield ObjectReading(read, *span, True, blocks)
 
-    def read_small(self, bucket: Bucket, object_key: bytes, body_bytes_max: int) -> SmallReading | None:
-        """The current version where it is one blob, at hand, and sealed for nobody in particular, without waiting for
-        anything.
+    def read_small(self, bucket: Bucket, object_key: bytes) -> SmallReading | None:
+        """The current version where it is one blob and sealed for nobody in particular, without waiting for anything.
 
-        body_bytes_max: 0 for who wants no body. None: `open` knows. Corrupt, SealBroken, UnknownKeyId, Unavailable."""
+        None: `head` and `open` know. Corrupt, SealBroken, UnknownKeyId, Unavailable."""
         if self._at_once is None:
             return None
         read = self._at_once.read_small(bucket.bucket_id, object_key)
         if read is None or read.version.attributes.sse:
             return None
         self._verify(bucket, read)
-        plaintext = self._runs.open_at_once(read.blobs[0], body_bytes_max) if body_bytes_max else b""
-        if plaintext is None:
-            return None
-        return SmallReading(read.version, read.configuration_sequence, plaintext, self._runs.keep)
+        return SmallReading(read.version, read.configuration_sequence, read.blobs[0], self._runs)
 
     def unlock(self, bucket: Bucket, version: Version, customer_key: CustomerKey | None) -> Version:
         """What a HEAD may tell to who brought this key (None: none). CustomerKeyRefused."""

@@ -14,15 +14,9 @@ from cluster.fetching import Attempt, ReadServices
 from cluster.piece_read import PieceRead, Race
 from storage.base.errors import Corrupt, Unavailable
 from storage.chunks.near_chunks import FAILURES
-from storage.crypto.envelope import (
-    HEADER_BYTES,
-    SEALED_FRAME_BYTES,
-    Buffer,
-    Opener,
-    open_frames_into,
-    sealed_length,
-)
+from storage.crypto.envelope import FRAME_LOG2, SEALED_FRAME_BYTES, Buffer, Opener, open_span_into, sealed_span
 from storage.crypto.frame_reader import FrameReader
+from storage.model import Chunk
 
 NEAR_HELD_BYTES_MAX = 17 * SEALED_FRAME_BYTES
 """a slice that holds more is not opened on the spot"""
@@ -62,22 +56,25 @@ class ReplicaFetcher:
                     else:
                         read.wait_longer()
 
-    def open_at_once(self, layout: Layout, opener: Opener, target: memoryview) -> bool:
-        """Open a whole chunk into a buffer of just its length, if its next replica is at hand in memory and right.
-        False, with nothing noted: `fetch` says more."""
-        services, length = self._services, sealed_length(len(target)) - HEADER_BYTES
-        if not services.near or length > len(self._room):
-            return False
+    def open_at_once(
+        self, layout: Layout, opener: Opener, chunk: Chunk, start: int, end: int, room: memoryview
+    ) -> memoryview | None:
+        """The plaintext [start, end) of a chunk in a room that has its frames opened, if the next replica is at hand in
+        memory and right. None, with nothing noted: `fetch` says more."""
+        services, span = self._services, sealed_span(start, end, chunk.length)
+        if not services.near or span.length > len(self._room):
+            return None
         number = self._order(layout, None)[0]
-        sealed = self._room[:length]
+        sealed = self._room[: span.length]
         try:
-            if not services.near.read_cached(number, layout.chunk_id, HEADER_BYTES, sealed):
-                return False
-            open_frames_into(opener, sealed, target)
+            if not services.near.read_cached(number, layout.chunk_id, span.offset, sealed):
+                return None
+            opened = open_span_into(opener, span, sealed, chunk.length, room)
         except FAILURES:
-            return False
-        services.counts.add(length, len(target), is_degraded=False)
-        return True
+            return None
+        services.counts.add(span.length, end - start, is_degraded=False)
+        begin = start - (span.first_frame << FRAME_LOG2)
+        return opened[begin : begin + end - start]
 
     def _order(self, layout: Layout, attempt: Attempt | None) -> deque[int]:
         chunk_id, hints = layout.chunk_id, self._services.hints

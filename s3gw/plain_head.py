@@ -14,11 +14,13 @@ from functools import lru_cache
 HEAD_BYTES_MAX = 4096
 REMEMBERED_MAX = 256
 """blocks of headers of unsigned and presigned requests: a client sends the same one each time"""
-HEADERS_OF_A_READ = frozenset(
+HEADERS_OF_THE_CLIENT = frozenset(
     {b"host", b"user-agent", b"accept", b"accept-encoding", b"authorization", b"x-amz-date", b"x-amz-content-sha256"}
-    | {b"amz-sdk-invocation-id", b"amz-sdk-request", b"connection", b"x-amz-checksum-mode"}
+    | {b"amz-sdk-invocation-id", b"amz-sdk-request", b"connection"}
 )
-"""that say who asks and nothing of what, but for the last: whether a checksum is wanted"""
+"""that say who asks, and nothing of what"""
+CONDITIONS = (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
+HEADERS_OF_A_READ = HEADERS_OF_THE_CLIENT | {b"x-amz-checksum-mode", b"range", *CONDITIONS}
 
 _LINE = re.compile(rb"(GET|HEAD) (/[!-~]*) HTTP/1\.1")
 _HEADER = re.compile(rb"([A-Za-z0-9-]+): ([!-~](?:[ -~]*[!-~])?)")

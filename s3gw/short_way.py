@@ -1,5 +1,5 @@
 """The short way of what most requests are: GET, HEAD and PUT of one small object by its bucket's owner. To a GET, small
-is what one chunk of up to a MiB holds and this machine has in memory.
+is up to a MiB of what is one chunk, and in the memory of this machine.
 
 Such a request is served where its last byte arrives, within one turn of the event loop (a PUT's commit excepted):
 without a task, a body to wait for, or a second look at the configuration. It is made of the same parts as the road
@@ -23,24 +23,26 @@ from awscrt.checksums import crc64nvme
 
 from cluster.body import BodyDigests
 from cluster.directory import Credential
-from cluster.objectstore import PutRequest
+from cluster.objectstore import PutRequest, SmallReading
 from s3gw.call import Response, Services
 from s3gw.metrics import RequestMetrics
-from s3gw.plain_head import HEADERS_OF_A_READ
+from s3gw.plain_head import CONDITIONS, HEADERS_OF_A_READ, HEADERS_OF_THE_CLIENT
 from s3gw.protocol.attributes import parse_attributes
 from s3gw.protocol.authorize import owns_everything
 from s3gw.protocol.checksums import encode_digest
 from s3gw.protocol.claims import PayloadMode, RawRequest, parse_claim
+from s3gw.protocol.conditions import Verdict, evaluate_read
 from s3gw.protocol.encryption import SSE_S3_LINES
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.object_attributes import find_checksum
 from s3gw.protocol.operations import Operation
 from s3gw.protocol.presigned import PresignedRequests, PresignedTerms
+from s3gw.protocol.ranges import format_content_range, parse_range
 from s3gw.protocol.routing import QUERY_PARAMETERS_MAX, parse_target
 from s3gw.protocol.sigv4 import SigningKeys, verify_claim
 from s3gw.refusals import translate
 from s3gw.respond import Headers, format_checksum, format_error_headers, format_written, quoted, render_error
-from s3gw.version_answer import describe_version
+from s3gw.version_answer import describe_unmodified, describe_version
 from storage.base.errors import FrostbyteError
 from storage.crypto.envelope import Buffer
 from storage.metadata.commands import VersionCommitted
@@ -53,7 +55,8 @@ READ_BYTES_MAX = 1 << 20
 REMEMBERED_MAX = 256
 """queries, and attributes that objects are written with"""
 
-_OF_A_WRITE = (HEADERS_OF_A_READ - {b"x-amz-checksum-mode"}) | {b"content-length", b"content-type"}
+_OF_A_WRITE = HEADERS_OF_THE_CLIENT | {b"content-length", b"content-type"}
+_CONDITIONS = frozenset(CONDITIONS)
 _SERVICE_PAGE = b"/-"
 _PAYLOADS = frozenset({PayloadMode.SIGNED, PayloadMode.UNSIGNED})
 _READS = {"GET": Operation.GET_OBJECT, "HEAD": Operation.HEAD_OBJECT}
@@ -81,7 +84,7 @@ class ShortRead(NamedTuple):
     body: Buffer
     """empty for a HEAD"""
     keep: Callable[[], Callable[[], None]]
-    """see SmallReading"""
+    """of a body that is a memoryview; see SmallReading"""
 
 
 class ShortWay:
@@ -112,29 +115,59 @@ class ShortWay:
         started_s = self._services.clock.monotonic_s()
         if not HEADERS_OF_A_READ.issuperset(headers):
             return None
-        with_checksum = headers.get(b"x-amz-checksum-mode", b"").upper() == b"ENABLED"
         try:
             asked = self._authenticate(method, url, headers, client_address)
             if asked is None:
                 return None
-            reading = self._services.objects.read_small(
-                asked.bucket, asked.object_key, body_bytes_max if method == "GET" else 0
-            )
+            reading = self._services.objects.read_small(asked.bucket, asked.object_key)
+            if (
+                reading is None
+                or reading.configuration_sequence != self._services.directory.sequence
+                or not _is_plain(reading.version, asked)
+            ):
+                return None
+            read = self._answer_read(method, headers, asked.bucket, reading, body_bytes_max)
         except (S3Error, FrostbyteError):
             return None
-        if reading is None or reading.configuration_sequence != self._services.directory.sequence:
-            return None
-        version, body = reading.version, reading.plaintext
-        if not _is_plain(version, asked):
-            return None
+        if read is not None:
+            elapsed_s = self._services.clock.monotonic_s() - started_s
+            self._metrics.record(_READS[method].value, read.status, elapsed_s, 0, len(read.body))
+        return read
+
+    def _answer_read(
+        self, method: str, headers: dict[bytes, bytes], bucket: Bucket, reading: SmallReading, bytes_max: int
+    ) -> ShortRead | None:
+        """Conditions, then the range, then the bytes."""
+        version, status = reading.version, 200
         answer = self._identify()
-        answer += describe_version(asked.bucket, version, SSE_S3_LINES, is_current=True)
-        if with_checksum:
+        if not _CONDITIONS.isdisjoint(headers):
+            conditions = {
+                name.decode("ascii"): headers[name].decode("latin-1") for name in _CONDITIONS & headers.keys()
+            }
+            verdict = evaluate_read(conditions, version.etag, version.last_modified_ms)
+            if verdict is Verdict.NOT_MODIFIED:
+                return ShortRead(304, answer + describe_unmodified(bucket, version), b"", reading.keep)
+            if verdict is not Verdict.PROCEED:
+                return None
+        byte_range = parse_range(headers[b"range"].decode("latin-1")) if b"range" in headers else None
+        span = (0, version.size) if byte_range is None else byte_range.resolve(version.size)
+        if span is None:
+            return None
+        length = span[1] - span[0]
+        if method == "HEAD":
+            body: Buffer | None = b""
+        else:
+            body = reading.open(*span) if length <= bytes_max else None
+        if body is None:
+            return None
+        answer += describe_version(bucket, version, SSE_S3_LINES, is_current=True)
+        if byte_range is not None:
+            status = 206
+            answer.append((b"content-range", format_content_range(*span, version.size).encode("ascii")))
+        elif headers.get(b"x-amz-checksum-mode", b"").upper() == b"ENABLED":
             answer += format_checksum(find_checksum(version, None))
-        answer.append((b"content-length", b"%d" % version.size))
-        elapsed_s = self._services.clock.monotonic_s() - started_s
-        self._metrics.record(_READS[method].value, 200, elapsed_s, 0, len(body))
-        return ShortRead(200, answer, body, reading.keep)
+        answer.append((b"content-length", b"%d" % length))
+        return ShortRead(status, answer, body, reading.keep)
 
     def write(
         self, url: bytes, headers: dict[bytes, bytes], body: bytes, client_address: str, on_answer: OnAnswer

@@ -10,6 +10,8 @@ from s3gw.protocol.lifecycle_answers import format_expiration
 from s3gw.respond import Headers, quoted
 from storage.model import Bucket, Version, Versioning
 
+_KEPT_IN_304 = (b"cache-control", b"expires")
+
 
 def identify_version(bucket: Bucket, version_id: str) -> Headers:
     """x-amz-version-id, but in a bucket that was never versioned."""
@@ -37,6 +39,12 @@ def describe_version(bucket: Bucket, version: Version, encryption: Headers, *, i
         tags, written_ms = version.attributes.tags, version.last_modified_ms
         headers += format_expiration(bucket, version.object_key, version.size, tags, written_ms)
     return headers
+
+
+def describe_unmodified(bucket: Bucket, version: Version) -> Headers:
+    """What a 304 says."""
+    kept = [line for line in format_attributes(version.attributes) if line[0] in _KEPT_IN_304]
+    return identify(bucket, version) + kept
 
 
 def refuse_marker(call: Call) -> S3Error:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 from cluster.objectstore import ObjectReading, Seal
 from s3gw.call import Call, Response
-from s3gw.protocol.attributes import format_attributes, parse_response_overrides
+from s3gw.protocol.attributes import parse_response_overrides
 from s3gw.protocol.conditions import Verdict, evaluate_if_range, evaluate_read
 from s3gw.protocol.dates import format_http_date
 from s3gw.protocol.encryption import format_encryption, parse_customer_key, parse_read_key
@@ -21,13 +21,12 @@ from s3gw.protocol.principals import is_anonymous
 from s3gw.protocol.ranges import format_content_range, parse_range
 from s3gw.protocol.versions import find_version_id
 from s3gw.respond import Headers, format_checksum
-from s3gw.version_answer import describe_version, identify, refuse_marker
+from s3gw.version_answer import describe_unmodified, describe_version, refuse_marker
 from s3gw.version_lock import show_lock
 from storage.base.errors import Corrupt, InvalidPart
-from storage.model import ByteRange, Version
+from storage.model import ByteRange
 
 _CONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
-_KEPT_IN_304 = (b"cache-control", b"expires")
 
 
 async def get_object(call: Call) -> Response | None:
@@ -130,7 +129,7 @@ def _evaluate(call: Call, reading: ObjectReading) -> Response | None:
             condition = "If-Match" if "if-match" in headers else "If-Unmodified-Since"
             raise S3Error("PreconditionFailed", Condition=condition)
         if verdict is Verdict.NOT_MODIFIED:
-            return Response(304, identify(call.bucket, version) + _cacheability(version))
+            return Response(304, describe_unmodified(call.bucket, version))
     if not reading.satisfiable:
         raise _unsatisfiable(call, version.size)
     return None
@@ -179,10 +178,6 @@ def _describe(
             )
         headers = [line for line in headers if line[0] not in overrides] + list(overrides.items())
     return status, headers
-
-
-def _cacheability(version: Version) -> Headers:
-    return [line for line in format_attributes(version.attributes) if line[0] in _KEPT_IN_304]
 
 
 async def _send_blocks(

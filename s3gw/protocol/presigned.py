@@ -20,6 +20,7 @@ REMEMBERED_MAX = 256
 
 _OF_NO_SIGNATURE = frozenset(
     {b"host", b"user-agent", b"accept", b"accept-encoding", b"connection", b"content-length", b"content-type"}
+    | {b"range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since"}
 )
 """headers that need not be signed and say nothing of how the request is"""
 _HOST_ALONE = ("host",)

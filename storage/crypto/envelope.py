@@ -276,20 +276,23 @@ def open_whole(opener: Opener, sealed: Buffer) -> bytes | bytearray:
     if frame_count(plain_length) != count:
         raise SealBroken("a chunk does not end with a frame")
     plaintext = bytearray(plain_length)
-    open_frames_into(opener, frames, memoryview(plaintext))
+    open_span_into(opener, sealed_span(0, plain_length, plain_length), frames, plain_length, memoryview(plaintext))
     return plaintext
 
 
-def open_frames_into(opener: Opener, sealed: Buffer, plaintext: memoryview) -> None:
-    """Open all frames of a chunk, without its header, into a writable buffer of just its length. SealBroken, with the
-    buffer's content undefined."""
-    frames, count = memoryview(sealed), frame_count(len(plaintext))
-    if len(frames) != len(plaintext) + count * TAG_BYTES:
-        raise SealBroken("a chunk's frames are not as long as its record says")
+def open_span_into(opener: Opener, span: SealedSpan, sealed: Buffer, plain_length: int, room: memoryview) -> memoryview:
+    """Open the frames of a span of a chunk of plain_length bytes one behind the other into a writable buffer; what of
+    it they fill. SealBroken, with its content undefined; ValueError where the room is too small."""
+    frames, final = memoryview(sealed), frame_count(plain_length) - 1
+    count = span.last_frame - span.first_frame + 1
+    plaintext = room[: span.length - count * TAG_BYTES]
+    if len(frames) != span.length or len(plaintext) != span.length - count * TAG_BYTES:
+        raise ValueError("a span's frames and the room for them are as long as the span says")
     for index in range(count):
         frame = frames[index * SEALED_FRAME_BYTES : (index + 1) * SEALED_FRAME_BYTES]
-        room = plaintext[index << FRAME_LOG2 : (index + 1) << FRAME_LOG2]
-        opener.open_frame_into(index, frame, index == count - 1, room)
+        place = plaintext[index << FRAME_LOG2 : (index + 1) << FRAME_LOG2]
+        opener.open_frame_into(span.first_frame + index, frame, span.first_frame + index == final, place)
+    return plaintext
 
 
 def _require_plain_length(plain_length: int) -> None:

@@ -12,7 +12,9 @@ from s3gw.plain_head import HEAD_BYTES_MAX, HEADERS_OF_A_READ, parse_plain_head
 PLAIN = (
     b"GET /b/k?x-id=GetObject HTTP/1.1\r\nHost: a.example\r\nUser-Agent: me (1; 2)\r\nConnection: keep-alive\r\n\r\n"
 )
-NAMES = sorted(HEADERS_OF_A_READ | {b"content-length", b"expect", b"x-y", b"transfer-encoding", b"upgrade"})
+NAMES = sorted(
+    HEADERS_OF_A_READ | {b"content-length", b"expect", b"x-y", b"transfer-encoding", b"upgrade", b"if-range"}
+)
 TEXT = st.binary(max_size=8) | st.sampled_from([b"a", b"a b", b" a", b"a ", b"keep-alive", b"close", b"h2c", b"0", b""])
 SEPARATORS = st.sampled_from([b": "] * 6 + [b":", b":  ", b" : "])
 ENDS = st.sampled_from([b"\r\n"] * 8 + [b"\n", b"\r", b"\r\n ", b"\r\n\r\n"])
@@ -109,7 +111,7 @@ def test_a_plain_one() -> None:
         b"\r\n" + PLAIN,
         PLAIN.replace(b"keep-alive", b"close"),
         PLAIN.replace(b"Host: a.example\r\n", b""),
-        PLAIN.replace(b"\r\n\r\n", b"\r\nRange: bytes=0-1\r\n\r\n"),
+        PLAIN.replace(b"\r\n\r\n", b"\r\nIf-Range: x\r\n\r\n"),
         PLAIN.replace(b"\r\n\r\n", b"\r\nHost: a.example\r\n\r\n"),
         PLAIN.replace(b"GET /", b"GET http://a.example/"),
         PLAIN.replace(b"/b/k", b"/" + b"k" * HEAD_BYTES_MAX),

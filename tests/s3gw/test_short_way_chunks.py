@@ -91,6 +91,70 @@ def test_a_read_of_a_chunk_says_what_the_road_says(
     assert sending_bytes(gateway) == 0
 
 
+RANGES = ["0-0", "1-", "-1", "-999999", "3-70000", "65535-65536", "65536-", "0-999999", "4-1", "x", "0-1,3-4"]
+
+
+@pytest.mark.parametrize("size", [5, 70_000, CHUNK])
+@pytest.mark.parametrize("text", RANGES)
+def test_a_range_says_what_the_road_says(
+    gateway: Gateway, s3: Any, bucket: str, taken: Taken, size: int, text: str
+) -> None:
+    """Of an inline body and of a chunk, wherever it begins and ends; one that cannot be met is for the road."""
+    s3.put_object(Bucket=bucket, Key="k", Body=os.urandom(size), CacheControl="no-store")
+    headers = {"Range": f"bytes={text}", "x-amz-checksum-mode": "ENABLED"}
+    for method in ("GET", "HEAD"):
+        count = taken.count
+        by_road = send(gateway, method, f"/{bucket}/k", headers=headers)
+        short = at_once(gateway, method, f"/{bucket}/k", headers=headers)
+        if by_road.status == 416:
+            assert short.status == 416 and short.headers["content-range"] == by_road.headers["content-range"]
+        else:
+            assert told(short) == told(by_road)
+        assert taken.count - count == (short.status != 416)
+        assert short.status == {"4-1": 200, "x": 200, "0-1,3-4": 200}.get(text, short.status)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("size", [5, 70_000])
+@pytest.mark.parametrize(
+    ("conditions", "status"),
+    [
+        ({"If-None-Match": "ETAG"}, 304),
+        ({"If-None-Match": '"other"'}, 200),
+        ({"If-Match": "ETAG"}, 200),
+        ({"If-Match": '"other"'}, 412),
+        ({"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"}, 304),
+        ({"If-Modified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"}, 200),
+        ({"If-Unmodified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"}, 412),
+        ({"If-Unmodified-Since": "nonsense", "If-None-Match": "*"}, 304),
+        ({"If-Match": "ETAG", "If-None-Match": "ETAG", "Range": "bytes=0-1"}, 304),
+        ({"If-Match": "ETAG", "Range": "bytes=0-1"}, 206),
+        ({"If-Range": "ETAG", "Range": "bytes=0-1"}, 206),
+    ],
+)
+def test_conditions_say_what_the_road_says(
+    gateway: Gateway,
+    s3: Any,
+    bucket: str,
+    taken: Taken,
+    method: str,
+    size: int,
+    conditions: dict[str, str],
+    status: int,
+) -> None:
+    """An unmodified object is told without its body; what fails is refused by the road."""
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=os.urandom(size), CacheControl="no-store")["ETag"]
+    headers = {name: text.replace("ETAG", etag) for name, text in conditions.items()}
+    by_road = send(gateway, method, f"/{bucket}/k", headers=headers)
+    assert by_road.status == status and taken.count == 0
+    short = at_once(gateway, method, f"/{bucket}/k", headers=headers)
+    if status == 412 and method == "GET":
+        assert (short.status, short.code) == (by_road.status, by_road.code)
+    else:
+        assert told(short) == told(by_road)
+    assert taken.count == (status != 412 and "If-Range" not in headers)
+
+
 @pytest.mark.parametrize("how", ["get_corrupts", "get_ends_early", "down"])
 def test_a_bad_replica_is_for_the_road(gateway: Gateway, s3: Any, bucket: str, taken: Taken, how: str) -> None:
     """Which reads the other one; nothing wrong is ever sent."""

@@ -22,7 +22,7 @@ from storage.crypto.envelope import (
     Opener,
     Sealer,
     frame_count,
-    open_frames_into,
+    open_span_into,
     open_whole,
     parse_cipher,
     parse_header,
@@ -232,19 +232,24 @@ def test_empty_chunks_do_not_exist() -> None:
         open_whole(opener(), sealer().header())
 
 
-@given(plain_lengths, st.integers(-1, 1))
+@given(plain_lengths, st.data())
 @settings(max_examples=30)
-def test_frames_open_into_what_is_just_as_long(length: int, longer: int) -> None:
-    """Room that is a byte shorter or longer than the chunk is refused, whatever the frames."""
-    plain = plaintext(length)
-    frames = sealer().seal_whole(plain)[HEADER_BYTES:]
-    room = bytearray(length + longer)
-    if longer or not room:
-        with pytest.raises((SealBroken, ValueError)):
-            open_frames_into(opener(), frames, memoryview(room))
-    else:
-        open_frames_into(opener(), frames, memoryview(room))
-        assert room == plain
+def test_a_span_opens_into_room_for_its_frames(length: int, data: st.DataObject) -> None:
+    """Any range, into room that is as long or longer; less room, or frames of another span, are refused."""
+    start = data.draw(st.integers(0, length - 1))
+    end = data.draw(st.integers(start + 1, length))
+    plain, span = plaintext(length), sealed_span(start, end, length)
+    frames = sealer().seal_whole(plain)[span.offset : span.offset + span.length]
+    first, last = span.first_frame * FRAME_BYTES, min((span.last_frame + 1) * FRAME_BYTES, length)
+    room = memoryview(bytearray(last - first + data.draw(st.integers(0, 5))))
+    opened = open_span_into(opener(), span, frames, length, room)
+    assert opened == plain[first:last] == room[: last - first]
+    with pytest.raises(ValueError, match="as long as the span says"):
+        open_span_into(opener(), span, frames, length, room[: last - first - 1])
+    with pytest.raises(ValueError, match="as long as the span says"):
+        open_span_into(opener(), span, frames[:-1], length, room)
+    with pytest.raises(SealBroken):
+        open_span_into(opener(), span, bytes(len(frames)), length, room)
 
 
 @pytest.mark.parametrize("other", [{"cluster_id": b"short"}, {"data_key": b"short"}, {"chunk_id": ChunkId(b"s", 0)}])
