@@ -60,7 +60,7 @@ class ChunkReader:
         """The plaintext [start, end) of a chunk, in a room for all its frames, if it is at hand in the memory of this
         machine. None: `fetch` says more. SealBroken (of the data key), UnknownKeyId, Corrupt."""
         layout = make_layout(blob.blob_id, chunk.index, blob.generation, blob.redundancy, chunk.nodes)
-        if layout.redundancy.is_erasure or not chunk.nodes:
+        if layout.redundancy.is_erasure or not chunk.nodes or not self._services.near:
             return None
         return self._replicas.open_at_once(layout, self.opener(blob, chunk), chunk, start, end, room)
 

@@ -62,7 +62,7 @@ class ReplicaFetcher:
         """The plaintext [start, end) of a chunk in a room that has its frames opened, if the next replica is at hand in
         memory and right. None, with nothing noted: `fetch` says more."""
         services, span = self._services, sealed_span(start, end, chunk.length)
-        if not services.near or span.length > len(self._room):
+        if span.length > len(self._room):
             return None
         number = self._order(layout, None)[0]
         sealed = self._room[: span.length]

@@ -238,3 +238,17 @@ def test_under_tls_a_chunk_is_for_the_road(
         s3.put_object(Bucket=bucket, Key="k", Body=body)
         assert at_once(gateway, "GET", f"/{bucket}/k").body == body
         assert taken.count == count
+
+
+def test_a_client_that_takes_nothing_is_cut(
+    gateway: Gateway, s3: Any, bucket: str, taken: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on the road, and its memory is free again."""
+    s3.put_object(Bucket=bucket, Key="k", Body=os.urandom(CHUNK))
+    with socket.create_connection((gateway.host, gateway.port), timeout=WAIT_S) as connection:
+        while not sending_bytes(gateway):
+            connection.sendall(get(gateway, bucket))
+            time.sleep(0.01)
+        monkeypatch.setattr("storage.base.internal_server.STALL_TIMEOUT_S", 0.05)
+        monkeypatch.setattr("s3gw.server.STALL_CHECK_S", 0.0)
+        wait_for_rest(gateway)
