@@ -27,8 +27,9 @@ from storage.journal.writer import Phase
 from storage.metadata import commands as c
 from storage.metadata.settings import MetadataSettings
 from storage.metadata.sqlite.database import DATABASE_NAME, connect_reader
+from storage.metadata.sqlite.intake import Submission
 from storage.metadata.sqlite.open import MetadataOwner
-from storage.metadata.sqlite.writer import GroupCommitter, LocalSink, Submission
+from storage.metadata.sqlite.writer import GroupCommitter, LocalSink
 from tests.cluster.world import FixedMasterKey
 from tests.sim.clocks import SimClock
 from tests.sim.loop import Process, VirtualLoop, require_process

@@ -25,13 +25,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import socket
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -51,6 +52,7 @@ from storage.metadata.journal import AppliedGroup, Journal
 from storage.metadata.sqlite.apply import HANDLERS
 from storage.metadata.sqlite.checkpoint import Checkpointer
 from storage.metadata.sqlite.database import Transaction
+from storage.metadata.sqlite.intake import Hold, Intake, Peer, Sink, Submission
 from storage.metadata.sqlite.owner_time import OwnerTime
 from storage.metadata.sqlite.sessions import newest_renewal_ms
 from storage.metadata.sqlite.space import SpaceReserve
@@ -71,41 +73,13 @@ never waits, and a load that ends waits once."""
 _GROWING = (CommitVersion, PutPart, CreateUpload, Relayout)
 """refused below the disk's reserve; deletes, completions and the cluster's own records are not"""
 
+_Arrivals = queue.SimpleQueue[Submission | Hold | Intake | None] | Intake
+
 _log = logging.getLogger(__name__)
-
-
-class Sink(Protocol):
-    """Where answers go, on the event loop; a batch holds all answers of one group for this sink."""
-
-    def answer(self, batch: list[tuple[Any, Any]]) -> None:
-        """(ticket, outcome) pairs; an outcome is the command's result, or a FrostbyteError."""
-        ...
-
-
-class Submission:
-    """A command on its way, with what its steps gave so far."""
-
-    __slots__ = ("command", "outcomes", "position", "sink", "size_bytes", "ticket")
-
-    def __init__(self, command: Command, sink: Sink, ticket: Any, size_bytes: int) -> None:
-        self.command = command
-        self.sink = sink
-        self.ticket = ticket
-        self.size_bytes = size_bytes
-        self.position = 0
-        self.outcomes: list[Any] = []
 
 
 class _LeftChangesError(Exception):
     """A command failed after its first change, without a savepoint to go back to."""
-
-
-class _Hold:
-    """The writer waits between two groups while somebody else uses its connection."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.reached: asyncio.Future[None] = loop.create_future()
-        self.released = threading.Event()
 
 
 class _Step(NamedTuple):
@@ -115,7 +89,8 @@ class _Step(NamedTuple):
 
 
 class GroupCommitter:
-    """The one writer of a database. Submit and close on the event loop; everything between runs on its thread."""
+    """The one writer of a database. Submit and close on the event loop; everything between runs on its thread, the
+    reading of its connections as well."""
 
     def __init__(
         self,
@@ -133,8 +108,11 @@ class GroupCommitter:
         self._checkpointer = checkpointer
         self._space = space
         self._loop = asyncio.get_running_loop()
-        self._arrivals: queue.SimpleQueue[Submission | _Hold | None] = queue.SimpleQueue()
-        self._holds: list[_Hold] = []
+        self._arrivals: _Arrivals = queue.SimpleQueue()
+        """what the writer takes from"""
+        self._inlet: _Arrivals = self._arrivals
+        """where the event loop puts in"""
+        self._holds: list[Hold] = []
         self._continued: deque[Submission] = deque()
         self._commands_waiting = 0
         self._bytes_waiting = 0
@@ -150,23 +128,25 @@ class GroupCommitter:
 
     def submit(self, command: Command, sink: Sink, ticket: Any, size_bytes: int = 0) -> None:
         """Queue a command; its answer comes through the sink. Unavailable at once when too much is waiting."""
-        if self._closing or self.failed.done():
-            raise Unavailable("the metadata owner is stopping")
-        if refusal := self._journal.refusal(command):
+        if refusal := self._refusal(command):
             raise Unavailable(refusal)
-        if isinstance(command, _GROWING) and self._space.is_low():
-            raise Unavailable("the metadata disk is below its reserve")
         if self._commands_waiting >= QUEUE_COMMANDS_MAX or self._bytes_waiting + size_bytes > QUEUE_BYTES_MAX:
             raise Unavailable("too many writes are waiting for the metadata")
         self._commands_waiting += 1
         self._bytes_waiting += size_bytes
-        self._arrivals.put(Submission(command, sink, ticket, size_bytes))
+        self._inlet.put(Submission(command, sink, ticket, size_bytes))
+
+    def listen(self, listening: socket.socket) -> None:
+        """Once: take commands from the connections of this socket as well, until `close`."""
+        intake = Intake(listening, self._refusal)
+        self._inlet.put(intake)
+        self._inlet = intake
 
     async def close(self) -> None:
         """Apply and answer everything that was submitted, then stop."""
         if not self._closing:
             self._closing = True
-            self._arrivals.put(None)
+            self._inlet.put(None)
         await asyncio.to_thread(self._thread.join)
         await asyncio.sleep(0)  # the last answers were handed to the loop before the thread ended
 
@@ -176,8 +156,8 @@ class GroupCommitter:
         Unavailable when the committer is stopping."""
         if self._closing or self.failed.done():
             raise Unavailable("the metadata owner is stopping")
-        hold = _Hold(self._loop)
-        self._arrivals.put(hold)
+        hold = Hold(self._loop, threading.Event())
+        self._inlet.put(hold)
         try:
             await hold.reached
             yield self._connection
@@ -187,6 +167,14 @@ class GroupCommitter:
     def give_up(self, reason: str) -> None:
         """Take nothing any more and let the owner end: it is not the owner any more."""
         self._fail(reason)
+
+    def _refusal(self, command: Command) -> str:
+        """Why a command is not taken now; empty when it is. On any thread."""
+        if self._closing or self.failed.done():
+            return "the metadata owner is stopping"
+        if isinstance(command, _GROWING) and self._space.is_low():
+            return "the metadata disk is below its reserve"
+        return self._journal.refusal(command)
 
     # ------------------------------------------------------------------ on the writer's thread
 
@@ -202,6 +190,8 @@ class GroupCommitter:
                 hold.released.wait()
                 self._time.skip_to(newest_renewal_ms(self._cursor.execute))
             self._holds.clear()
+        if isinstance(self._arrivals, Intake):
+            self._arrivals.close()
 
     def _gather(self, open_for_more: bool) -> tuple[list[Submission], bool]:
         """All that waits, up to the bound, and then one step of the longest waiting command that takes several."""
@@ -227,13 +217,15 @@ class GroupCommitter:
             group.append(self._continued.popleft())
         return group, open_for_more
 
-    def _take(self, group: list[Submission], arrival: Submission | _Hold | None) -> bool:
+    def _take(self, group: list[Submission], arrival: Submission | Hold | Intake | None) -> bool:
         """→ False for the mark that nothing more will come."""
-        if isinstance(arrival, _Hold):
-            self._holds.append(arrival)
-        elif arrival is not None:
+        if isinstance(arrival, Submission):
             group.append(arrival)
             self._group_bytes += arrival.size_bytes
+        elif isinstance(arrival, Hold):
+            self._holds.append(arrival)
+        elif arrival is not None:
+            self._arrivals = arrival
         return arrival is not None
 
     def _commit_group(self, group: list[Submission]) -> None:
@@ -353,8 +345,17 @@ class GroupCommitter:
         self._answer([(submission, unknown) for submission in group])
 
     def _answer(self, answered: list[tuple[Submission, Any]]) -> None:
-        if answered:
-            self._loop.call_soon_threadsafe(self._deliver, answered)
+        near: dict[Peer, list[tuple[Any, Any]]] = {}
+        far: list[tuple[Submission, Any]] = []
+        for submission, outcome in answered:
+            if isinstance(submission.sink, Peer):
+                near.setdefault(submission.sink, []).append((submission.ticket, outcome))
+            else:
+                far.append((submission, outcome))
+        for peer, batch in near.items():
+            peer.answer(batch)
+        if far:
+            self._loop.call_soon_threadsafe(self._deliver, far)
 
     # ------------------------------------------------------------------ on the event loop
 
