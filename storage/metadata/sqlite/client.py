@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from storage.base.errors import FrostbyteError, Unavailable
 from storage.metadata.commands import Command
+from storage.metadata.sqlite.configuration_page import ConfigurationPage
 from storage.metadata.sqlite.wire import FrameReader, ProtocolError, decode_outcome, encode_command
 
 IN_FLIGHT_MAX = 1000
@@ -41,6 +42,8 @@ class MetadataClient:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: _Connection | None = None
+        self._page: ConfigurationPage | None = None
+        """of the owner that is connected"""
         self._connected = asyncio.Event()
         self._reconnecting: asyncio.Task[None] | None = None
         self._closed = False
@@ -72,6 +75,10 @@ class MetadataClient:
             raise Unavailable("the metadata owner does not answer")
         self._connection.call(command, on_outcome)
 
+    def configuration_sequence(self) -> int | None:
+        """As the owner tells it to those that are connected; None: it is in the database."""
+        return None if self._page is None else self._page.sequence
+
     async def close(self) -> None:
         """Calls in flight end with an unknown outcome."""
         self._closed = True
@@ -93,6 +100,9 @@ class MetadataClient:
 
     def _reconnect(self) -> None:
         self._connection = None
+        if self._page is not None:
+            self._page.close()
+            self._page = None
         self._connected.clear()
         if not self._closed:
             self._reconnecting = asyncio.get_running_loop().create_task(self._keep_connecting())
@@ -105,6 +115,7 @@ class MetadataClient:
                     lambda: _Connection(self._reconnect), str(self._path)
                 )
                 self._connection = connection
+                self._page = ConfigurationPage.open(self._path)
                 self._connected.set()
                 return
             await asyncio.sleep(back_off_s)

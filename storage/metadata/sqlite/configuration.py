@@ -11,6 +11,7 @@ _SELECT = "SELECT value FROM meta WHERE name = 'configuration_sequence'"
 def raise_configuration_sequence(tx: Transaction) -> None:
     """In the transaction of the change itself: whoever reads the number sees the change."""
     tx.execute(_RAISE)
+    tx.raises_configuration = True
 
 
 def configuration_sequence(execute: Execute) -> int:

@@ -27,12 +27,14 @@ Execute = Callable[..., sqlite3.Cursor]
 class Transaction:
     """What a command works in. `now_ms` is the time that it is applied at, the same for its whole group."""
 
-    __slots__ = ("execute", "executemany", "now_ms")
+    __slots__ = ("execute", "executemany", "now_ms", "raises_configuration")
 
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self.execute: Execute = cursor.execute
         self.executemany: Callable[[str, Iterable[Any]], sqlite3.Cursor] = cursor.executemany
         self.now_ms = 0
+        self.raises_configuration = False
+        """whether a command raised the configuration sequence, since whoever wants to know set it to False"""
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:

@@ -61,6 +61,10 @@ class CommandDoor(Protocol):
 
     def submit(self, command: Command, on_outcome: Callable[[Any], None]) -> None: ...
 
+    def configuration_sequence(self) -> int | None:
+        """Where it can be known without asking the database."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -72,6 +76,9 @@ class _SqliteAtOnce(AtOnce):
         self._door = door
 
     def configuration_sequence(self) -> int:
+        told = self._door.configuration_sequence()
+        if told is not None:
+            return told
         try:
             return configuration.configuration_sequence(self._execute)
         except sqlite3.Error as error:

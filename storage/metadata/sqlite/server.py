@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from storage.metadata.sqlite.configuration_page import ConfigurationPage, page_path
 from storage.metadata.sqlite.writer import GroupCommitter
 
 _BACKLOG = 128
@@ -23,12 +24,14 @@ class MetadataServer:
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listening.bind(str(path))
         path.chmod(0o600)
+        page = ConfigurationPage.create(path)
         listening.listen(_BACKLOG)
         self._path = path
-        self._committer.listen(listening)
+        self._committer.listen(listening, page)
 
     async def close(self) -> None:
         """Take no more commands, answer what is under way, then hang up."""
         await self._committer.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+            page_path(self._path).unlink(missing_ok=True)

@@ -51,6 +51,8 @@ from storage.metadata.commands import (
 from storage.metadata.journal import AppliedGroup, Journal
 from storage.metadata.sqlite.apply import HANDLERS
 from storage.metadata.sqlite.checkpoint import Checkpointer
+from storage.metadata.sqlite.configuration import configuration_sequence
+from storage.metadata.sqlite.configuration_page import ConfigurationPage
 from storage.metadata.sqlite.database import Transaction
 from storage.metadata.sqlite.intake import Hold, Intake, Peer, Sink, Submission
 from storage.metadata.sqlite.owner_time import OwnerTime
@@ -119,6 +121,7 @@ class GroupCommitter:
         self._closing = False
         self._last_group_size = 0
         self._group_bytes = 0
+        self._page: ConfigurationPage | None = None
         self._thread = threading.Thread(target=self._run, name="metadata-writer", daemon=True)
         self.failed: asyncio.Future[str] = self._loop.create_future()
         """resolves when the database can no longer be written; the owner must end then"""
@@ -136,8 +139,10 @@ class GroupCommitter:
         self._bytes_waiting += size_bytes
         self._inlet.put(Submission(command, sink, ticket, size_bytes))
 
-    def listen(self, listening: socket.socket) -> None:
-        """Once: take commands from the connections of this socket as well, until `close`."""
+    def listen(self, listening: socket.socket, page: ConfigurationPage) -> None:
+        """Once: take commands from the connections of this socket as well, until `close`, and tell the configuration
+        sequence on this page."""
+        self._page = page
         intake = Intake(listening, self._refusal)
         self._inlet.put(intake)
         self._inlet = intake
@@ -189,6 +194,7 @@ class GroupCommitter:
                 self._loop.call_soon_threadsafe(_settle, hold.reached)
                 hold.released.wait()
                 self._time.skip_to(newest_renewal_ms(self._cursor.execute))
+                self._tell_configuration()
             self._holds.clear()
         if isinstance(self._arrivals, Intake):
             self._arrivals.close()
@@ -226,6 +232,7 @@ class GroupCommitter:
             self._holds.append(arrival)
         elif arrival is not None:
             self._arrivals = arrival
+            self._tell_configuration()
         return arrival is not None
 
     def _commit_group(self, group: list[Submission]) -> None:
@@ -239,6 +246,8 @@ class GroupCommitter:
             if any(applied for _, applied in entries):
                 is_elsewhere = self._journal.append(execute, AppliedGroup(now_ms, entries))
             execute("COMMIT")
+            if self._transaction.raises_configuration:
+                self._tell_configuration()
         except sqlite3.OperationalError as error:
             self._roll_back(group, error, is_elsewhere=is_elsewhere)
         except Unavailable as refusal:
@@ -247,6 +256,12 @@ class GroupCommitter:
             self._give_up(group, error)
         else:
             self._answer([done for step in steps if (done := self._advance(step)) is not None])
+
+    def _tell_configuration(self) -> None:
+        """After a commit that raised its sequence, or that somebody else made; before anybody is answered."""
+        self._transaction.raises_configuration = False
+        if self._page is not None:
+            self._page.tell(configuration_sequence(self._cursor.execute))
 
     def _apply_all(self, group: list[Submission]) -> list[_Step]:
         try:
@@ -406,6 +421,10 @@ class LocalSink:
     def submit(self, command: Command, on_outcome: Callable[[Any], None]) -> None:
         """As AtOnce.submit."""
         self._committer.submit(command, self, on_outcome)
+
+    def configuration_sequence(self) -> int | None:
+        """It is in the database."""
+        return None
 
     async def close(self) -> None:
         """The committer has its own owner."""
