@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from storage.metadata.settings import JOURNAL_LOCAL, JOURNAL_REPLICATED
 from tests.bench.catalogue import choose_scenarios
 from tests.bench.comparison import describe_machine, make_bucket, memory_row, run_scenario, say, start_up_row
 from tests.bench.load import missing_programs
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="frostbyte-bench-", dir=options.directory) as name:
         for copies in options.copies:
             home = Path(name) / f"copies-{copies}"
-            tables.append(_compare(_choose_sides(options, home, copies), home, scale, copies, options.only))
+            title = "One copy of the data" if copies == 1 else f"{copies} copies of the data, {options.journal} journal"
+            tables.append(_compare(_choose_sides(options, home, copies), home, scale, title, options.only))
     body = "\n".join([f"## Side by side\n\n{describe_machine()}\n\n{METHOD}\n", *tables])
     output = Path(options.output)
     document = output.read_text() if output.exists() else TITLE
@@ -58,6 +60,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--moto", action="store_true", help="add moto_server, at one copy")
     parser.add_argument("--endpoint", nargs="+", default=[], help="URLs of running endpoints to add")
     parser.add_argument("--only", default="", help="a part of the names of the scenarios to run")
+    parser.add_argument(
+        "--journal",
+        default=JOURNAL_REPLICATED,
+        choices=[JOURNAL_LOCAL, JOURNAL_REPLICATED],
+        help="of Frostbyte's metadata where there are 2 copies; at one copy it is local",
+    )
     parser.add_argument("--frostbyte-arguments", default="", help="further words for `frostbyte up`")
     parser.add_argument("--directory", help="where the data go (a temporary directory)")
     parser.add_argument("--output", default="BENCHMARKS.md")
@@ -67,7 +75,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _choose_sides(options: argparse.Namespace, home: Path, copies: int) -> list[Side]:
     sides: list[Side] = []
     if "frostbyte" not in options.without:
-        sides.append(frostbyte(home / "frostbyte", copies, options.frostbyte_arguments.split()))
+        journal = JOURNAL_LOCAL if copies == 1 else options.journal
+        sides.append(frostbyte(home / "frostbyte", copies, options.frostbyte_arguments.split(), journal))
     if "seaweedfs" not in options.without:
         sides.append(seaweedfs(home / "seaweedfs", copies))
     if options.seaweed_fsync:
@@ -79,7 +88,7 @@ def _choose_sides(options: argparse.Namespace, home: Path, copies: int) -> list[
     return [*sides, *(running_endpoint(url, home / f"endpoint-{n}") for n, url in enumerate(options.endpoint))]
 
 
-def _compare(sides: list[Side], home: Path, scale: Scale, copies: int, only: str) -> str:
+def _compare(sides: list[Side], home: Path, scale: Scale, title: str, only: str) -> str:
     """Start all sides, run every scenario in alternating rounds, stop them, and render the table."""
     bench = Bench(home / "files", scale)
     rows: list[Row] = []
@@ -97,7 +106,6 @@ def _compare(sides: list[Side], home: Path, scale: Scale, copies: int, only: str
             side.stop()
     notes = [f"{side.name} {side.version}: {side.fsync}" for side in sides]
     notes.append(f"{scale.rounds} rounds; PUTs and GETs of {scale.round_s} s each")
-    title = "One copy of the data" if copies == 1 else f"{copies} copies of the data"
     return render_table(Table(title, [side.name for side in sides], notes, rows))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from storage.metadata.settings import JOURNAL_AUTO, JOURNAL_REPLICATED
 from tests.bench.processes import find_tree
 from tests.bench.requests import SignedConnection
 from tests.clients.endpoint import Endpoint
@@ -110,18 +111,27 @@ class Side:
         return True
 
 
-def frostbyte(home: Path, copies: int, arguments: Sequence[str] = ()) -> Side:
-    """`frostbyte up` with its defaults: three datanodes, a worker per processor, every acknowledgement synced."""
+def frostbyte(home: Path, copies: int, arguments: Sequence[str] = (), journal: str = JOURNAL_AUTO) -> Side:
+    """`frostbyte up` with its defaults: three datanodes, a worker per processor, every acknowledgement synced.
+
+    journal: of the metadata, by a config.json. With `auto` it is local, as the datanodes share this machine's disk."""
     port = free_port()
     program = _program("frostbyte")
     words = [program, "up", "--data", str(home / "data"), "--listen", f"127.0.0.1:{port}"]
     words += ["--replicas", str(copies), *arguments]
+    if journal != JOURNAL_AUTO:
+        home.mkdir(parents=True, exist_ok=True)
+        config = home / "config.json"
+        config.write_text(json.dumps({"metadata": {"journal": journal}}))
+        words += ["--config", str(config)]
     credentials = {
         "FROSTBYTE_ROOT_ACCESS_KEY_ID": ACCESS_KEY_ID,
         "FROSTBYTE_ROOT_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
     }
     version = _first_line([program, "--version"], "working tree")
     fsync = "synced before every answer; sealed with AES-256-GCM"
+    if journal == JOURNAL_REPLICATED:
+        fsync += "; every record of the metadata also in the journal of two datanodes, synced (`journal: replicated`)"
     return Side("Frostbyte", _endpoint(port), fsync, version, [Command(words, credentials)], home / "frostbyte.log")
 
 
