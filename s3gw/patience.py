@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
 from s3gw.protocol.errors import S3Error
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -47,3 +49,15 @@ class PatientReceiver:
         else:
             self._patience_s -= loop.time() - started_s
         return data, not message.get("more_body", False)
+
+
+async def serve_while_there(app: Any, cycle: RequestResponseCycle, scope: Any, receive: Any, send: Any) -> None:
+    """uvicorn drops in silence what is sent to nobody: an object would be read to its end. ClientDisconnected instead,
+    out of the send of a piece of a body."""
+
+    async def send_or_tell(message: Any) -> None:
+        await send(message)
+        if cycle.disconnected and message.get("more_body"):
+            raise ClientDisconnected
+
+    await app(scope, receive, send_or_tell)

@@ -1,7 +1,8 @@
-"""SANS-IO. The head of a plain read, taken apart in one go: what a client sends again and again on one connection.
+"""SANS-IO. A plain read, or a small PUT that came whole, taken apart in one go: what a client sends again and again on
+one connection.
 
 The parser (llhttp, through httptools) calls back for every piece of a head: 10 µs for the head of a presigned GET, of
-which this takes 2. It knows one spelling only, which is how clients write, and the few headers that a plain read may
+which this takes 2. It knows one spelling only, which is how clients write, and the few headers that a plain request may
 have, each once. Whatever is written in another way is None: it is for the parser, which says what is wrong with it. So
 nothing is ever understood here that the parser would understand otherwise.
 """
@@ -21,8 +22,10 @@ HEADERS_OF_THE_CLIENT = frozenset(
 """that say who asks, and nothing of what"""
 CONDITIONS = (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since")
 HEADERS_OF_A_READ = HEADERS_OF_THE_CLIENT | {b"x-amz-checksum-mode", b"range", *CONDITIONS}
+HEADERS_OF_A_WRITE = HEADERS_OF_THE_CLIENT | {b"content-length", b"content-type"}
 
 _LINE = re.compile(rb"(GET|HEAD) (/[!-~]*) HTTP/1\.1")
+_WRITE_LINE = re.compile(rb"PUT (/[!-~]*) HTTP/1\.1")
 _HEADER = re.compile(rb"([A-Za-z0-9-]+): ([!-~](?:[ -~]*[!-~])?)")
 _METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
 
@@ -32,22 +35,42 @@ def parse_plain_head(data: bytes) -> tuple[str, bytes, dict[bytes, bytes]] | Non
     shared: not to be changed."""
     if len(data) > HEAD_BYTES_MAX or not data.endswith(b"\r\n\r\n"):
         return None
-    line, _, block = data.partition(b"\r\n")
+    line, _, block = data[:-4].partition(b"\r\n")
     matched = _LINE.fullmatch(line)
     if matched is None:
         return None
-    headers = _parse_headers(block) if b"uthorization" in block else _recall_headers(block)
+    headers = _find_headers(block, HEADERS_OF_A_READ)
     return None if headers is None else (_METHODS[matched[1]], matched[2], headers)
 
 
-def _parse_headers(block: bytes) -> dict[bytes, bytes] | None:
+def parse_plain_write(data: bytes, body_bytes_max: int) -> tuple[bytes, dict[bytes, bytes], bytes] | None:
+    """(target, headers by lower-case name, body) of data that is one whole PUT of a body that is not empty, and nothing
+    more. The headers are shared: not to be changed."""
+    if not data.startswith(b"PUT /") or len(data) > HEAD_BYTES_MAX + body_bytes_max:
+        return None
+    head, _, body = data.partition(b"\r\n\r\n")
+    line, _, block = head.partition(b"\r\n")
+    matched = _WRITE_LINE.fullmatch(line)
+    if matched is None or len(head) > HEAD_BYTES_MAX or not 0 < len(body) <= body_bytes_max:
+        return None
+    headers = _find_headers(block, HEADERS_OF_A_WRITE)
+    if headers is None or headers.get(b"content-length") != b"%d" % len(body):
+        return None
+    return matched[1], headers, body
+
+
+def _find_headers(block: bytes, allowed: frozenset[bytes]) -> dict[bytes, bytes] | None:
+    return _parse_headers(block, allowed) if b"uthorization" in block else _recall_headers(block, allowed)
+
+
+def _parse_headers(block: bytes, allowed: frozenset[bytes]) -> dict[bytes, bytes] | None:
     headers: dict[bytes, bytes] = {}
-    for line in block[:-4].split(b"\r\n"):
+    for line in block.split(b"\r\n"):
         matched = _HEADER.fullmatch(line)
         if matched is None:
             return None
         name = matched[1].lower()
-        if name in headers or name not in HEADERS_OF_A_READ:
+        if name in headers or name not in allowed:
             return None
         headers[name] = matched[2]
     if b"host" not in headers or headers.get(b"connection", b"keep-alive").lower() != b"keep-alive":

@@ -30,9 +30,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from s3gw.acceptor import Acceptor, Board
-from s3gw.body import ClientDisconnected
 from s3gw.early_refusal import render_refusal, slow_down
-from s3gw.plain_head import parse_plain_head
+from s3gw.patience import serve_while_there
+from s3gw.plain_head import parse_plain_head, parse_plain_write
 from s3gw.protocol.claims import join_headers
 from s3gw.protocol.errors import S3Error
 from s3gw.short_answer import HeldRequest, LeavingCycle, LongReads, ShortCycle, format_head
@@ -92,6 +92,8 @@ class GatewayProtocol(BoundedProtocol):
         self._is_tls = False
         """what such a transport has not sent yet cannot be known"""
         self._long_reads = LongReads()
+        self._is_for_road = False
+        """what arrived is a PUT that the short way has seen and left"""
         self._held: HeldRequest | None = None
         """a request that may go the short way, while its bytes are being parsed"""
         self._refusal: S3Error | None = None
@@ -128,6 +130,7 @@ class GatewayProtocol(BoundedProtocol):
             return
         self._body_arrived = False
         super().data_received(data)
+        self._is_for_road = False
         if self._held is not None:  # the rest of its body is still to come
             self._let_go()
         cycle = self.cycle
@@ -207,16 +210,18 @@ class GatewayProtocol(BoundedProtocol):
     # ------------------------------------------------------------------ the short way
 
     def _serve_plain(self, data: bytes) -> bool:
-        """A whole read on a connection that was idle, past the parser. False: nothing has happened."""
+        """A whole read or small PUT on a connection that was idle, past the parser. False: nothing has happened."""
         if (
             self.timeout_keep_alive_task is None
             or self._in_head
             or self._short_way is None
-            or self._long_reads.expected
             or self.transport.get_write_buffer_size()
             or len(self.tasks) >= self._limits.requests_max
-            or (head := parse_plain_head(data)) is None
         ):
+            return False
+        if (write := parse_plain_write(data, BODY_BYTES_MAX)) is not None:
+            return self._take_plain_write(*write)
+        if self._long_reads.expected or (head := parse_plain_head(data)) is None:
             return False
         read = self._read_short(*head)
         if read is None:
@@ -227,6 +232,14 @@ class GatewayProtocol(BoundedProtocol):
         self.server_state.total_requests += 1
         if not self._hand_over(read):
             self._unset_keepalive_if_required()
+        return True
+
+    def _take_plain_write(self, url: bytes, headers: dict[bytes, bytes], body: bytes) -> bool:
+        if not self._write_short(url, headers, body):
+            self._is_for_road = True  # the parser brings it again
+            return False
+        self._heads += 1
+        self._unset_keepalive_if_required()  # until it is answered
         return True
 
     def timeout_keep_alive_handler(self) -> None:
@@ -254,13 +267,7 @@ class GatewayProtocol(BoundedProtocol):
         """False: it goes on as any other. Its body, if any, has come whole."""
         headers = join_headers(self.headers)
         if held.method == "PUT":
-            assert self._short_way is not None
-            cycle = ShortCycle(self)
-            address = self.client[0] if self.client else ""
-            if not self._short_way.write(held.url, headers, bytes(held.body), address, cycle.answer):
-                return False
-            self.cycle = self._running = cycle  # type: ignore[assignment]
-            return True
+            return not self._is_for_road and self._write_short(held.url, headers, bytes(held.body))
         if self._has_body or held.method not in ("GET", "HEAD"):
             return False
         if self._long_reads.expected:
@@ -280,6 +287,15 @@ class GatewayProtocol(BoundedProtocol):
         read = self._short_way.read(method, url, headers, address, bytes_max)
         self._long_reads.note(is_long=read is None)
         return read
+
+    def _write_short(self, url: bytes, headers: dict[bytes, bytes], body: bytes) -> bool:
+        assert self._short_way is not None
+        cycle = ShortCycle(self)
+        address = self.client[0] if self.client else ""
+        if not self._short_way.write(url, headers, body, address, cycle.answer):
+            return False
+        self.cycle = self._running = cycle  # type: ignore[assignment]
+        return True
 
     def _hand_over(self, read: ShortRead) -> bool:
         """Send an answer. False: the client did not take all of it at once; its cycle is under way until it has."""
@@ -322,7 +338,7 @@ class GatewayProtocol(BoundedProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         has_room = len(self.tasks) < self._limits.requests_max
-        super()._start_asgi_task(cycle, partial(_serve_while_there, app, cycle) if has_room else slow_down)
+        super()._start_asgi_task(cycle, partial(serve_while_there, app, cycle) if has_room else slow_down)
 
     def _unsupported_upgrade_warning(self) -> None:
         self.cycle.keep_alive = False
@@ -361,18 +377,6 @@ class GatewayProtocol(BoundedProtocol):
         """Out of a callback: the parser stops, and data_received calls send_400_response."""
         self._refusal = S3Error(code, message, **extra)
         raise self._refusal
-
-
-async def _serve_while_there(app: Any, cycle: RequestResponseCycle, scope: Any, receive: Any, send: Any) -> None:
-    """uvicorn drops in silence what is sent to nobody: an object would be read to its end. ClientDisconnected instead,
-    out of the send of a piece of a body."""
-
-    async def send_or_tell(message: Any) -> None:
-        await send(message)
-        if cycle.disconnected and message.get("more_body"):
-            raise ClientDisconnected
-
-    await app(scope, receive, send_or_tell)
 
 
 class GatewayServer(uvicorn.Server):

@@ -26,7 +26,7 @@ from cluster.directory import Credential
 from cluster.objectstore import PutRequest, SmallReading
 from s3gw.call import Response, Services
 from s3gw.metrics import RequestMetrics
-from s3gw.plain_head import CONDITIONS, HEADERS_OF_A_READ, HEADERS_OF_THE_CLIENT
+from s3gw.plain_head import CONDITIONS, HEADERS_OF_A_READ, HEADERS_OF_A_WRITE
 from s3gw.protocol.attributes import parse_attributes
 from s3gw.protocol.authorize import owns_everything
 from s3gw.protocol.checksums import encode_digest
@@ -55,7 +55,6 @@ READ_BYTES_MAX = 1 << 20
 REMEMBERED_MAX = 256
 """queries, and attributes that objects are written with"""
 
-_OF_A_WRITE = HEADERS_OF_THE_CLIENT | {b"content-length", b"content-type"}
 _CONDITIONS = frozenset(CONDITIONS)
 _SERVICE_PAGE = b"/-"
 _PAYLOADS = frozenset({PayloadMode.SIGNED, PayloadMode.UNSIGNED})
@@ -175,7 +174,7 @@ class ShortWay:
         """Take a PUT with its whole body; on_answer is told the answer, later and once. False: it is for the road, and
         nothing has happened."""
         started_s = self._services.clock.monotonic_s()
-        if not body or not _OF_A_WRITE.issuperset(headers):
+        if not body or not HEADERS_OF_A_WRITE.issuperset(headers):
             return False
         directory = self._services.directory
         try:

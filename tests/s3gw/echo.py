@@ -12,7 +12,7 @@ from typing import Any
 
 import uvloop
 
-import s3gw.server as gateway_server
+from s3gw.patience import ClientDisconnected
 from s3gw.server import DEFAULT_LIMITS, HttpLimits, serve_gateway
 from storage.base.internal_server import TlsFiles
 
@@ -66,7 +66,7 @@ class EchoApp:
         """Far more than sockets buffer; `cut` is set when the connection is gone."""
         size = 64 << 20
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
-        with contextlib.suppress(gateway_server.ClientDisconnected):
+        with contextlib.suppress(ClientDisconnected):
             for _ in range(size >> 20):
                 await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
         self.cut.set()

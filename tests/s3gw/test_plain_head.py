@@ -7,11 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3gw.plain_head import HEAD_BYTES_MAX, HEADERS_OF_A_READ, parse_plain_head
+from s3gw.plain_head import (
+    HEAD_BYTES_MAX,
+    HEADERS_OF_A_READ,
+    HEADERS_OF_A_WRITE,
+    parse_plain_head,
+    parse_plain_write,
+)
 
 PLAIN = (
     b"GET /b/k?x-id=GetObject HTTP/1.1\r\nHost: a.example\r\nUser-Agent: me (1; 2)\r\nConnection: keep-alive\r\n\r\n"
 )
+PLAIN_WRITE = (
+    b"PUT /b/k?x-id=PutObject HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\nContent-Type: a/b\r\n\r\n12\r\n5"
+)
+BODY_BYTES_MAX = 64
 NAMES = sorted(
     HEADERS_OF_A_READ | {b"content-length", b"expect", b"x-y", b"transfer-encoding", b"upgrade", b"if-range"}
 )
@@ -121,3 +131,76 @@ def test_a_plain_one() -> None:
 def test_what_is_not_plain(data: bytes) -> None:
     """Another header, one twice, none that is due, two requests, half a one, or too long."""
     assert parse_plain_head(data) is None
+
+
+def require_same_write(data: bytes) -> None:
+    """Either nothing is said, or what the parser says of a whole request with a body that keeps its connection."""
+    write = parse_plain_write(data, BODY_BYTES_MAX)
+    if write is None:
+        return
+    seen = Seen(data)
+    assert (seen.begun, seen.complete, seen.method, seen.version, seen.keeps_alive) == (1, 1, "PUT", "1.1", True)
+    assert write == (seen.url, dict(seen.headers), seen.body)
+    assert len(dict(seen.headers)) == len(seen.headers) and b"host" in write[1]
+    assert write[1].keys() <= HEADERS_OF_A_WRITE
+
+
+@st.composite
+def writes(draw: st.DrawFn) -> bytes:
+    """Nearly plain ones."""
+    body = draw(st.binary(max_size=BODY_BYTES_MAX + 1) | st.sampled_from([b"12\r\n5", b"\r\n\r\n", b"0\r\n\r\n"]))
+    length = b"%d" % len(body)
+    length = draw(
+        st.sampled_from([length] * 6 + [b"0" + length, length + b" ", b"+" + length, length + b", " + length, b""])
+        | st.integers(0, 99).map(b"%d".__mod__)
+    )
+    names = draw(st.lists(st.sampled_from([b"Content-Length", b"Content-Type", *NAMES]), max_size=3))
+    lines = [b"PUT /b/k HTTP/1.1", b"Host: a", b"Content-Length: " + length]
+    lines += [name + draw(SEPARATORS) + draw(TEXT) for name in names]
+    return b"".join(line + draw(ENDS) for line in lines) + draw(st.sampled_from([b"\r\n"] * 5 + [b""])) + body
+
+
+@given(writes())
+def test_the_parser_says_the_same_of_a_write(data: bytes) -> None:
+    """Of whatever is taken."""
+    require_same_write(data)
+
+
+@given(st.integers(0, len(PLAIN_WRITE)), st.integers(0, len(PLAIN_WRITE)), st.binary(max_size=3))
+def test_the_parser_says_the_same_of_a_changed_write(start: int, end: int, new: bytes) -> None:
+    """A few bytes in place of others, anywhere."""
+    require_same_write(PLAIN_WRITE[:start] + new + PLAIN_WRITE[max(start, end) :])
+
+
+def test_a_plain_write() -> None:
+    """Is taken with its body, whatever bytes that has."""
+    headers = {b"host": b"a.example", b"content-length": b"5", b"content-type": b"a/b"}
+    assert parse_plain_write(PLAIN_WRITE, BODY_BYTES_MAX) == (b"/b/k?x-id=PutObject", headers, b"12\r\n5")
+    assert parse_plain_write(PLAIN_WRITE, 5) is not None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        PLAIN_WRITE[:-1],
+        PLAIN_WRITE + PLAIN_WRITE,
+        PLAIN_WRITE + b"x",
+        b"\r\n" + PLAIN_WRITE,
+        PLAIN_WRITE.replace(b"PUT", b"POST"),
+        PLAIN_WRITE.replace(b"Length: 5", b"Length: 05"),
+        PLAIN_WRITE.replace(b"Content-Length: 5\r\n", b""),
+        PLAIN_WRITE.replace(b"Length: 5", b"Length: 0")[:-5],
+        PLAIN_WRITE.replace(b"Content-Type: a/b", b"Content-Length: 5"),
+        PLAIN_WRITE.replace(b"Content-Type: a/b", b"Transfer-Encoding: chunked"),
+        PLAIN_WRITE.replace(b"Content-Type: a/b", b"Expect: 100-continue"),
+        PLAIN_WRITE.replace(b"Content-Type: a/b", b"Content-Encoding: aws-chunked"),
+        PLAIN_WRITE.replace(b"Content-Type: a/b", b"x-amz-meta-a: b"),
+        PLAIN_WRITE.replace(b"Content-Type: a/b", b"Connection: close"),
+        PLAIN_WRITE.replace(b"/b/k", b"/" + b"k" * HEAD_BYTES_MAX),
+        PLAIN_WRITE.replace(b"Length: 5", b"Length: 65").replace(b"12\r\n5", b"x" * 65),
+        PLAIN,
+    ],
+)
+def test_what_is_not_a_plain_write(data: bytes) -> None:
+    """As of reads; a length that is not that of the body, one in another spelling, or too much of a body."""
+    assert parse_plain_write(data, BODY_BYTES_MAX) is None
