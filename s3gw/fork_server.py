@@ -3,6 +3,7 @@
 Importing is most of what a role does at its start, and most of what it holds when idle. A process that is forked here
 has done it already, and shares the pages that it only reads. No thread, event loop, database or key is in this process.
 
+It is needed until everything runs, and then ended: what is started again is a program of its own (s3gw/cli/launch.py).
 It is told nothing of what a child is for. A request is one end of a socket pair, handed to a process of its own, which
 asks over it what to become: a secret that one role is given is never in the memory of another. That process is forked
 twice, so that it becomes the supervisor's own child: the end of the fork server ends nothing else.
@@ -22,30 +23,21 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from s3gw.orders import ORDERS_BYTES_MAX, decode_orders
 from s3gw.worker_config import METRICS_VARIABLE
+from storage.base.internal_auth import INTERNAL_KEY_BYTES, ROLE_DATANODE, derive_node_key
 from storage.base.log import configure_logging
 from storage.base.prctl import die_with_parent, show_arguments
+from storage.crypto.keys import KEY_BYTES, NONCE_BYTES
 
 ROLES = ("s3gw", "cluster", "storage.metadata", "storage.datanode")
 """what may follow `python -m`; the function `main` of its __main__ is the role"""
-ORDERS_BYTES_MAX = 64 << 10
 DESCRIPTORS_MAX = 16
 ADOPTION_POLL_S = 0.0002
 
 _log = logging.getLogger(__name__)
-
-
-class Orders(msgspec.Struct, frozen=True):
-    """What the supervisor tells a new process; the descriptors come with it, in the order of their numbers here."""
-
-    arguments: tuple[str, ...]
-    """of a whole command line"""
-    variables: dict[str, str]
-    """set in the environment"""
-    descriptors: tuple[int, ...]
-    """the numbers that the child must have them under"""
 
 
 class Newborn(NamedTuple):
@@ -74,8 +66,18 @@ def load_roles() -> None:
     for role in ROLES:
         importlib.import_module(f"{role}.__main__")
     del os.environ[METRICS_VARIABLE]
+    _use_openssl()
     gc.collect()
     gc.freeze()
+    # Every entry that a child replaces in this cache would write to the page of a name that it may never use itself.
+    if hasattr(sys, "_clear_type_cache"):
+        sys._clear_type_cache()
+
+
+def _use_openssl() -> None:
+    """It makes its tables of algorithms when one is used first: 3 MiB that the children share. Of no key: of zeros."""
+    AESGCM(bytes(KEY_BYTES)).encrypt(bytes(NONCE_BYTES), b"", None)
+    derive_node_key(bytes(INTERNAL_KEY_BYTES), ROLE_DATANODE, "none")
 
 
 def serve(requests: socket.socket, supervisor_pid: int) -> Newborn | None:
@@ -120,7 +122,7 @@ def become(newborn: Newborn) -> int:
     packet, received, _, _ = socket.recv_fds(newborn.control, ORDERS_BYTES_MAX, DESCRIPTORS_MAX)
     if not packet:
         return 1  # whoever asked for it has given up
-    orders = msgspec.json.decode(packet, type=Orders)
+    orders = decode_orders(packet)
     newborn.control.close()
     _keep_only(received, orders.descriptors)
     os.environ.update(orders.variables)

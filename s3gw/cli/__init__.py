@@ -1,23 +1,32 @@
-"""`frostbyte …`: the command line. Each command is a composition root: only here is anything built across packages."""
+"""`frostbyte …`: the command line. Each command is a composition root: only here is anything built across packages.
+
+The modules of the supervisor are in this package too, and want none of the command line in memory: it is imported when
+it is asked for.
+"""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import NoReturn
 
-from s3gw.cli.application import load_commands
-from s3gw.cli.home import describe_os_error
 from storage.base.errors import FrostbyteError
 
 
 def main() -> None:
     """The console script. What goes wrong is one line on stderr and exit status 1."""
     try:
-        load_commands(sys.argv[1] if len(sys.argv) > 1 else "")()
+        importlib.import_module("s3gw.cli.application").load_commands(sys.argv[1] if len(sys.argv) > 1 else "")()
     except OSError as error:
         fail(describe_os_error(error))
     except (FrostbyteError, ValueError) as error:
         fail(str(error))
+
+
+def describe_os_error(error: OSError) -> str:
+    """One line, with the path where there is one."""
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def fail(reason: str) -> NoReturn:

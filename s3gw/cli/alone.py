@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from s3gw.cli.handover import Plan, hand_over
 from s3gw.cli.listener import make_readiness, open_listener, require_tls_files
-from s3gw.cli.roles import open_launch, plan_gateways, role_command
-from s3gw.cli.supervisor import Stage, run_supervised
+from s3gw.cli.roles import open_forks, plan_gateways, role_command
+from s3gw.cli.supervisor import Stage
 from s3gw.config import WORKERS_MAX, ConfigError, format_endpoint
 from s3gw.worker_config import load_worker_config
 from storage.base.log import configure_logging
@@ -32,7 +32,7 @@ def gateway(
     workers: Annotated[int | None, typer.Option(help="Processes, instead of the file's number.")] = None,
 ) -> None:
     """Run the S3 gateways of this machine alone."""
-    run_gateway(config, listen, workers, lambda line: print(line, flush=True))
+    run_gateway(config, listen, workers)
 
 
 def master(config: RoleConfigOption) -> None:
@@ -54,8 +54,9 @@ def become_role(module: str, *arguments: str) -> NoReturn:
     os.execv(command[0], command)  # noqa: S606 - our own interpreter, no shell
 
 
-def run_gateway(file: Path, listen: str | None, workers: int | None, say: Callable[[str], None]) -> None:
-    """Until SIGTERM or SIGINT. ConfigError or StartFailed in one line for what keeps it from starting."""
+def run_gateway(file: Path, listen: str | None, workers: int | None) -> NoReturn:
+    """Until SIGTERM or SIGINT, most of it as another program (handover.py). ConfigError in one line for
+    what keeps it from that."""
     configure_logging("gateways")
     config = load_worker_config(file)
     listen = listen or config.listen
@@ -68,9 +69,11 @@ def run_gateway(file: Path, listen: str | None, workers: int | None, say: Callab
     is_tls = bool(config.tls_cert)
     with ExitStack() as opened:
         listener = opened.enter_context(open_listener(listen))
-        launch = opened.enter_context(open_launch())
+        forks = opened.enter_context(open_forks())
         metrics = opened.enter_context(tempfile.TemporaryDirectory(prefix="frostbyte-metrics-"))
         readiness = make_readiness(listener, is_tls=is_tls)
         gateways = Stage(plan_gateways(file.absolute(), count, listener.fileno(), Path(metrics)), readiness)
         endpoint = format_endpoint(listen, is_tls=is_tls)
-        run_supervised((gateways,), config.drain_timeout_s, lambda: say(f"Frostbyte is ready at {endpoint}"), launch)
+        lines = (f"Frostbyte is ready at {endpoint}",)
+        plan = Plan("gateways", (gateways,), config.drain_timeout_s, lines, forks.server if forks else None, metrics)
+        hand_over(plan, (), asks_tls=is_tls)

@@ -77,7 +77,7 @@ def up(
         "replicas": replicas,
         "workers": workers,
     }
-    run_up(load_config(config, flags, os.environ), os.environ, _say)
+    run_up(load_config(config, flags, os.environ), os.environ)
 
 
 def init(

@@ -27,9 +27,9 @@ from s3gw.cli.checkup import (
 from s3gw.cli.health import judge
 from s3gw.cli.home import open_keyring, read_cluster_id
 from s3gw.cli.journal import describe_journal, read_journal
-from s3gw.cli.listener import is_ready, trust_any_certificate
 from s3gw.cli.master import find_master, open_master
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, MasterOption, find_config, run
+from s3gw.cli.readiness import is_ready, trust_any_certificate
 from s3gw.cli.report import evaluate_survival
 from s3gw.cli.roles import GATEWAY_FILE
 from s3gw.cli.screen import add_row, make_table, show
@@ -37,7 +37,8 @@ from s3gw.config import Config, format_endpoint, parse_listen
 from s3gw.worker_config import load_worker_config
 from storage.base.clock import SystemClock
 from storage.base.errors import FrostbyteError, Unavailable
-from storage.crypto.master_key import MASTER_KEY_VARIABLE, require_private
+from storage.base.secret_variables import MASTER_KEY_VARIABLE
+from storage.crypto.master_key import require_private
 from storage.metadata.open import open_metadata
 from storage.metadata.settings import SQLITE
 

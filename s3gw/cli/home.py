@@ -28,12 +28,14 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from s3gw.cli import describe_os_error
 from s3gw.config import Config, ConfigError
 from storage.base.clock import SystemClock
-from storage.base.files import DiskFiles, OpenFile, fetch_file, make_directories, store_file
+from storage.base.files import DiskFile, DiskFiles, fetch_file, make_directories, store_file
 from storage.base.ids import CLUSTER_ID_BYTES
 from storage.base.internal_auth import INTERNAL_KEY_BYTES
 from storage.base.key_files import read_internal_key, store_internal_key
+from storage.base.secret_variables import SECRET_KEY_VARIABLE
 from storage.crypto.keyring import SYSTEM_KEY_ID, Keyring
 from storage.crypto.master_key import open_master_keys, require_private
 from storage.datanode.identity import WrongDirectory, find_identity, store_identity
@@ -50,7 +52,6 @@ SOCKET_PATH_BYTES_MAX = 100
 """the system's bound is 108 with the closing zero; some are shorter"""
 LONGEST_SOCKET_NAME = "datanode-64.sock"
 ACCESS_KEY_VARIABLE = "FROSTBYTE_ROOT_ACCESS_KEY_ID"
-SECRET_KEY_VARIABLE = "FROSTBYTE_ROOT_SECRET_ACCESS_KEY"  # noqa: S105 - a variable's name
 
 FILES = DiskFiles()
 _CLUSTER_ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -102,7 +103,7 @@ class Home(NamedTuple):
     keyring: Keyring
     datanodes: tuple[DatanodeHome, ...]
     sockets: Path
-    lock: OpenFile
+    lock: DiskFile
 
     @property
     def run(self) -> Path:
@@ -154,7 +155,7 @@ def prepare_home(config: Config, environment: Mapping[str, str], cluster_id: str
         raise
 
 
-def _prepare_locked(config: Config, environment: Mapping[str, str], cluster_id: str, lock: OpenFile) -> Home:
+def _prepare_locked(config: Config, environment: Mapping[str, str], cluster_id: str, lock: DiskFile) -> Home:
     """In this order: what cannot be made again, then what it opens, then what is bound to it."""
     home = config.home
     sockets = socket_directory(home)
@@ -169,13 +170,7 @@ def _prepare_locked(config: Config, environment: Mapping[str, str], cluster_id: 
     return Home(config, cluster_id, credentials, origin, keyring, datanodes, sockets, lock)
 
 
-def describe_os_error(error: OSError) -> str:
-    """One line, with the path where there is one."""
-    reason = error.strerror or str(error)
-    return f"{error.filename}: {reason}" if error.filename else reason
-
-
-def lock_home(home: Path) -> OpenFile:
+def lock_home(home: Path) -> DiskFile:
     """Hold the data directory. ConfigError when another process does."""
     try:
         return FILES.lock(home / "run" / "lock")

@@ -13,9 +13,9 @@ from s3gw.cli.formats import format_time
 from s3gw.cli.options import ConfigOption, DataOption, JsonOption, find_home, open_keyring_of
 from s3gw.cli.screen import add_row, make_table, show
 from s3gw.config import ConfigError
+from storage.base.secret_variables import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
 from storage.crypto.keyring import CACHE_TTL_S, KeyFile
 from storage.crypto.keys import named_key_id
-from storage.crypto.master_key import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
 
 app = typer.Typer(no_args_is_help=True, help="Keys of the keyring.")
 

@@ -16,20 +16,15 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
-import msgspec
-
-from s3gw.cli.home import SECRET_KEY_VARIABLE
-from s3gw.fork_server import Orders
+from s3gw.orders import Orders
 from storage.base.prctl import adopt_orphans, die_with_parent
-from storage.crypto.master_key import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
+from storage.base.secret_variables import SECRET_VARIABLES
 
 LAUNCH_TIMEOUT_S = 60.0
 """for which a child is waited for; the fork server may have to import everything first"""
 LAUNCH_ATTEMPTS = 2
 """the fork server may have died since the last one"""
 PROCESS_ID_BYTES_MAX = 32
-WITHHELD = frozenset({MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE, SECRET_KEY_VARIABLE})
-"""secrets that an operator may give to the supervisor in its environment; a child has them only if its spec says so"""
 
 
 class ChildSpec(NamedTuple):
@@ -39,7 +34,7 @@ class ChildSpec(NamedTuple):
     argv: tuple[str, ...]
     pass_fds: tuple[int, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
-    """set in its environment beside the inherited ones, of which it does not get those in WITHHELD"""
+    """set in its environment beside the inherited ones, of which it does not get the secrets"""
 
 
 class Child(Protocol):
@@ -72,7 +67,7 @@ async def launch_program(spec: ChildSpec) -> Child:
         *spec.argv,
         stdin=asyncio.subprocess.DEVNULL,
         pass_fds=spec.pass_fds,
-        env=_inherited() | dict(spec.variables),
+        env=inherited_variables() | dict(spec.variables),
         preexec_fn=die_with_parent,
         start_new_session=True,  # a Ctrl-C reaches the supervisor alone, which then stops them in order
     )
@@ -87,15 +82,29 @@ def can_fork() -> bool:
     return True
 
 
+class ForkServer(NamedTuple):
+    """One that runs, for the program that goes on in the process that started it."""
+
+    command: tuple[str, ...]
+    pid: int
+    requests_fd: int
+
+
 class ForkLauncher:
     """A fork server, and the children that it is asked for. Started when made, so that it imports meanwhile; started
-    again when it is needed and has died."""
+    again when it is needed and has died, until it is told to rest."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        """command: that of the fork server, without its --fd."""
-        self._command = command
+    def __init__(self, command: Sequence[str], running: ForkServer | None = None) -> None:
+        """command: that of the fork server, without its --fd. running: one of this process, to go on with."""
+        self._command = tuple(command)
+        self._rests = False
+        self._server: subprocess.Popen[bytes] | _Adopted
         adopt_orphans()
-        self._start()
+        if running is None:
+            self._start()
+        else:
+            self._requests = socket.socket(fileno=running.requests_fd)
+            self._server = _Adopted(running.pid)
 
     def __enter__(self) -> Self:
         return self
@@ -110,9 +119,22 @@ class ForkLauncher:
         """Of the fork server that runs, or has run last."""
         return self._server.pid
 
+    @property
+    def server(self) -> ForkServer:
+        """The one that runs."""
+        return ForkServer(self._command, self._server.pid, self._requests.fileno())
+
+    def rest(self) -> None:
+        """End the fork server, which would hold 11 MiB for nothing: what is launched from now on is a program of its
+        own."""
+        self._rests = True
+        self._end_server()
+
     async def launch(self, spec: ChildSpec) -> Child:
         """Forked where it is a role; otherwise as a program all the same."""
         for _ in range(LAUNCH_ATTEMPTS):
+            if self._rests:
+                return await launch_program(spec)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with ours:
                 ours.setblocking(False)
@@ -123,7 +145,7 @@ class ForkLauncher:
                     child = ForkedChild(pid)
                     orders = Orders(spec.argv, dict(spec.variables), spec.pass_fds)
                     with suppress(ConnectionError):  # it was killed meanwhile, which `child` tells
-                        socket.send_fds(ours, [msgspec.json.encode(orders)], spec.pass_fds)
+                        socket.send_fds(ours, [orders.encode()], spec.pass_fds)
                     return child
             self._end_server()
         raise OSError("the fork server forks nothing")
@@ -135,7 +157,7 @@ class ForkLauncher:
                 (*self._command, "--fd", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
-                env=_inherited(),
+                env=inherited_variables(),
                 start_new_session=True,
             )
 
@@ -159,6 +181,33 @@ class ForkLauncher:
             async with asyncio.timeout(LAUNCH_TIMEOUT_S):
                 return int(await loop.sock_recv(control, PROCESS_ID_BYTES_MAX) or b"0")
         return 0
+
+
+class _Adopted:
+    """A child that an earlier program of this process started; as subprocess.Popen."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The returncode; None while it runs."""
+        return self._reap(os.WNOHANG)
+
+    def wait(self) -> int | None:
+        """Until it ends. → the returncode."""
+        return self._reap(0)
+
+    def kill(self) -> None:
+        """Nothing when it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _reap(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
 
 
 class ForkedChild:
@@ -195,5 +244,6 @@ class ForkedChild:
         self._ended.set_result(ended.si_status if exited else -ended.si_status)
 
 
-def _inherited() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in WITHHELD}
+def inherited_variables() -> dict[str, str]:
+    """The environment without the secrets that an operator may have put there: a child has those that its spec says."""
+    return {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}

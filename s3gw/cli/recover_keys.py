@@ -14,8 +14,9 @@ from storage.base.clock import SystemClock
 from storage.base.errors import SealBroken, UnknownKeyId
 from storage.base.files import fetch_file, make_directories, store_file
 from storage.base.key_files import store_internal_key
+from storage.base.secret_variables import MASTER_KEY_VARIABLE
 from storage.crypto.keyring import Keyring
-from storage.crypto.master_key import MASTER_KEY_VARIABLE, open_master_keys
+from storage.crypto.master_key import open_master_keys
 from storage.metadata.sqlite.database import connect_reader
 
 _SELECT_ROOT_KEY = (

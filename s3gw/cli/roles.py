@@ -7,12 +7,11 @@ internal key that all of them are derived from.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,26 +22,24 @@ from cluster.registry.config import load_config as load_master_config
 from cluster.registry.config import load_internal_key
 from s3gw.acceptor import open_board
 from s3gw.cli.home import FILES, MASTER_FILE, DatanodeHome, Home
-from s3gw.cli.launch import ChildSpec, ForkLauncher, Launch, can_fork, launch_program
-from s3gw.cli.supervisor import Stage
+from s3gw.cli.launch import ChildSpec, ForkLauncher, can_fork
+from s3gw.cli.readiness import SocketReadiness
+from s3gw.cli.supervisor import Ready, Stage
 from s3gw.config import parse_internal_listen
 from s3gw.worker_config import METRICS_VARIABLE, load_worker_config
-from storage.base.errors import Unavailable
 from storage.base.files import store_file
 from storage.base.internal_auth import ROLE_DATANODE, derive_node_key
-from storage.crypto.master_key import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
+from storage.base.secret_variables import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
 from storage.datanode.config import load_config as load_datanode_config
 from storage.journal.config import load_config as load_owner_config
 from storage.metadata.settings import SQLITE
 
-METADATA_READY_TIMEOUT_S = 60.0
-METADATA_POLL_S = 0.005
 GATEWAY_FILE = "gateway.json"
 METADATA_FILE = "metadata.json"
 METRICS_DIRECTORY = "metrics"
 
 
-def plan_stages(home: Home, listener_fd: int, ready: Callable[[], Awaitable[None]]) -> tuple[Stage, ...]:
+def plan_stages(home: Home, listener_fd: int, ready: Ready) -> tuple[Stage, ...]:
     """The datanodes first, which need nobody, and are stopped last: the journal of the records is written to them. Then
     the owner of SQLite's records (PostgreSQL runs already), the master, and the gateways.
 
@@ -70,9 +67,6 @@ def plan_stages(home: Home, listener_fd: int, ready: Callable[[], Awaitable[None
 def _plan_metadata(home: Home) -> tuple[Stage, ...]:
     """Its owner, where there is one."""
 
-    async def answers() -> None:
-        await wait_for_socket(home.metadata_socket)
-
     if home.records.engine != SQLITE:
         return ()
     command = role_command(
@@ -80,7 +74,12 @@ def _plan_metadata(home: Home) -> tuple[Stage, ...]:
         *("--data", str(home.metadata), "--socket", str(home.metadata_socket)),
         *("--config", str(home.run / METADATA_FILE)),
     )
-    return (Stage((ChildSpec("metadata", command, variables=_master_key_variables()),), answers),)
+    return (
+        Stage(
+            (ChildSpec("metadata", command, variables=_master_key_variables()),),
+            SocketReadiness(str(home.metadata_socket)).wait,
+        ),
+    )
 
 
 def plan_gateways(config: Path, count: int, listener_fd: int, metrics: Path) -> tuple[ChildSpec, ...]:
@@ -246,29 +245,13 @@ def role_command(module: str, *arguments: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def open_launch() -> Iterator[Launch]:
-    """How roles are started on this system: forked by a process that begins to import them now, where that can be."""
+def open_forks() -> Iterator[ForkLauncher | None]:
+    """A process that begins to import all roles now, to fork them. None where roles are programs of their own."""
     if not can_fork():
-        yield launch_program
+        yield None
         return
     with ForkLauncher(role_command("s3gw.fork_server")) as forks:
-        yield forks.launch
-
-
-async def wait_for_socket(path: Path) -> None:
-    """Until somebody accepts connections there. Unavailable past METADATA_READY_TIMEOUT_S."""
-    try:
-        async with asyncio.timeout(METADATA_READY_TIMEOUT_S):
-            while True:
-                try:
-                    _, writer = await asyncio.open_unix_connection(path)
-                except (FileNotFoundError, ConnectionRefusedError):
-                    await asyncio.sleep(METADATA_POLL_S)
-                else:
-                    writer.close()
-                    return
-    except TimeoutError:
-        raise Unavailable(f"nothing accepts at {path} after {METADATA_READY_TIMEOUT_S:g} s") from None
+        yield forks
 
 
 def _datanode_file(home: Home, datanode: DatanodeHome) -> Path:

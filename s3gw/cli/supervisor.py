@@ -28,17 +28,21 @@ LIVED_S = 5.0
 """a child that ran for this long has started"""
 START_FAILURES_MAX = 5
 KILL_WAIT_S = 5.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StartFailed(FrostbyteError):
     """A child cannot be started, however often it is tried; the text is one line for a person."""
 
 
+Ready = Callable[[], Awaitable[None]]
+
+
 class Stage(NamedTuple):
     """Children started together; `ready` returns once the next stage may start."""
 
     children: tuple[ChildSpec, ...]
-    ready: Callable[[], Awaitable[None]] | None = None
+    ready: Ready | None = None
 
 
 class Supervisor:
@@ -104,8 +108,9 @@ async def _run_supervised(
         asked.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked since this process was another program
     starting = asyncio.create_task(supervisor.start())
     stopping = asyncio.create_task(asked.wait())
     failing = asyncio.create_task(supervisor.failed())

@@ -8,18 +8,19 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
-from s3gw.cli.home import SECRET_KEY_VARIABLE, Home, Origin, prepare_home
+from s3gw.cli.handover import Plan, hand_over
+from s3gw.cli.home import Home, Origin, prepare_home
 from s3gw.cli.listener import make_readiness, open_listener, require_tls_files
 from s3gw.cli.offline import put_root_user
-from s3gw.cli.roles import open_launch, plan_stages, store_role_files
-from s3gw.cli.supervisor import run_supervised
+from s3gw.cli.roles import open_forks, plan_stages, store_role_files
 from s3gw.config import Config
 from storage.base.log import configure_logging
-from storage.crypto.master_key import MASTER_KEY_VARIABLE
+from storage.base.secret_variables import MASTER_KEY_VARIABLE, SECRET_KEY_VARIABLE
 
 
-def run_up(config: Config, environment: Mapping[str, str], say: Callable[[str], None]) -> None:
-    """Until SIGTERM or SIGINT. FrostbyteError, ValueError or OSError, in one line, for what keeps it from starting.
+def run_up(config: Config, environment: Mapping[str, str]) -> NoReturn:
+    """Until SIGTERM or SIGINT, most of it as another program (handover.py). FrostbyteError, ValueError or OSError, in
+    one line, for what keeps it from that.
 
     The port comes first: credentials are made, and shown, by a start that can succeed.
     """
@@ -27,19 +28,15 @@ def run_up(config: Config, environment: Mapping[str, str], say: Callable[[str], 
     signal.signal(signal.SIGTERM, _stop_before_start)
     require_tls_files(config.tls_cert, config.tls_key)
     require_tls_files(config.internal.tls_cert, config.internal.tls_key)
-    with open_listener(config.listen) as listener, open_launch() as launch:
+    with open_listener(config.listen) as listener, open_forks() as forks:
         home = prepare_home(config, environment)
-
         with home.lock:
             loss_window = put_root_user(home)
-
-            def tell() -> None:
-                for line in (*describe_start(home, environment), *describe_metadata(home, loss_window)):
-                    say(line)
-
-            readiness = make_readiness(listener, is_tls=bool(config.tls_cert))
-            stages = plan_stages(home, listener.fileno(), readiness)
-            run_supervised(stages, config.drain_timeout_s, tell, launch)
+            lines = (*describe_start(home, environment), *describe_metadata(home, loss_window))
+            is_tls = bool(config.tls_cert)
+            stages = plan_stages(home, listener.fileno(), make_readiness(listener, is_tls=is_tls))
+            plan = Plan("up", stages, config.drain_timeout_s, lines, forks.server if forks else None)
+            hand_over(plan, (home.lock.fileno(),), asks_tls=is_tls)
 
 
 def run_init(config: Config, environment: Mapping[str, str], cluster_id: str, say: Callable[[str], None]) -> None:

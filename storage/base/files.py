@@ -163,6 +163,10 @@ class DiskFile:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._fd
+
     def __enter__(self) -> Self:
         return self
 
@@ -287,7 +291,7 @@ class DiskFiles:
         found = os.statvfs(path)
         return DiskSpace(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
-    def lock(self, path: AnyPath) -> OpenFile:
+    def lock(self, path: AnyPath) -> DiskFile:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE_MODE)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

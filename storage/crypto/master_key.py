@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from storage.base.files import FileSystem, fetch_file, store_file
+from storage.base.secret_variables import MASTER_KEY_VARIABLE, PREVIOUS_VARIABLE
 from storage.crypto.keys import KEY_BYTES
 
-MASTER_KEY_VARIABLE = "FROSTBYTE_MASTER_KEY"
-PREVIOUS_VARIABLE = "FROSTBYTE_MASTER_KEY_PREVIOUS"
 _FILE_BYTES_MAX = 1_024
 
 

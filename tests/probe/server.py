@@ -38,7 +38,6 @@ ROLE_MODULES = {
     "master": "cluster",
     "gateway": "s3gw",
 }
-FORK_SERVER_MODULE = "s3gw.fork_server"
 
 _ports = itertools.count(secrets.randbelow(PORTS_EACH))
 
@@ -149,11 +148,6 @@ class Server:
             return [pid for pid in server_processes(self.database) if BACKEND_MARK in _arguments_of(pid)[0]]
         module = ROLE_MODULES[role]
         return [pid for pid in self._descendants() if module_of(pid) == module]
-
-    def fork_server_pid(self) -> int:
-        """Of the process that the others were forked by."""
-        (pid,) = (it for it in self._descendants() if module_of(it) == FORK_SERVER_MODULE)
-        return pid
 
     def kill(self, role: str, index: int = 0) -> int:
         """kill -9 of one process of a role; its id."""

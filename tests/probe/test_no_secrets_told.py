@@ -102,7 +102,7 @@ def test_a_master_key_in_the_environment_reaches_those_that_need_it(tmp_path: Pa
         }
         assert holders == {"gateway", "metadata"}
         spellings = (master_key.encode(), base64.b64decode(master_key))
-        roles = {role: server_pids(server, role) for role in ROLES} | {"fork server": [server.fork_server_pid()]}
+        roles = {role: server_pids(server, role) for role in ROLES}
         remembering = {role for role, pids in roles.items() for pid in pids if holds(pid, spellings)}
         assert remembering == {"gateway", "metadata"}
         assert not (server.data / "master.key").exists()

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from s3gw.cli import describe_os_error
 from s3gw.cli import home as home_module
 from s3gw.cli.home import (
     SOCKET_PATH_BYTES_MAX,
     Credentials,
     Home,
     Origin,
-    describe_os_error,
     lock_home,
     make_access_key_id,
     make_secret_access_key,

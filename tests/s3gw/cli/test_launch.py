@@ -15,7 +15,7 @@ import pytest
 
 from s3gw.cli import launch as launch_module
 from s3gw.cli.launch import ChildSpec, ForkLauncher, Launch, launch_program
-from s3gw.cli.roles import open_launch, role_command
+from s3gw.cli.roles import open_forks, role_command
 
 TELLS = """
 import json, os, signal, sys
@@ -137,6 +137,36 @@ async def test_a_killed_fork_server_is_started_again(forks: ForkLauncher) -> Non
         assert await asyncio.wait_for(child.wait(), WAIT_S) == -signal.SIGKILL
 
 
+async def test_a_fork_server_at_rest() -> None:
+    """It has ended, its children live on, and a next one is a program of its own."""
+    with ForkLauncher(role_command("s3gw.fork_server")) as launcher:
+        before = await launcher.launch(python(SLEEPS))
+        launcher.rest()
+        assert not Path(f"/proc/{launcher.server_pid}").exists()
+        assert before.returncode is None
+        after = await launcher.launch(python(SLEEPS))
+        assert not Path(f"/proc/{launcher.server_pid}").exists()
+        for child in (before, after):
+            child.send_signal(signal.SIGKILL)
+            assert await asyncio.wait_for(child.wait(), WAIT_S) == -signal.SIGKILL
+
+
+async def test_a_fork_server_that_another_program_started() -> None:
+    """In this process: it is gone on with, and its end is noticed."""
+    with ForkLauncher(role_command("s3gw.fork_server")) as started:
+        server = started.server
+        handed = server._replace(requests_fd=os.dup(server.requests_fd))
+        with ForkLauncher(handed.command, handed) as adopting:
+            assert adopting.server_pid == server.pid
+            for is_alive in (True, False):
+                child = await adopting.launch(python(SLEEPS))
+                child.send_signal(signal.SIGKILL)
+                assert await asyncio.wait_for(child.wait(), WAIT_S) == -signal.SIGKILL
+                assert (adopting.server_pid == server.pid) == is_alive
+                if is_alive:
+                    os.kill(server.pid, signal.SIGKILL)
+
+
 async def test_a_fork_server_that_cannot_start() -> None:
     """An OSError in a line, not a wait for ever."""
     with ForkLauncher((sys.executable, "-c", "raise SystemExit(3)")) as broken:
@@ -159,5 +189,5 @@ async def test_a_system_that_tells_of_no_strange_child(monkeypatch: pytest.Monke
         raise OSError("not here")
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
-    with open_launch() as launch:
-        assert launch is launch_program
+    with open_forks() as forks:
+        assert forks is None

@@ -1,0 +1,111 @@
+"""From the program that prepared everything to the one that only supervises, in the same process (execve(2)).
+
+Preparing takes the command line's libraries, the formats and the keys: 27 MiB that would stay for as long as the server
+runs. What is left of it are the lines to say, the stages, and the descriptors. They are told through a file without a
+name, in memory, as a stage may name a secret of its children; the environment that follows holds none. Process id,
+lock, listening socket and fork server stay what they are. SIGTERM and SIGINT wait while the one has ended and the other
+does not listen yet.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from s3gw.cli import describe_os_error, fail
+from s3gw.cli.launch import ForkLauncher, ForkServer, inherited_variables, launch_program
+from s3gw.cli.supervise import TLS_VARIABLE
+from s3gw.cli.supervisor import STOP_SIGNALS, Stage, run_supervised
+from storage.base.errors import FrostbyteError
+from storage.base.log import configure_logging
+
+PACKAGES = Path(__file__).resolve().parents[2]
+PATH_VARIABLE = "PYTHONPATH"
+
+
+class Plan(NamedTuple):
+    """Everything that the supervisor knows. It can be pickled: what `ready` of a stage is comes from readiness.py."""
+
+    role: str
+    """as the log names it"""
+    stages: tuple[Stage, ...]
+    drain_timeout_s: float
+    lines: tuple[str, ...]
+    """said once all stages are ready"""
+    fork_server: ForkServer | None = None
+    """None where roles are programs of their own"""
+    metrics: str = ""
+    """a directory of files that goes when everything has ended"""
+
+
+class _Told(NamedTuple):
+    plan: Plan
+    environment: dict[str, str]
+
+
+def hand_over(plan: Plan, descriptors: Sequence[int], *, asks_tls: bool) -> NoReturn:
+    """Become the supervisor of the plan. descriptors: that stay open beside those of the stages. asks_tls: a readiness
+    does. OSError."""
+    environment = inherited_variables()
+    told = os.memfd_create("plan")
+    os.write(told, pickle.dumps(_Told(plan, environment)))
+    kept = {told, *descriptors, *(fd for stage in plan.stages for child in stage.children for fd in child.pass_fds)}
+    for descriptor in kept | ({plan.fork_server.requests_fd} if plan.fork_server else set()):
+        os.set_inheritable(descriptor, True)
+    command = (sys.executable, "-S", "-P", "-m", "s3gw.cli.supervise", "--fd", str(told), *sys.argv[1:])
+    tls = {TLS_VARIABLE: "1"} if asks_tls else {}
+    sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        os.execve(command[0], command, {**environment, **tls, PATH_VARIABLE: str(PACKAGES)})  # noqa: S606 - no shell
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def resume(told: int) -> int:
+    """What `hand_over` became. told: the descriptor of its plan. → the exit status; what goes wrong is one line on
+    stderr and exit status 1."""
+    with os.fdopen(told, "rb") as file:
+        file.seek(0)
+        plan, environment = _Told(*pickle.load(file))  # noqa: S301 - this process wrote it
+    os.environ.clear()
+    os.environ.update(environment)
+    configure_logging(plan.role)
+    try:
+        _supervise(plan)
+    except OSError as error:
+        fail(describe_os_error(error))
+    except FrostbyteError as error:
+        fail(str(error))
+    finally:
+        if plan.metrics:
+            _remove(Path(plan.metrics))
+    return 0
+
+
+def _supervise(plan: Plan) -> None:
+    with ExitStack() as opened:
+        forks = (
+            opened.enter_context(ForkLauncher(plan.fork_server.command, plan.fork_server)) if plan.fork_server else None
+        )
+
+        def on_ready() -> None:
+            if forks is not None:
+                forks.rest()
+            for line in plan.lines:
+                print(line, flush=True)
+
+        launch = launch_program if forks is None else forks.launch
+        run_supervised(plan.stages, plan.drain_timeout_s, on_ready, launch)
+
+
+def _remove(directory: Path) -> None:
+    for file in directory.iterdir():
+        file.unlink(missing_ok=True)
+    directory.rmdir()
