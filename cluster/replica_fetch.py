@@ -13,6 +13,7 @@ from cluster.chunk_slice import ChunkSlice, Layout
 from cluster.fetching import Attempt, ReadServices
 from cluster.piece_read import PieceRead, Race
 from storage.base.errors import Corrupt, Unavailable
+from storage.base.untouched import untouched_memory
 from storage.chunks.near_chunks import FAILURES
 from storage.crypto.envelope import FRAME_LOG2, SEALED_FRAME_BYTES, Buffer, Opener, open_span_into, sealed_span
 from storage.crypto.frame_reader import FrameReader
@@ -27,7 +28,7 @@ class ReplicaFetcher:
 
     def __init__(self, services: ReadServices) -> None:
         self._services = services
-        self._room = memoryview(bytearray(NEAR_HELD_BYTES_MAX))
+        self._room = untouched_memory(NEAR_HELD_BYTES_MAX)
         """for sealed bytes on their way from a file to what they are opened into; nobody waits while they are in it"""
 
     async def fetch(self, layout: Layout, opener: Opener, piece: ChunkSlice, attempt: Attempt) -> Buffer:

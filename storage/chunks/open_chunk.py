@@ -8,6 +8,7 @@ from typing import Self
 
 from storage.base.errors import Corrupt
 from storage.base.files import OpenFile
+from storage.base.untouched import untouched_memory
 from storage.chunks import medium_errors
 from storage.chunks.footer import FOOTER_BYTES, RunningDigest, parse_footer
 from storage.chunks.store import ChunkReceipt, ChunkState
@@ -21,7 +22,7 @@ class _ScanBuffer(threading.local):
     """One buffer a thread, kept: memory touched for the first time costs more than reading into it."""
 
     def __init__(self) -> None:
-        self.memory = memoryview(bytearray(SCAN_BYTES))
+        self.memory = untouched_memory(SCAN_BYTES)
 
 
 _scan = _ScanBuffer()
