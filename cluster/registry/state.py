@@ -36,7 +36,7 @@ from cluster.placement import is_full
 from storage.base.address import parse_address
 from storage.model import MEDIUM_ERROR_CHARACTERS_MAX, ClusterMap, Node, NodeReport, NodeState
 
-FORMAT_VERSION_MAX = 1
+FORMAT_VERSION_MAX = 2
 NODES_MAX = 4_096
 FAILURE_DOMAIN_CHARACTERS_MAX = 256
 
@@ -298,7 +298,9 @@ def _check_report(report: NodeReport, cluster_id: str) -> None:
     if report.cluster_id != cluster_id:
         raise ReportRefused(f"node {report.node_id} belongs to another cluster")
     if not 1 <= report.format_version <= FORMAT_VERSION_MAX:
-        raise ReportRefused(f"node {report.node_id} has format {report.format_version}, this master knows 1")
+        raise ReportRefused(
+            f"node {report.node_id} has format {report.format_version}, this master knows up to {FORMAT_VERSION_MAX}"
+        )
     if min(getattr(report, name) for name in _FIGURES) < 0:
         raise ReportRefused(f"node {report.node_id} reports a negative size")
     if len(report.medium_error) > MEDIUM_ERROR_CHARACTERS_MAX:

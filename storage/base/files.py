@@ -15,6 +15,7 @@ Errors are OSError as the system gives them.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -33,6 +34,13 @@ BUFFERS_PER_WRITE_MAX = 256
 """buffers handed to one writev; the system's own bound is 1024"""
 TEMPORARY_SUFFIX = ".tmp"
 
+_FALLOC_FL_KEEP_SIZE = 0x01
+_FALLOC_FL_PUNCH_HOLE = 0x02
+_fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_STAT_BLOCK_BYTES = 512
+_NOT_SUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
 
 class FileStat(NamedTuple):
     """What a name leads to. Times: nanoseconds since the epoch, as exact as the file system keeps them."""
@@ -43,6 +51,8 @@ class FileStat(NamedTuple):
     accessed_ns: int = 0
     inode: int = 0
     """the file's own number: no other file of the file system has it while this one is open or has a name"""
+    allocated_bytes: int = 0
+    """what it takes of the medium: less than its size where it has holes"""
 
 
 class DiskSpace(NamedTuple):
@@ -63,6 +73,10 @@ class OpenFile(AbstractContextManager["OpenFile"], Protocol):
         """Write all of the data at an offset."""
         ...
 
+    def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
+        """Write all of the buffers at an offset, one behind the other."""
+        ...
+
     def pread(self, length: int, offset: int) -> bytes:
         """Up to `length` bytes from an offset; fewer only where the file ends."""
         ...
@@ -73,6 +87,11 @@ class OpenFile(AbstractContextManager["OpenFile"], Protocol):
 
     def preallocate(self, length: int) -> None:
         """Take room for `length` bytes now (ENOSPC now, not midway); no effect where that is not supported."""
+        ...
+
+    def punch(self, offset: int, length: int) -> bool:
+        """Give the room of whole blocks back: they read as zeros from now on. False, with nothing changed, where that
+        is not supported."""
         ...
 
     def truncate(self, length: int) -> None: ...
@@ -87,9 +106,9 @@ class OpenFile(AbstractContextManager["OpenFile"], Protocol):
 
     def size(self) -> int: ...
 
-    def drop_cached(self) -> None:
-        """Let what is read next come from the medium. As far as the system allows: what was not synced yet, or is just
-        being used by another reader, may stay in memory."""
+    def drop_cached(self, offset: int = 0, length: int = 0) -> None:
+        """Let what is read next, of a range or (for a length of 0) up to the end, come from the medium. As far as the
+        system allows: what was not synced yet, or is just being used by another reader, may stay in memory."""
         ...
 
     def fdatasync(self) -> None:
@@ -191,6 +210,15 @@ class DiskFile:
             written = os.pwrite(self._fd, rest, offset)
             rest, offset = rest[written:], offset + written
 
+    def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
+        for start in range(0, len(buffers), BUFFERS_PER_WRITE_MAX):
+            batch = buffers[start : start + BUFFERS_PER_WRITE_MAX]
+            length = sum(map(len, batch))
+            written = os.pwritev(self._fd, batch, offset)
+            if written < length:
+                self.pwrite(b"".join(batch)[written:], offset + written)
+            offset += length
+
     def pread(self, length: int, offset: int) -> bytes:
         data = os.pread(self._fd, length, offset)
         while 0 < len(data) < length:
@@ -216,6 +244,14 @@ class DiskFile:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                 raise
 
+    def punch(self, offset: int, length: int) -> bool:
+        if _fallocate(self._fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, offset, length) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number in _NOT_SUPPORTED:
+            return False
+        raise OSError(number, os.strerror(number))
+
     def truncate(self, length: int) -> None:
         os.ftruncate(self._fd, length)
 
@@ -228,9 +264,9 @@ class DiskFile:
     def size(self) -> int:
         return os.fstat(self._fd).st_size
 
-    def drop_cached(self) -> None:
+    def drop_cached(self, offset: int = 0, length: int = 0) -> None:
         with suppress(OSError):
-            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def fdatasync(self) -> None:
         os.fdatasync(self._fd)
@@ -247,15 +283,17 @@ class DiskFile:
 class DiskFiles:
     """FileSystem of the machine."""
 
+    file_class = DiskFile
+
     def create(self, path: AnyPath, mode: int = PRIVATE_FILE_MODE) -> OpenFile:
-        return DiskFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
+        return self.file_class(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
 
     def open(self, path: AnyPath, *, writable: bool = False) -> OpenFile:
         flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
         try:
-            return DiskFile(os.open(path, flags | os.O_NOATIME))
+            return self.file_class(os.open(path, flags | os.O_NOATIME))
         except PermissionError:  # of somebody else's file
-            return DiskFile(os.open(path, flags))
+            return self.file_class(os.open(path, flags))
 
     def replace(self, source: AnyPath, target: AnyPath) -> None:
         os.replace(source, target)
@@ -303,7 +341,8 @@ class DiskFiles:
 
 def _as_file_stat(found: os.stat_result) -> FileStat:
     is_directory = stat.S_ISDIR(found.st_mode)
-    return FileStat(found.st_size, found.st_mtime_ns, is_directory, found.st_atime_ns, found.st_ino)
+    allocated_bytes = found.st_blocks * _STAT_BLOCK_BYTES
+    return FileStat(found.st_size, found.st_mtime_ns, is_directory, found.st_atime_ns, found.st_ino, allocated_bytes)
 
 
 def store_file(

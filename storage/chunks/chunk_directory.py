@@ -1,6 +1,7 @@
 """The chunks below one directory, as blocking steps: what DiskChunkStore does in its worker threads.
 
-The write, and what a power cut before each step leaves:
+Small chunks lie many in a file (records.py, segment.py); here is what becomes of the others, and what is common to
+both. The write of a file, and what a power cut before each step leaves:
 
     1 create tmp/…               nothing, or a leftover that the next start removes
     2 write bytes and footer     the same
@@ -13,11 +14,12 @@ So a name under chunks/ always leads to bytes that were durable before it, and a
 Deleting is unlink, then fsync of the directory; setting aside is rename, then fsync of both directories, the target's
 first, so that the chunk is under one of the two names whatever happens. A damaged chunk whose setting aside a power cut
 undid is found again by the next scrub; a mark of damage whose removal it undid is there to be acknowledged again.
-Small chunks go through these steps in batches (small_puts.py), each step for all of them before the next. The bytes of
-step 2 may be another process's to write (lent_draft.py); all the others are taken here, in the same order.
+Several go through these steps together, each step for all of them before the next. The bytes of step 2 may be another
+process's to write (lent_draft.py); all the others are taken here, in the same order. A small chunk is set aside as a
+copy in a file: that is durable, in the quarantine, before its slot is freed; a power cut in between leaves both.
 
 Nobody locks a chunk: a reader keeps the file it opened though the name may go, and the system makes each change of a
-name atomic. Only two writers of one id must take turns between looking for the name and taking it.
+name atomic. Only two writers of one id must take turns between looking for the name, or the slot, and taking it.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from storage.base.clock import Clock
 from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, NodeFull, Unavailable
@@ -35,17 +37,19 @@ from storage.base.files import AnyPath, DiskSpace, FileStat, FileSystem, OpenFil
 from storage.base.ids import ChunkId
 from storage.chunks import medium_errors
 from storage.chunks.draft import Draft
-from storage.chunks.footer import FOOTER_BYTES
+from storage.chunks.footer import FOOTER_BYTES, RunningDigest
+from storage.chunks.inventory import prune_empty_groups, read_inventory
 from storage.chunks.layout import CHUNKS, LOCK, QUARANTINE, TEMPORARY, SetAside, group_name, lent_draft_name
 from storage.chunks.lent_draft import LentDraft
-from storage.chunks.open_chunk import OpenChunk
+from storage.chunks.open_chunk import FilePlace, OpenChunk, OpenChunkFile
 from storage.chunks.quarantine import Quarantine
-from storage.chunks.store import Buffer, ChunkReceipt, ChunkState
+from storage.chunks.records import PLACE_ATTEMPTS_MAX, NewRecord, RecordPlace, Records
+from storage.chunks.segment_format import RECORD_BYTES_MAX
+from storage.chunks.segments import Segments
+from storage.chunks.store import Buffer, ChunkReceipt, ChunkState, InventoryEntry
 from storage.chunks.tally import Tally
 from storage.chunks.times import read_times
 
-PLACE_ATTEMPTS_MAX = 8
-"""a name can be taken and freed again by others only so often before the write is given up"""
 TURNSTILES = 64
 GROUPS_REMEMBERED_MAX = 4096
 PROBE = "probe"
@@ -57,8 +61,12 @@ _log = logging.getLogger(__name__)
 class ChunkDirectory:
     """One process's directory of chunks. Every method may block and is safe to call from many threads."""
 
-    def __init__(self, files: FileSystem, directory: AnyPath, clock: Clock) -> None:
-        """Make what is missing, take the lock, empty tmp/. Unavailable when another process holds the directory."""
+    def __init__(
+        self, files: FileSystem, directory: AnyPath, clock: Clock, record_bytes_max: int = RECORD_BYTES_MAX
+    ) -> None:
+        """Make what is missing, take the lock, empty tmp/. Unavailable when another process holds the directory.
+
+        record_bytes_max: of a chunk that is to lie in a segment, RECORD_BYTES_MAX at most."""
         self._files = files
         self._clock = clock
         self._root = os.fspath(directory)
@@ -80,9 +88,13 @@ class ChunkDirectory:
         for name in list(files.list_directory(self._temporary)):
             files.unlink(f"{self._temporary}/{name}")
         self.quarantined = Quarantine(files, quarantine, clock)
+        self._record_bytes_max = min(record_bytes_max, RECORD_BYTES_MAX)
+        self._segments = Segments(files, self.chunks)
+        self._records = Records(files, self._segments, clock, self.tally, self)
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Let go of the segments and of the lock."""
+        self._segments.close()
         self._held.close()
 
     def space(self) -> DiskSpace:
@@ -110,8 +122,10 @@ class ChunkDirectory:
 
     def draft(self, chunk_id: ChunkId, length: int) -> Draft:
         """Begin a chunk of so many sealed bytes. Touches nothing yet."""
-        path = f"{self._temporary}/{chunk_id}.{next(self._draft_numbers)}"
-        return Draft(self._files, self._clock, path, chunk_id, length)
+        return Draft(self._files, self._clock, self._temporary_path(chunk_id), chunk_id, length)
+
+    def _temporary_path(self, chunk_id: ChunkId) -> str:
+        return f"{self._temporary}/{chunk_id}.{next(self._draft_numbers)}"
 
     def append(self, draft: Draft, buffers: Sequence[Buffer]) -> None:
         """Write the next bytes of a draft. NodeFull."""
@@ -152,8 +166,27 @@ class ChunkDirectory:
             return self._settle(draft)
 
     def store_many(self, items: Sequence[tuple[ChunkId, Sequence[Buffer]]]) -> list[ChunkReceipt | ChunkError]:
-        """Each item, a chunk and its bytes in order, a durable chunk, or why not. All are written before the first is
-        synced, so that one commit of the file system's journal serves many, and each directory is synced once."""
+        """Each item, a chunk and its bytes in order, a durable chunk, or why not; small ones with one sync for each
+        segment."""
+        outcomes: dict[int, ChunkReceipt | ChunkError] = {}
+        groups: dict[str, dict[int, NewRecord]] = {}
+        for number, (chunk_id, blocks) in enumerate(items):
+            if sum(map(len, blocks)) <= self._record_bytes_max:
+                running = RunningDigest()
+                for block in blocks:
+                    running.update(block)
+                group = groups.setdefault(group_name(str(chunk_id)), {})
+                group[number] = NewRecord(chunk_id, blocks, running.receipt())
+        for group in groups.values():
+            outcomes |= self._records.store(group)
+        rest = [number for number in range(len(items)) if number not in outcomes]
+        if rest:
+            outcomes |= zip(rest, self._store_files([items[number] for number in rest]), strict=True)
+        return [outcomes[number] for number in range(len(items))]
+
+    def _store_files(self, items: Sequence[tuple[ChunkId, Sequence[Buffer]]]) -> list[ChunkReceipt | ChunkError]:
+        """Each in a file of its own. All are written before the first is synced, so that one commit of the file
+        system's journal serves many, and each directory is synced once."""
         drafts = [(self.draft(chunk_id, sum(map(len, blocks))), blocks) for chunk_id, blocks in items]
         failures: dict[Draft, ChunkError] = {}
 
@@ -182,8 +215,8 @@ class ChunkDirectory:
         for _ in range(PLACE_ATTEMPTS_MAX):
             self._prepare_group(group_name(name))
             try:
-                with self._turnstiles[hash(name) % TURNSTILES]:
-                    if self._find(target) is None:
+                with self.turn_of(draft.chunk_id):
+                    if self._find(target) is None and not self._records.has(draft.chunk_id):
                         self._files.replace(draft.path, target)
                         draft.moved()
                         self.tally.stored(draft.chunk_id, draft.receipt.length)
@@ -191,25 +224,36 @@ class ChunkDirectory:
             except FileNotFoundError:  # an inventory removed the empty directory just now
                 self._groups.pop(group_name(name), None)
                 continue
-            if self._holds_same(draft):
+            if self.holds_same(draft.chunk_id, draft.receipt):
                 draft.discard()
                 return
         raise ChunkError("the chunk's name is never free nor taken")
 
-    def _holds_same(self, draft: Draft) -> bool:
-        """Whether the name leads to these very bytes, still whole on the medium. ChunkConflict for others.
-
-        False: it leads nowhere any more; a damaged chunk is set aside to that end."""
+    def holds_same(self, chunk_id: ChunkId, receipt: ChunkReceipt) -> bool:
+        """As Names says."""
         try:
-            held = self.verify(draft.chunk_id)
+            held = self.verify(chunk_id)
+            is_durable = self._records.is_durable(chunk_id)
         except ChunkNotFound:
             return False
         except Corrupt:
-            self.quarantine([draft.chunk_id])
+            self.quarantine([chunk_id])
             return False
-        if held != draft.receipt:
-            raise ChunkConflict(f"chunk {draft.chunk_id} is stored with other bytes")
+        if held != receipt:
+            raise ChunkConflict(f"chunk {chunk_id} is stored with other bytes")
+        if not is_durable:
+            if not self.has_file(chunk_id):
+                return False
+            self._sync_groups([chunk_id])
         return True
+
+    def turn_of(self, chunk_id: ChunkId) -> threading.Lock:
+        """As Names says."""
+        return self._turnstiles[hash(chunk_id) % TURNSTILES]
+
+    def has_file(self, chunk_id: ChunkId) -> bool:
+        """As Names says."""
+        return self._find(self._path(str(chunk_id))) is not None
 
     def _find(self, path: str) -> FileStat | None:
         try:
@@ -239,10 +283,19 @@ class ChunkDirectory:
     # --- reading
 
     def open(self, chunk_id: ChunkId) -> OpenChunk:
-        """Open a chunk and check its footer. ChunkNotFound, Corrupt."""
-        file = self._open_file(chunk_id)
+        """Open a chunk and check its footer or slot. ChunkNotFound, Corrupt."""
+        found: OpenChunk | None = self._records.open(chunk_id)
+        if found is not None:
+            return found
         try:
-            return OpenChunk(file)
+            file = self._open_file(chunk_id)
+        except ChunkNotFound:
+            found = self._records.open(chunk_id, is_last_hope=True)
+            if found is None:
+                raise
+            return found
+        try:
+            return OpenChunkFile(file)
         except BaseException:
             file.close()
             raise
@@ -253,6 +306,19 @@ class ChunkDirectory:
                 return self._files.open(self._path(str(chunk_id)))
             except FileNotFoundError:
                 raise ChunkNotFound(f"no chunk {chunk_id}") from None
+
+    def _locate(self, chunk_id: ChunkId) -> RecordPlace | FilePlace:
+        """Where it lies, to be held as a context. ChunkNotFound, Corrupt."""
+        place = self._records.locate(chunk_id)
+        if place is not None:
+            return place
+        try:
+            return FilePlace(self._open_file(chunk_id))
+        except ChunkNotFound:
+            place = self._records.locate(chunk_id, is_last_hope=True)
+            if place is None:
+                raise
+            return place
 
     def stat(self, chunk_id: ChunkId) -> ChunkReceipt:
         """What the footer says. ChunkNotFound, Corrupt."""
@@ -285,30 +351,31 @@ class ChunkDirectory:
     def check(self, chunk_id: ChunkId) -> bool:
         """Verify, and set aside as damaged what is wrong twice in a row: False then. (An error that is gone the second
         time was the way's, not the medium's.) ChunkNotFound, ChunkError; Corrupt when it cannot even be opened."""
-        with self._open_file(chunk_id) as file:
+        with self._locate(chunk_id) as place:
             try:
-                self._verify(chunk_id, OpenChunk(file))
+                self._verify(chunk_id, place.open())
             except Corrupt as error:
                 _log.warning("chunk %s is read again: %s", chunk_id, error)
             else:
                 return True
             try:
-                self._verify(chunk_id, OpenChunk(file))
+                self._verify(chunk_id, place.open())
             except Corrupt as error:
-                if not self._set_aside_damaged(chunk_id, file):
+                if not self._set_aside_damaged(chunk_id, place):
                     raise ChunkNotFound(f"chunk {chunk_id} was removed or stored anew meanwhile") from None
                 _log.error("chunk %s is damaged and was set aside: %s", chunk_id, error)
                 return False
             return True
 
-    def _set_aside_damaged(self, chunk_id: ChunkId, file: OpenFile) -> bool:
-        """Unless the name leads to another file by now: whoever found the damage too may have put a good copy there.
-        While the file is open no other can have its number, and while the turn is ours none gets its name."""
-        name = str(chunk_id)
+    def _set_aside_damaged(self, chunk_id: ChunkId, place: RecordPlace | FilePlace) -> bool:
+        """Unless the name leads to something else by now: whoever found the damage too may have put a good copy there.
+        While a file is open no other can have its number, and while the turn is ours none gets its name."""
         with medium_errors.writing():
-            with self._turnstiles[hash(name) % TURNSTILES]:
-                found = self._find(self._path(name))
-                if found is None or found.inode != file.stat().inode:
+            if isinstance(place, RecordPlace):
+                return self._set_aside_records([(chunk_id, place)], is_damaged=True) == [True]
+            with self.turn_of(chunk_id):
+                found = self._find(self._path(str(chunk_id)))
+                if found is None or found.inode != place.file.stat().inode:
                     return False
                 moved = self._set_aside(chunk_id, is_damaged=True)
             self.quarantined.sync()
@@ -333,23 +400,57 @@ class ChunkDirectory:
         removed it and died before its sync."""
         with medium_errors.writing():
             removed = [self._remove(chunk_id, self._files.unlink) for chunk_id in chunk_ids]
-            self._sync_groups(chunk_ids)
-            return removed
+            freed = self._records.remove([(chunk_id, None) for chunk_id in chunk_ids])
+            outcomes = list(zip(chunk_ids, removed, freed, strict=True))
+            self._sync_groups(it for it, in_file, in_segment in outcomes if in_file or not in_segment)
+            return [in_file or in_segment for _, in_file, in_segment in outcomes]
 
     def quarantine(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
         """Set aside durably; True where there was a chunk."""
-        with medium_errors.writing():
+        with medium_errors.writing(), ExitStack() as held:
             moved = [self._set_aside(chunk_id) for chunk_id in chunk_ids]
+            places: dict[ChunkId, RecordPlace] = {}
+            for chunk_id in dict.fromkeys(chunk_ids):
+                try:
+                    place = self._records.locate(chunk_id)
+                except Corrupt as error:  # as of a file whose inode cannot be read
+                    _log.error("chunk %s stays where it is: %s", chunk_id, error)
+                    continue
+                if place is not None:
+                    places[chunk_id] = held.enter_context(place)
+            freed = dict(zip(places, self._set_aside_records(list(places.items())), strict=True))
             self.quarantined.sync()
-            self._sync_groups(chunk_ids)
-            return moved
+            self._sync_groups([chunk_id for chunk_id in chunk_ids if chunk_id not in places])
+            return [in_file or freed.pop(chunk_id, False) for chunk_id, in_file in zip(chunk_ids, moved, strict=True)]
+
+    def _set_aside_records(
+        self, places: Sequence[tuple[ChunkId, RecordPlace]], *, is_damaged: bool = False
+    ) -> list[bool]:
+        """True where the chunk was still there. Copies that were made for nothing are harmless: a purge takes them."""
+        copied = []
+        for chunk_id, place in places:
+            path = self._temporary_path(chunk_id)
+            if self._records.copy_out(place, path):
+                try:
+                    self.quarantined.take(path, chunk_id, is_damaged=is_damaged)
+                except OSError:
+                    with suppress(OSError):
+                        self._files.unlink(path)
+                    raise
+                copied.append((place.slot.chunk_id, place.slot.identity))
+        if not copied:
+            return [False] * len(places)
+        self.quarantined.sync()
+        freed = dict(zip(copied, self._records.remove(copied), strict=True))
+        return [freed.get((place.slot.chunk_id, place.slot.identity), False) for _, place in places]
 
     def list_damaged(self, after: ChunkId | None, limit: int) -> list[SetAside]:
         """As ChunkStore. What was stored anew is forgotten on the way."""
         listed: list[SetAside] = []
         while len(listed) < limit and (page := self.quarantined.list_damaged(after, limit - len(listed))):
             after = page[-1].chunk_id
-            healed = [found.chunk_id for found in page if self._find(self._path(str(found.chunk_id))) is not None]
+            with medium_errors.reading():
+                healed = [of.chunk_id for of in page if self.has_file(of.chunk_id) or self._records.has(of.chunk_id)]
             if healed:
                 self.quarantined.forget_damaged(healed)
             listed += [found for found in page if found.chunk_id not in healed]
@@ -380,3 +481,14 @@ class ChunkDirectory:
 
     def _path(self, name: str) -> str:
         return f"{self.chunks}/{group_name(name)}/{name}"
+
+    # --- all of them
+
+    def read_inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
+        """As ChunkStore."""
+        return read_inventory(self._files, self.chunks, after, limit, self._segments.list_slots)
+
+    def prune(self) -> None:
+        """Remove directories and segments whose chunks are all gone, and give back what nothing names. ChunkError."""
+        prune_empty_groups(self._files, self.chunks)
+        self._segments.prune()

@@ -2,7 +2,8 @@
 
 The event loop gathers blocks and worker threads do what blocks: about one hop for every HOP_BYTES, so while one
 megabyte of a large chunk is written the next one is gathered; small chunks are gathered whole and made durable several
-in one hop (small_puts.py). In memory are at most two such batches for each put and two blocks for each get.
+in one hop (small_puts.py). In memory are at most two such batches for each large put, GATHERED_BYTES_MAX of small ones,
+and two blocks for each get.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from storage.chunks.body import gather_body
 from storage.chunks.chunk_directory import ChunkDirectory
 from storage.chunks.chunk_reading import ChunkReading
 from storage.chunks.footer import CHUNK_LENGTH_MAX
-from storage.chunks.inventory import prune_empty_groups, read_inventory
 from storage.chunks.lent_draft import LentDraft
+from storage.chunks.segment_format import RECORD_BYTES_MAX
 from storage.chunks.small_puts import SMALL_BYTES_MAX, SmallPuts
 from storage.chunks.store import (
     BATCH_BYTES_MAX,
@@ -38,9 +39,11 @@ from storage.chunks.worker_pool import WorkerPool
 
 HOP_BYTES = 1 << 20
 HOP_ITEMS = 64
-"""chunks of one hop of a batch: all of their files are open at once"""
+"""chunks of one hop of a batch: those that need files have them open at once"""
 WORKER_THREADS = 8
 COUNTED_AT_ONCE = 1000
+GATHERED_BYTES_MAX = 256 << 20
+"""of small chunks that are held until they are durable: more are refused before their first byte"""
 
 _T = TypeVar("_T")
 _Future = asyncio.Future[Any]
@@ -57,17 +60,20 @@ class DiskChunkStore:
         reserve_bytes: int,
         clock: Clock | None = None,
         threads: int = WORKER_THREADS,
+        record_bytes_max: int = RECORD_BYTES_MAX,
     ) -> None:
         """Blocking: makes the directory what it must be and removes what an earlier process left half-written.
 
         Unavailable when another process holds the directory. reserve_bytes: free space that no put may touch.
+        record_bytes_max: of a chunk that is to lie in a segment, RECORD_BYTES_MAX at most.
         """
-        self._files = files
-        self._directory = ChunkDirectory(files, directory, clock or SystemClock())
+        self._directory = ChunkDirectory(files, directory, clock or SystemClock(), record_bytes_max)
         self._reserve_bytes = reserve_bytes
         self._promised_bytes = 0
+        self._gathered_bytes = 0
         self._pool = WorkerPool(threads, "chunks")
         self._small_puts = SmallPuts(self._directory, self._pool)
+        self._small_bytes_max = max(record_bytes_max, SMALL_BYTES_MAX)
 
     def close(self) -> None:
         """Finish what was begun and let go of the directory. Blocking, for the end of a process."""
@@ -80,11 +86,20 @@ class DiskChunkStore:
         self._admit(length)
         self._promised_bytes += length
         try:
-            if length <= SMALL_BYTES_MAX:
-                return await self._small_puts.put(chunk_id, await gather_body(body, length))
+            if length <= self._small_bytes_max:
+                return await self._put_small(chunk_id, length, body)
             return await self._put_large(chunk_id, length, body)
         finally:
             self._promised_bytes -= length
+
+    async def _put_small(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
+        if self._gathered_bytes + length > GATHERED_BYTES_MAX:
+            raise Unavailable("the disk has too many bytes waiting")
+        self._gathered_bytes += length
+        try:
+            return await self._small_puts.put(chunk_id, await gather_body(body, length))
+        finally:
+            self._gathered_bytes -= length
 
     async def _put_large(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
         draft = self._directory.draft(chunk_id, length)
@@ -246,15 +261,15 @@ class DiskChunkStore:
         return outcomes
 
     async def purge_quarantine(self, older_than_ms: int) -> int:
-        """Also the time to remove directories whose chunks are all gone."""
+        """Also the time to remove directories and segments whose chunks are all gone."""
         purged = 0
         while removed := await self._pool.run(self._directory.quarantined.purge, older_than_ms, HOP_ITEMS):
             purged += removed
-        await self._pool.run(prune_empty_groups, self._files, self._directory.chunks)
+        await self._pool.run(self._directory.prune)
         return purged
 
     async def inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
-        return await self._pool.run(read_inventory, self._files, self._directory.chunks, after, limit)
+        return await self._pool.run(self._directory.read_inventory, after, limit)
 
     async def space(self) -> Space:
         found = await self._pool.run(self._directory.space)

@@ -1,10 +1,11 @@
 """PURE. Where a chunk lies below a datanode's directory.
 
-    chunks/<first 29 digits of the chunk id>/<chunk id>      the session and the blob counter / 4096
-    quarantine/<chunk id>.<set aside at, ms>                 with `.damaged` behind it until the master knows
-    tmp/<anything>                                           nothing of worth: emptied at every start
-    tmp/<chunk id>.<token>                                   of these, a draft that another process fills
-    lock                                                     held by the process that owns the directory
+    chunks/<first 29 digits of the chunk id>.segment        the small chunks of a group: session, blob counter / 4096
+    chunks/<first 29 digits of the chunk id>/<chunk id>     the others, each in a file
+    quarantine/<chunk id>.<set aside at, ms>                with `.damaged` behind it until the master knows
+    tmp/<anything>                                          nothing of worth: emptied at every start
+    tmp/<chunk id>.<token>                                  of these, a draft that another process fills
+    lock                                                    held by the process that owns the directory
 
 Names sort as chunk ids do at both levels, so an inventory in order needs one directory at a time. What is written at
 the same time lies together and no directory grows without bound. (A fan-out by the id's first byte would put all that a
@@ -26,7 +27,11 @@ LOCK = "lock"
 GROUP_DIGITS = 29
 """16 of the session and all but 3 of the blob counter's 16: 4096 blobs to a directory"""
 
+SEGMENT_SUFFIX = ".segment"
+
 GROUP_NAME = re.compile(r"[0-9a-f]{29}\Z")
+SEGMENT_NAME = re.compile(r"[0-9a-f]{29}\.segment\Z")
+GROUP_ENTRY_NAME = re.compile(r"[0-9a-f]{29}(\.segment)?\Z")
 CHUNK_NAME = re.compile(r"[0-9a-f]{40}\Z")
 _QUARANTINE_NAME = re.compile(r"([0-9a-f]{40})\.([0-9]{1,18})(\.damaged)?\Z")
 
@@ -40,13 +45,18 @@ class SetAside(NamedTuple):
 
 
 def group_name(chunk_name: str) -> str:
-    """The directory of a chunk, given its id as text."""
+    """The group of a chunk, given its id as text (or the name of its segment), and the directory of its files."""
     return chunk_name[:GROUP_DIGITS]
 
 
 def lent_draft_name(chunk_id: ChunkId, token: str) -> str:
     """The draft that another process fills. token: what that process chose (storage.datanode.near_wire)."""
     return f"{chunk_id}.{token}"
+
+
+def segment_name(group: str) -> str:
+    """The file that its small chunks lie in."""
+    return group + SEGMENT_SUFFIX
 
 
 def quarantine_name(found: SetAside) -> str:

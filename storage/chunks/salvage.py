@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ from storage.base.files import DiskFiles
 from storage.base.ids import ChunkId, chunk_id_from_bytes, split_stored_index
 from storage.chunks.erasure import FRAGMENT_HEADER_BYTES, FragmentHeader, parse_fragment_header
 from storage.chunks.inventory import read_inventory
-from storage.chunks.layout import CHUNKS, group_name
+from storage.chunks.layout import CHUNKS, group_name, segment_name
+from storage.chunks.segment_format import SLOT_BYTES, parse_slot, slot_number, slot_offset
 from storage.chunks.store import INVENTORY_ENTRIES_MAX
 from storage.crypto.envelope import HEADER_BYTES, SEALED_FRAME_BYTES, TAG_BYTES, parse_header
 
@@ -58,7 +60,7 @@ class SalvagedBlob(NamedTuple):
 
 
 class Salvage(NamedTuple):
-    """damaged: files whose header is none, or of another cluster than most; counted while `blobs` is iterated."""
+    """damaged: chunks whose header is none, or of another cluster than most; counted while `blobs` is iterated."""
 
     blobs: Iterator[SalvagedBlob]
     damaged: list[str]
@@ -111,15 +113,22 @@ def _list_chunks(directory: Path, damaged: list[str]) -> Iterator[FoundChunk]:
     """In the order of ids."""
     chunks = directory / CHUNKS
     for chunk_id, length, stored_ms in _list_entries(chunks):
-        path = chunks / group_name(str(chunk_id)) / str(chunk_id)
         try:
-            with _FILES.open(path) as file:
-                head = file.pread(FRAGMENT_HEADER_BYTES, 0)
-            yield _describe(chunk_id, length, stored_ms, head)
+            yield _describe(chunk_id, length, stored_ms, _read_head(chunks, chunk_id))
         except FileNotFoundError:
             continue
         except Corrupt as error:
-            damaged.append(f"{path}: {error}")
+            damaged.append(f"{directory}, chunk {chunk_id}: {error}")
+
+
+def _read_head(chunks: Path, chunk_id: ChunkId) -> bytes:
+    group = group_name(str(chunk_id))
+    with suppress(FileNotFoundError), _FILES.open(chunks / segment_name(group)) as file:
+        slot = parse_slot(file.pread(SLOT_BYTES, slot_offset(slot_number(chunk_id))), chunk_id.blob_id)
+        if slot is not None and slot.chunk_id == chunk_id:
+            return file.pread(min(FRAGMENT_HEADER_BYTES, slot.footer.length), slot.offset)
+    with _FILES.open(chunks / group / str(chunk_id)) as file:
+        return file.pread(FRAGMENT_HEADER_BYTES, 0)
 
 
 def _describe(chunk_id: ChunkId, length: int, stored_ms: int, head: bytes) -> FoundChunk:

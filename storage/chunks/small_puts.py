@@ -1,10 +1,8 @@
 """Whole small chunks on their way to the medium: group commit.
 
-What comes while BATCHES_AT_ONCE batches are being made durable waits, and is the next batch, up to a bound. So one hop
-to a thread, one commit of the file system's journal and one sync of a directory serve as many writers as there are;
-whoever comes alone is a batch of one at once. Measured on busy cores only (64 KiB, 5 and 16 in flight, ext4, the better
-of two rounds): 20 to 30 % less processor time than a thread and two syncs for each chunk; with one batch at a time the
-medium rests too long, and three save less.
+What comes for a segment while a batch of it is being made durable waits, and is the next batch, up to a bound. So one
+hop to a thread and one sync serve as many writers as there are; whoever comes alone is a batch of one at once. Each
+gateway's worker writes to a segment of its own, and BATCHES_AT_ONCE segments are written side by side.
 """
 
 from __future__ import annotations
@@ -17,48 +15,67 @@ from storage.base.errors import ChunkError, Unavailable
 from storage.base.ids import ChunkId
 from storage.base.settling import settle
 from storage.chunks.chunk_directory import ChunkDirectory
+from storage.chunks.layout import group_name
 from storage.chunks.store import Buffer, ChunkReceipt
 from storage.chunks.worker_pool import CALLS_WAITING_MAX, WorkerPool
 
 SMALL_BYTES_MAX = 256 * 1024
-"""of a chunk that is written in a batch; larger ones are written while they come"""
-BATCHES_AT_ONCE = 2
+"""of a chunk with a file of its own that is written in a batch; larger ones are written while they come"""
+BATCHES_AT_ONCE = 4
 BATCH_ITEMS_MAX = 32
-"""chunks of one batch: all of their files are open at once"""
+"""chunks of one batch: those that need files have them open at once"""
+BATCH_BYTES_MAX = 8 << 20
+"""of one batch, but for the chunk that reaches beyond"""
 
 _Waiting = tuple[ChunkId, Sequence[Buffer], "asyncio.Future[ChunkReceipt]"]
 
 
 class SmallPuts:
-    """Used from one event loop."""
+    """Used from one event loop. What waits is bounded in number here, and in bytes by whoever gathers it."""
 
     def __init__(self, directory: ChunkDirectory, pool: WorkerPool) -> None:
         self._directory = directory
         self._pool = pool
-        self._waiting: deque[_Waiting] = deque()
-        self._running = 0
+        self._waiting: dict[str, deque[_Waiting]] = {}
+        """by group; the one whose turn was longest ago first"""
+        self._count = 0
+        self._running: set[str] = set()
 
     def put(self, chunk_id: ChunkId, blocks: Sequence[Buffer]) -> asyncio.Future[ChunkReceipt]:
         """The receipt of a durable chunk, to be awaited. Errors as ChunkStore.put; Unavailable when too many wait.
         What was cancelled before its batch began is not written."""
-        if len(self._waiting) >= CALLS_WAITING_MAX:
+        if self._count >= CALLS_WAITING_MAX:
             raise Unavailable("the disk has too many chunks waiting")
         settled: asyncio.Future[ChunkReceipt] = asyncio.get_running_loop().create_future()
-        self._waiting.append((chunk_id, blocks, settled))
+        self._waiting.setdefault(group_name(str(chunk_id)), deque()).append((chunk_id, blocks, settled))
+        self._count += 1
         self._begin()
         return settled
 
     def _begin(self) -> None:
-        while self._waiting and self._running < BATCHES_AT_ONCE:
-            batch: list[_Waiting] = []
-            while self._waiting and len(batch) < BATCH_ITEMS_MAX:
-                entry = self._waiting.popleft()
-                if not entry[2].done():
-                    batch.append(entry)
+        while len(self._running) < BATCHES_AT_ONCE:
+            group = next((group for group in self._waiting if group not in self._running), None)
+            if group is None:
+                return
+            batch = self._take(group)
             if batch:
-                self._store(batch)
+                self._store(group, batch)
 
-    def _store(self, batch: Sequence[_Waiting]) -> None:
+    def _take(self, group: str) -> list[_Waiting]:
+        waiting = self._waiting.pop(group)
+        batch: list[_Waiting] = []
+        size = 0
+        while waiting and len(batch) < BATCH_ITEMS_MAX and size < BATCH_BYTES_MAX:
+            entry = waiting.popleft()
+            self._count -= 1
+            if not entry[2].done():
+                batch.append(entry)
+                size += sum(map(len, entry[1]))
+        if waiting:
+            self._waiting[group] = waiting
+        return batch
+
+    def _store(self, group: str, batch: Sequence[_Waiting]) -> None:
         items = [(chunk_id, blocks) for chunk_id, blocks, _ in batch]
         try:
             stored = self._pool.run(self._directory.store_many, items)
@@ -66,11 +83,13 @@ class SmallPuts:
             for _, _, waiting in batch:
                 settle(waiting, error)
             return
-        self._running += 1
-        stored.add_done_callback(lambda done: self._settle(batch, done))
+        self._running.add(group)
+        stored.add_done_callback(lambda done: self._settle(group, batch, done))
 
-    def _settle(self, batch: Sequence[_Waiting], stored: asyncio.Future[list[ChunkReceipt | ChunkError]]) -> None:
-        self._running -= 1
+    def _settle(
+        self, group: str, batch: Sequence[_Waiting], stored: asyncio.Future[list[ChunkReceipt | ChunkError]]
+    ) -> None:
+        self._running.remove(group)
         error = stored.exception()
         outcomes = stored.result() if error is None else [error] * len(batch)
         for (_, _, waiting), outcome in zip(batch, outcomes, strict=True):

@@ -41,6 +41,7 @@ from storage.datanode.identity import (
     WrongDirectory,
     find_failure_domain,
     find_identity,
+    mark_format,
     store_identity,
 )
 from storage.datanode.intake import Intake
@@ -135,7 +136,9 @@ def open_directory(config: DatanodeConfig, directory: Path) -> tuple[DiskChunkSt
     try:
         # Asked again under the lock: another process may have made it between the two looks.
         identity = identity or find_identity(files, directory, config.cluster_id, config.node_id)
-        return store, identity or store_identity(files, directory, config.cluster_id, config.node_id)
+        identity = identity or store_identity(files, directory, config.cluster_id, config.node_id)
+        mark_format(files, directory, identity)
+        return store, identity
     except BaseException:
         store.close()
         raise

@@ -2,7 +2,11 @@
 
 A directory of another cluster is refused before anything in it is touched, so that a disk that was moved by mistake can
 neither serve nor be swept there. That two processes never share a directory is the chunk store's doing: it holds the
-lock for as long as it is open, and a new identity is written only while it does.
+lock for as long as it is open, and an identity is written only while it does.
+
+Its format is that of the directory. Format 2 may have segments (storage.chunks.segment) beside chunks in files of their
+own: a directory of format 1 is marked as one of format 2 before the first segment is made, so that an earlier program
+refuses it rather than find chunks missing.
 """
 
 from __future__ import annotations
@@ -17,7 +21,8 @@ from typing import NamedTuple
 from storage.base.files import FileSystem, fetch_file, store_file
 
 IDENTITY_FILE = "node.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+EARLIER_FORMAT_VERSIONS = (1,)
 IDENTITY_BYTES_MAX = 4096
 
 _HEX_ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -46,7 +51,7 @@ def read_identity(files: FileSystem, directory: Path) -> Identity | None:
         return None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WrongDirectory(f"{path} is damaged: {error}") from error
-    if version != FORMAT_VERSION:
+    if version not in (FORMAT_VERSION, *EARLIER_FORMAT_VERSIONS) or isinstance(version, bool):
         raise WrongDirectory(f"{path} has format {version!r}; this program reads format {FORMAT_VERSION}")
     if not whole:
         raise WrongDirectory(f"{path} is damaged: an id is 32 hex digits")
@@ -69,9 +74,20 @@ def find_identity(files: FileSystem, directory: Path, cluster_id: str, node_id: 
 def store_identity(files: FileSystem, directory: Path, cluster_id: str, node_id: str = "") -> Identity:
     """Make the identity of a directory that has none, durably, under a given node id or a new one. FileExistsError."""
     identity = Identity(node_id or uuid.uuid4().hex, cluster_id)
-    document = {"format_version": FORMAT_VERSION, **identity._asdict()}
-    store_file(files, directory / IDENTITY_FILE, json.dumps(document, indent=1).encode() + b"\n", exclusive=True)
+    store_file(files, directory / IDENTITY_FILE, _format(identity), exclusive=True)
     return identity
+
+
+def mark_format(files: FileSystem, directory: Path, identity: Identity) -> None:
+    """Say durably that the directory of this identity, whose lock is held, is of this program's format. OSError."""
+    path, content = directory / IDENTITY_FILE, _format(identity)
+    if fetch_file(files, path, IDENTITY_BYTES_MAX) != content:
+        store_file(files, path, content)
+
+
+def _format(identity: Identity) -> bytes:
+    document = {"format_version": FORMAT_VERSION, **identity._asdict()}
+    return json.dumps(document, indent=1).encode() + b"\n"
 
 
 def find_failure_domain(directory: Path, zone: str, host: str = "") -> str:

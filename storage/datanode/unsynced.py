@@ -4,9 +4,7 @@ sync either. Nothing written through it survives a power cut for certain.
 
 from __future__ import annotations
 
-import os
-
-from storage.base.files import PRIVATE_FILE_MODE, AnyPath, DiskFile, DiskFiles, OpenFile
+from storage.base.files import AnyPath, DiskFile, DiskFiles
 
 
 class UnsyncedFile(DiskFile):
@@ -24,8 +22,7 @@ class UnsyncedFile(DiskFile):
 class UnsyncedFiles(DiskFiles):
     """The machine's files without any sync."""
 
-    def create(self, path: AnyPath, mode: int = PRIVATE_FILE_MODE) -> OpenFile:
-        return UnsyncedFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
+    file_class = UnsyncedFile
 
     def fsync_directory(self, path: AnyPath) -> None:
         pass

@@ -135,7 +135,7 @@ def measure(machines: Machines, stored_bytes: int, redundancy: str) -> str:
     client = machines.start_gateway()
     client.create_bucket(Bucket=BUCKET)
     fill(client, machines, stored_bytes)
-    held = sum(path.stat().st_size for path in machines.chunks(LOST))
+    held = machines.stored_bytes(LOST)
     load = Load(client)
     load.start()
     time.sleep(CALM_S)
@@ -161,7 +161,7 @@ def fill(client: Any, machines: Machines, stored_bytes: int) -> None:
     body = os.urandom(OBJECT_BYTES)
 
     def stored() -> int:
-        return sum(path.stat().st_size for number in machines.datanodes for path in machines.chunks(number))
+        return sum(map(machines.stored_bytes, machines.datanodes))
 
     def put_some(count: int) -> None:
         for _ in range(count):

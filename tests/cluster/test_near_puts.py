@@ -38,6 +38,7 @@ from tests.cluster.nodes import make_node
 from tests.cluster.served import ServedWorld, served_world
 from tests.cluster.world import CLUSTER_ID, SETTINGS
 from tests.storage.base.serving import serving
+from tests.storage.chunks.chunk_files import damage_chunk, shorten_chunk
 from tests.storage.chunks.conformance import ChunkStoreConformance, StoreUnderTest, chunk_id, cut, read, some_bytes
 from tests.storage.datanode.nodes import NODE_KEY, SharedServer
 from tests.storage.datanode.test_conformance import MeteredFiles
@@ -111,17 +112,11 @@ class TestNearPuts(ChunkStoreConformance):
         near = await near_pieces(data)
         client.near = NearPuts(near, SystemClock())
 
-        def path_of(of: ChunkId) -> Path:
-            [path] = (data / "chunks").glob(f"*/{of}")
-            return path
-
         def damage(of: ChunkId) -> None:
-            content = bytearray(path_of(of).read_bytes())
-            content[0] ^= 1
-            path_of(of).write_bytes(content)
+            damage_chunk(data, of)
 
         def shorten(of: ChunkId) -> None:
-            os.truncate(path_of(of), path_of(of).stat().st_size - 10)
+            shorten_chunk(data, of)
 
         def fill_up() -> None:
             files.free_bytes = 1500

@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 import boto3
 from botocore.config import Config
 
+from storage.base.ids import ChunkId
 from tests.probe.namespaces import Host
 from tests.probe.roles import FROSTBYTE, load_json, running_role, succeed
 from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
 from tests.probe.waiting import wait_until
+from tests.storage.chunks.chunk_files import list_chunks
 from tests.tls import InternalTls, make_internal_tls
 
 LOOPBACK = "127.0.0.1"
@@ -144,6 +146,15 @@ class Machines:
         """What the function gives on the main machine."""
         return self.hosts[0].call(function) if self.hosts else function()
 
-    def chunks(self, number: int) -> list[Path]:
+    def data(self, number: int) -> Path:
+        """Of a machine's datanode."""
+        return self.root / f"machine-{number}" / "data"
+
+    def chunks(self, number: int) -> list[ChunkId]:
         """What a machine stores."""
-        return list((self.root / f"machine-{number}" / "data" / "chunks").glob("*/*"))
+        return list_chunks(self.data(number))
+
+    def stored_bytes(self, number: int) -> int:
+        """What they take of its disk. (Segments have holes.)"""
+        files = (path for path in (self.data(number) / "chunks").rglob("*") if path.is_file())
+        return sum(path.stat().st_blocks * 512 for path in files)

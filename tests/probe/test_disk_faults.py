@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from storage.base.ids import ChunkId
 from tests.probe.conftest import FAST_SWEEP
 from tests.probe.load import body_of
 from tests.probe.mounts import fill, frozen, small_disk
 from tests.probe.roles import load_json, wait_for_nodes
 from tests.probe.server import Server
 from tests.probe.waiting import wait_until
+from tests.storage.chunks.chunk_files import (
+    Stored,
+    damage_chunk,
+    find_chunk,
+    list_all_chunks,
+    list_chunks,
+    read_chunk,
+    remove_chunk,
+)
 
 BUCKET = "disks"
 SIZE = 9 << 20
@@ -26,57 +37,83 @@ METADATA_DISK_MIB = 176
 """its reserve is 128"""
 
 
-def flip(path: Path) -> None:
+class Replica(NamedTuple):
+    """A chunk in a datanode's directory."""
+
+    root: Path
+    of: ChunkId
+
+    def edit(self, in_file: Callable[[bytes], bytes], in_segment: Callable[[Stored], tuple[int, bytes]]) -> None:
+        """Change its own file as a whole, or the segment that it is in at one place."""
+        found = find_chunk(self.root, self.of)
+        if found.slot_at is None:
+            found.path.write_bytes(in_file(found.path.read_bytes()))
+        else:
+            at, value = in_segment(found)
+            with found.path.open("r+b") as file:
+                file.seek(at)
+                file.write(value)
+
+
+def set_length(length: int) -> Callable[[Stored], tuple[int, bytes]]:
+    """Another one in its slot."""
+    return lambda found: ((found.slot_at or 0) + 12, length.to_bytes(4, "big"))
+
+
+def flip(replica: Replica) -> None:
     """One bit in the middle."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    damage_chunk(*replica, find_chunk(*replica).length // 2)
 
 
-def truncate(path: Path) -> None:
-    """The end is missing, footer and all."""
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+def truncate(replica: Replica) -> None:
+    """The end is missing, footer and all; or the slot says so."""
+    replica.edit(lambda content: content[: len(content) // 2], set_length(1000))
 
 
-def empty(path: Path) -> None:
-    """Nothing is left but the name."""
-    path.write_bytes(b"")
+def empty(replica: Replica) -> None:
+    """Nothing is left but the name; or there are only zeros where the chunk was."""
+    replica.edit(lambda _: b"", lambda found: (found.offset, bytes(found.length)))
 
 
-def extend(path: Path) -> None:
+def extend(replica: Replica) -> None:
     """More than was ever written."""
-    path.write_bytes(path.read_bytes() + bytes(100))
+    replica.edit(lambda content: content + bytes(100), set_length(1 << 20))
 
 
-def remove(path: Path) -> None:
+def remove(replica: Replica) -> None:
     """Not even the name."""
-    path.unlink()
+    remove_chunk(*replica)
 
 
-def replace(path: Path) -> None:
-    """With another chunk in its place: whole, with a good footer, and wrong."""
-    others = path.parents[3].glob("datanode-*/chunks/*/*")
-    other = next(it for it in sorted(others) if it.name != path.name)
-    path.write_bytes(other.read_bytes())
+def replace(replica: Replica) -> None:
+    """With another chunk in its place: whole, with a good footer, and wrong. In a segment its bytes lie there."""
+    root, of = replica
+    stored = list_all_chunks(sorted(root.parent.glob("datanode-*")))
+    others = [(place, other) for place, other in stored if other != of]
+    in_file = find_chunk(root, of).slot_at is None
+    place, other = next(it for it in others if not in_file or find_chunk(*it).slot_at is None)
+    replica.edit(
+        lambda _: find_chunk(place, other).path.read_bytes(),
+        lambda found: (found.offset, read_chunk(place, other)[: found.length]),
+    )
 
 
-DAMAGES: list[Callable[[Path], None]] = [flip, truncate, empty, extend, remove, replace]
+DAMAGES: list[Callable[[Replica], None]] = [flip, truncate, empty, extend, remove, replace]
 
 
-def replicas(server: Server) -> dict[str, list[Path]]:
-    """Chunk id → its files."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(server.data.glob("datanode-*/chunks/*/*")):
-        found.setdefault(path.name, []).append(path)
+def replicas(server: Server) -> dict[ChunkId, list[Replica]]:
+    """Chunk id → where it lies."""
+    found: dict[ChunkId, list[Replica]] = {}
+    for root, of in list_all_chunks(sorted(server.data.glob("datanode-*"))):
+        found.setdefault(of, []).append(Replica(root, of))
     return found
 
 
-def are_whole(server: Server, good: dict[str, bytes]) -> bool:
-    """Two replicas of every chunk, with the bytes that were stored (their footers name different times)."""
+def are_whole(server: Server, good: dict[ChunkId, bytes]) -> bool:
+    """Two replicas of every chunk, with the bytes that were stored."""
     found = replicas(server)
     return found.keys() == good.keys() and all(
-        len(paths) == 2 and all(path.read_bytes()[:-32] == good[name] for path in paths)
-        for name, paths in found.items()
+        len(copies) == 2 and all(read_chunk(*copy) == good[of] for copy in copies) for of, copies in found.items()
     )
 
 
@@ -101,19 +138,19 @@ def get(client: Any, name: str) -> bytes:
     return bytes(client.get_object(Bucket=BUCKET, Key=name)["Body"].read())
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 def test_a_damaged_replica_is_not_served_and_is_healed(server: Server) -> None:
     """Whatever is wrong with one of the two: the body is right every time, and soon there are two good ones again."""
     client = server.client()
     client.create_bucket(Bucket=BUCKET)
     for name in ("one", "two"):
         assert put(client, name) == "ok"
-    good = {name: paths[0].read_bytes()[:-32] for name, paths in replicas(server).items()}
-    for damage in DAMAGES:
-        damage(next(iter(replicas(server).values()))[0])
+    good = {of: read_chunk(*copies[0]) for of, copies in replicas(server).items()}
+    for damage, victim in itertools.product(DAMAGES, list(good)[:2]):  # one in a file, one in a segment
+        damage(replicas(server)[victim][0])
         assert not are_whole(server, good)
 
-        def is_healed_by_reads(damage: Callable[[Path], None] = damage) -> bool:
+        def is_healed_by_reads(damage: Callable[[Replica], None] = damage) -> bool:
             """A reader begins at either replica by chance, so reads go on until one met the damage."""
             for name in ("one", "two"):
                 assert get(client, name) == body_of(name, SIZE), damage
@@ -131,16 +168,16 @@ def test_when_no_good_replica_is_left(server: Server) -> None:
         name = damage.__name__
         before = replicas(server).keys()
         assert put(client, name) == "ok"
-        chunks = {chunk: paths for chunk, paths in replicas(server).items() if chunk not in before}
+        chunks = {chunk: copies for chunk, copies in replicas(server).items() if chunk not in before}
         first, last = (chunks[chunk] for chunk in sorted(chunks))
-        for path in last:
-            damage(path)
+        for copy in last:
+            damage(copy)
         with pytest.raises((BotoCoreError, ClientError)):
             get(client, name)
         head = client.get_object(Bucket=BUCKET, Key=name, Range="bytes=0-999")["Body"].read()
         assert head == body_of(name, SIZE)[:1000], "what is whole can still be read"
-        for path in first:
-            damage(path)
+        for copy in first:
+            damage(copy)
         with pytest.raises((BotoCoreError, ClientError)):
             get(client, name)
     assert server.ready()
@@ -176,11 +213,11 @@ def test_a_full_datanode(unlucky: Server) -> None:
         assert get(client, f"filling-{number}") == body_of(f"filling-{number}", SIZE)
     for number in range(14):
         assert try_to(client.delete_object, Key=f"filling-{number}") == "ok"
-    wait_until(lambda: len(list(disk.glob("chunks/*/*"))) <= 6, 60, "making room by deletes")
+    wait_until(lambda: len(list_chunks(disk)) <= 6, 60, "making room by deletes")
     (disk / "ballast").unlink()
-    used = {path.name for path in disk.glob("chunks/*/*")}
+    used = set(list_chunks(disk))
     wait_until(
-        lambda: put(client, "again") == "ok" and not {path.name for path in disk.glob("chunks/*/*")} <= used,
+        lambda: put(client, "again") == "ok" and not set(list_chunks(disk)) <= used,
         60,
         "using it again",
     )
@@ -202,7 +239,7 @@ def test_a_datanode_whose_disk_turns_read_only(unlucky: Server) -> None:
     client, disk = unlucky.client(), unlucky.data / "datanode-2"
     for number in range(4):
         assert put(client, f"before-{number}", 300_000) == "ok"
-    held = {path.name for path in disk.glob("chunks/*/*")}
+    held = set(list_chunks(disk))
     assert held
     with frozen(disk):
         for number in range(6):
@@ -216,15 +253,15 @@ def test_a_datanode_whose_disk_turns_read_only(unlucky: Server) -> None:
         others = [unlucky.data / f"datanode-{number}" for number in (1, 3)]
         wait_until(lambda: node_of(disk, unlucky)["state"] == "dead", 60, "counting it as dead")
         wait_until(
-            lambda: not held & {path.name for other in others for path in other.glob("chunks/*/*")},
+            lambda: not held & {of for _, of in list_all_chunks(others)},
             60,
             "the deletes on the others",
         )
-        assert {path.name for path in disk.glob("chunks/*/*")} == held
+        assert set(list_chunks(disk)) == held
     wait_until(lambda: node_of(disk, unlucky)["state"] == "up", 60, "using it again")
     assert not node_of(disk, unlucky)["medium_error"]
     wait_until(
-        lambda: put(client, "again") == "ok" and not {path.name for path in disk.glob("chunks/*/*")} <= held,
+        lambda: put(client, "again") == "ok" and not set(list_chunks(disk)) <= held,
         60,
         "placing on it again",
     )

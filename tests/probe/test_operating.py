@@ -16,6 +16,7 @@ from tests.probe.load import body_of
 from tests.probe.roles import CREDENTIALS, FROSTBYTE, load_json, run_command, running_role, succeed, wait_for_nodes
 from tests.probe.server import Server
 from tests.probe.waiting import wait_until
+from tests.storage.chunks.chunk_files import damage_chunk, list_all_chunks, list_chunks, remove_chunk
 
 BUCKET = "operated"
 OBJECTS = 60
@@ -79,10 +80,8 @@ def test_rot_is_found_by_a_scrub_told_and_mended(server: Server) -> None:
     assert examine(server, "small")["blobs"] == {"inline": 1}
     assert "there is no object" in run_command("object", "health", f"s3://{BUCKET}/none", *at).stderr
 
-    victim = next(iter(sorted(server.data.glob("datanode-1/chunks/*/*"))))
-    content = bytearray(victim.read_bytes())
-    content[len(content) // 2] ^= 1
-    victim.write_bytes(content)
+    victim = list_chunks(server.data / "datanode-1")[0]
+    damage_chunk(server.data / "datanode-1", victim, 100)
     said = succeed("scrub", "--watch", *at)
     assert "1 piece damaged" in said
     assert said.count(" pieces read") == 4
@@ -138,10 +137,8 @@ def test_a_node_that_joins_gets_its_share(server: Server, tmp_path: Path) -> Non
         verify_all(server)
         assert succeed("sweep", "--watch", *at).splitlines()[-1].startswith("sweep: ")
         assert "repair: 0 pieces made." in succeed("repair", "--watch", *at)
-        assert (
-            len(list(server.data.parent.glob("**/chunks/*/*"))) + len(list((tmp_path / "fifth").glob("chunks/*/*")))
-            == 2 * OBJECTS
-        )
+        roots = {path.parent for path in [*server.data.parent.glob("**/chunks"), *(tmp_path / "fifth").glob("chunks")]}
+        assert len(list_all_chunks(roots)) == 2 * OBJECTS
 
 
 @pytest.mark.timeout(240)
@@ -169,10 +166,11 @@ def test_objects_that_are_lost_are_told_by_name(server: Server) -> None:
     at = ("--data", server.data)
     wait_until_well(server)
     shown = examine(server, "k7", "--chunks")["shown_chunks"][0]
-    removed = list(server.data.glob(f"datanode-*/chunks/*/{shown['blob_id']}*"))
+    stored = list_all_chunks(server.data.glob("datanode-*"))
+    removed = [(root, of) for root, of in stored if of.blob_id.hex() == shown["blob_id"]]
     assert len(removed) == 2
-    for path in removed:
-        path.unlink()
+    for root, of in removed:
+        remove_chunk(root, of)
     succeed("repair", "--watch", *at)
     checked = run_command("status", "--check", *at)
     assert checked.returncode == 2

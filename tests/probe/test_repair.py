@@ -16,6 +16,7 @@ from tests.probe.load import body_of
 from tests.probe.machines import Machines
 from tests.probe.roles import succeed
 from tests.probe.waiting import wait_until
+from tests.storage.chunks.chunk_files import damage_chunk
 
 DATANODES = 5
 BUCKETS = {"copies": "replica:2", "fragments": "ec:2+2"}
@@ -176,10 +177,8 @@ def test_rot_is_found_by_a_scrub_and_healed(cluster: Cluster) -> None:
     """Flipped bits in two pieces that nobody read: an ordered scrub finds them, and they are made whole again."""
     pieces = cluster.pieces()
     rotten = random.Random(7).sample(cluster.machines.chunks(4), 2)
-    for path in rotten:
-        content = bytearray(path.read_bytes())
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
+    for of in rotten:
+        damage_chunk(cluster.machines.data(4), of, 100)
     succeed("scrub", "--master", cluster.machines.master_file)
 
     def is_healed() -> bool:

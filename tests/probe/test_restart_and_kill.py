@@ -16,6 +16,7 @@ from tests.probe.engines import ENGINES, running_server
 from tests.probe.load import Writers, body_of, verify
 from tests.probe.server import Server
 from tests.probe.waiting import wait_until
+from tests.storage.chunks.chunk_files import list_all_chunks
 
 CHUNK_BYTES = 1 << 20
 SIZES = (300, 20_000, 200_000, CHUNK_BYTES + 70_000)
@@ -41,12 +42,12 @@ def kill_and_wait_for_another(server: Server, role: str) -> None:
 
 
 def stored_chunks(server: Server) -> set[str]:
-    """The ids of all chunk files of all datanodes."""
-    return {path.name for path in server.data.glob("datanode-*/chunks/*/*")}
+    """The ids of all chunks of all datanodes."""
+    return {str(of) for _, of in list_all_chunks(server.data.glob("datanode-*"))}
 
 
 def leftovers(server: Server) -> list[Path]:
-    """Whatever lies about on the datanodes beside their identity: chunks, temporary files, quarantine."""
+    """Whatever lies about on the datanodes beside their identity: chunks, segments, temporary files, quarantine."""
     return [
         path
         for folder in ("chunks", "tmp", "quarantine")

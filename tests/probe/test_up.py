@@ -19,6 +19,7 @@ from tests.clients.server import frostbyte_program
 from tests.probe.load import body_of
 from tests.probe.roles import FROSTBYTE, load_json, run_command, running_role, succeed, wait_for_nodes
 from tests.probe.server import REGION, ROLE_MODULES, Server, free_port, module_of
+from tests.storage.chunks.chunk_files import list_chunks
 
 STOP_TIMEOUT_S = 40.0
 START_MOMENTS_S = (0.0, 0.4, 1.5)
@@ -123,7 +124,7 @@ def test_several_directories_with_long_names(tmp_path: Path) -> None:
         for number in range(6):
             name = f"object-{number}"
             assert client.get_object(Bucket="wide", Key=name)["Body"].read() == body_of(name, BIG_BYTES)
-        assert [len(list(disk.glob("datanode/chunks/*/*"))) for disk in disks] == [4, 4, 4]
+        assert [len(list_chunks(disk / "datanode")) for disk in disks] == [4, 4, 4]
         shown = {
             arguments for pid in server.pids("datanode") for arguments in [Path(f"/proc/{pid}/cmdline").read_text()]
         }

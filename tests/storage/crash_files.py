@@ -370,6 +370,19 @@ class _Handle:
             self._file.data[offset : offset + len(data)] = data
             self._file.pending.append((offset, bytes(data)))
 
+    def pwritev(self, buffers: Sequence[Buffer], offset: int) -> None:
+        self.pwrite(b"".join(buffers), offset)
+
+    def punch(self, offset: int, length: int) -> bool:
+        """Zeros that reach the medium as writes do: maybe some of them, before the next sync."""
+        with self._files._lock:
+            self._check_writable()
+            self._files._step(f"punch {self._path}")
+            data = bytes(min(length, len(self._file.data) - offset))
+            self._file.data[offset : offset + len(data)] = data
+            self._file.pending.append((offset, data))
+            return True
+
     def pread(self, length: int, offset: int) -> bytes:
         with self._files._lock:
             self._files._look()
@@ -405,7 +418,7 @@ class _Handle:
     def size(self) -> int:
         return self.stat().size
 
-    def drop_cached(self) -> None:
+    def drop_cached(self, offset: int = 0, length: int = 0) -> None:
         self._files.dropped.append(self._path)
 
     def fdatasync(self) -> None:
@@ -435,7 +448,7 @@ def _names(path: AnyPath) -> list[str]:
 
 def _stat(file: _File) -> FileStat:
     accessed_ns, modified_ns = file.times
-    return FileStat(len(file.data), modified_ns, False, accessed_ns, id(file))
+    return FileStat(len(file.data), modified_ns, False, accessed_ns, id(file), len(file.data))
 
 
 def _survives(change: _Change, rng: random.Random | None, chosen: dict[_Change, bool]) -> bool:

@@ -188,7 +188,7 @@ def test_a_resumed_node_is_up_with_its_next_report() -> None:
 
 REFUSED = {
     "another cluster": {"cluster_id": "ab" * 16},
-    "a newer format": {"format_version": 2},
+    "a newer format": {"format_version": 3},
     "a negative size": {"free_bytes": -1},
     "plain http elsewhere": {"address": "http://10.0.0.1:9000"},
     "no address": {"address": "nonsense"},

@@ -185,3 +185,41 @@ def test_a_file_of_somebody_else_can_be_read(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(os, "open", refuse_owners_rights)
     with FILES.open(tmp_path / "a") as file:
         assert file.pread(3, 0) == b"abc"
+
+
+def test_buffers_are_written_at_an_offset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One behind the other, more than one call takes, and though a call takes only some of them."""
+    pieces = [bytes([n % 251]) * (n % 7 + 1) for n in range(700)]
+    real_pwrite = os.pwrite
+    for limit in (1 << 20, 1000):
+
+        def some(fd: int, buffers: list[bytes], offset: int, limit: int = limit) -> int:
+            return real_pwrite(fd, b"".join(buffers)[:limit], offset)
+
+        monkeypatch.setattr(os, "pwritev", some)
+        with FILES.create(tmp_path / str(limit)) as file:
+            file.pwritev([memoryview(piece) for piece in pieces], 100)
+        assert (tmp_path / str(limit)).read_bytes() == bytes(100) + b"".join(pieces)
+
+
+def test_room_in_the_middle_is_given_back(tmp_path: Path) -> None:
+    """What is left stays where it was."""
+    with FILES.create(tmp_path / "a") as file:
+        file.write([b"x" * 65_536])
+        file.fdatasync()
+        before = file.stat()
+        if not file.punch(8192, 16_384):
+            pytest.skip("the file system punches no holes")
+        found = file.stat()
+    assert found.size == before.size
+    assert before.allocated_bytes - found.allocated_bytes == 16_384
+    assert (tmp_path / "a").read_bytes() == b"x" * 8192 + bytes(16_384) + b"x" * 40_960
+
+
+def test_a_hole_that_cannot_be_punched_is_no_error(tmp_path: Path) -> None:
+    """Where the file system knows no holes; others are."""
+    with FILES.create(tmp_path / "a") as file:
+        file.write([b"x" * 4096])
+        assert not file.punch(0, 0), "which the system refuses"
+    with FILES.open(tmp_path / "a") as file, pytest.raises(OSError, match=os.strerror(errno.EBADF)):
+        file.punch(0, 4096)

@@ -1,16 +1,18 @@
 """The power goes before every single step of a store's life; what is left must keep every answer that was given.
 
-A script of operations runs over the crash twin and is cut before step 0, 1, 2 … to its end. After each cut a new store
-opens what survived (nothing unsynced; all names; several random selections with torn writes) and is held against what
-the old one had answered: an acknowledged put is whole, an acknowledged delete or quarantine is not undone, whatever is
-listed or readable at all verifies, and no leftover stays.
+So it is where each chunk has a file of its own, and where small ones lie in segments. A script of operations runs over
+the crash twin and is cut before step 0, 1, 2 … to its end. After each cut a new store opens what survived (nothing
+unsynced; all names; several random selections with torn writes) and is held against what the old one had answered: an
+acknowledged put is whole, an acknowledged delete or quarantine is not undone, whatever is listed or readable at all
+verifies, and no leftover stays.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -20,8 +22,13 @@ from storage.base.ids import ChunkId, chunk_id_from_bytes
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import FOOTER_BYTES, digest_of
 from storage.chunks.layout import lent_draft_name
+from storage.chunks.quarantine import Quarantine
+from storage.chunks.records import Records
+from storage.chunks.segment import Segment
+from storage.chunks.segment_format import RECORD_BYTES_MAX, Slot
+from tests.storage.chunks.chunk_files import FILES_ONLY
 from tests.storage.chunks.conformance import chunk_id, cut, put, read, some_bytes
-from tests.storage.crash_files import CrashFiles, PowerCut
+from tests.storage.crash_files import CrashFiles, PowerCut, _Handle
 
 DIRECTORY = "/data/node"
 SEEDS = range(4)
@@ -106,9 +113,15 @@ async def purge(store: DiskChunkStore, ledger: Ledger) -> None:
     await store.purge_quarantine(1 << 60)
 
 
-async def script(files: CrashFiles, ledger: Ledger) -> None:
+def open_store(files: CrashFiles, record_bytes_max: int) -> DiskChunkStore:
+    """Whose steps come one after the other."""
+    clock = ManualClock()
+    return DiskChunkStore(files, DIRECTORY, reserve_bytes=0, clock=clock, threads=1, record_bytes_max=record_bytes_max)
+
+
+async def script(files: CrashFiles, ledger: Ledger, record_bytes_max: int) -> None:
     """Everything a store does, from an empty medium on, with one restart in the middle."""
-    store = DiskChunkStore(files, DIRECTORY, reserve_bytes=0, clock=ManualClock(), threads=1)
+    store = open_store(files, record_bytes_max)
     try:
         await put_one(store, ledger, LARGE)
         await put_one(store, ledger, SMALL)
@@ -121,7 +134,7 @@ async def script(files: CrashFiles, ledger: Ledger) -> None:
         await put_lent(store, files, ledger, LENT)
     finally:
         store.close()
-    store = DiskChunkStore(files, DIRECTORY, reserve_bytes=0, clock=ManualClock(), threads=1)
+    store = open_store(files, record_bytes_max)
     try:
         await put_one(store, ledger, SMALL)
         await purge(store, ledger)
@@ -162,13 +175,13 @@ def set_aside(files: CrashFiles) -> Iterator[tuple[ChunkId, bytes]]:
             yield chunk_id_from_bytes(bytes.fromhex(name[:40])), file.pread(file.size(), 0)
 
 
-async def cut_everywhere(make: Callable[[], CrashFiles]) -> int:
+async def cut_everywhere(make: Callable[[], CrashFiles], record_bytes_max: int) -> int:
     """Run the script once for each of its steps; how many there were."""
     for step in range(1000):
         files, ledger = make(), Ledger()
         files.cut_before(step)
         try:
-            await script(files, ledger)
+            await script(files, ledger, record_bytes_max)
         except PowerCut:
             pass
         else:
@@ -180,10 +193,11 @@ async def cut_everywhere(make: Callable[[], CrashFiles]) -> int:
     raise AssertionError("the script never ends")
 
 
-async def test_a_cut_before_every_step() -> None:
+@pytest.mark.parametrize("record_bytes_max", [FILES_ONLY, RECORD_BYTES_MAX])
+async def test_a_cut_before_every_step(record_bytes_max: int) -> None:
     """Of start, put, put_many, puts in one batch, a lent draft, quarantine, delete, restart and purge; at least those
     we know of."""
-    assert await cut_everywhere(CrashFiles) > 60
+    assert await cut_everywhere(CrashFiles, record_bytes_max) > 60
 
 
 class NoDirectorySync(CrashFiles):
@@ -227,15 +241,77 @@ class RenameFirst(CrashFiles):
 async def test_the_check_notices_a_forgotten_sync(broken: type[CrashFiles]) -> None:
     """Each of the syncs is needed: without it some cut takes a chunk, brings one back or leaves a damaged one."""
     with pytest.raises((AssertionError, Corrupt)):
-        await cut_everywhere(broken)
+        await cut_everywhere(broken, FILES_ONLY)
 
 
-@pytest.mark.parametrize("seed", range(25))
+class NoSegmentNameSync(CrashFiles):
+    """A twin of a store that forgot to sync the names of its segments."""
+
+    def fsync_directory(self, path: object) -> None:
+        if str(path) != DIRECTORY + "/chunks":
+            super().fsync_directory(str(path))
+
+
+@pytest.mark.parametrize("broken", [NoSegmentNameSync, NoQuarantineSync, NoBytesSync])
+async def test_the_check_notices_a_forgotten_sync_of_segments(broken: type[CrashFiles]) -> None:
+    """Of what segments need."""
+    with pytest.raises((AssertionError, Corrupt)):
+        await cut_everywhere(broken, RECORD_BYTES_MAX)
+
+
+def forget_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies behind the mark is taken for whole."""
+    monkeypatch.setattr(Segment, "_settle", lambda *_: None)
+
+
+def mark_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The header vouches for what is synced together with it."""
+    commit = Segment.commit
+
+    def early(segment: Segment) -> None:
+        segment._durable_end = segment._end
+        commit(segment)
+
+    monkeypatch.setattr(Segment, "commit", early)
+
+
+def free_without_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot is freed and its body's room given back, in whatever order they reach the medium."""
+    remove = Segment.remove
+
+    def hasty(segment: Segment, items: Sequence[tuple[ChunkId, bytes | None]]) -> list[Slot | None]:
+        monkeypatch.setattr(_Handle, "fdatasync", lambda _: None)
+        removed = remove(segment, items)
+        monkeypatch.setattr(_Handle, "fdatasync", lambda handle: handle._sync("fdatasync"))
+        return removed
+
+    monkeypatch.setattr(Segment, "remove", hasty)
+
+
+def copy_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is set aside loses its slot and is nowhere else."""
+    monkeypatch.setattr(Records, "copy_out", lambda *_: True)
+    monkeypatch.setattr(Quarantine, "take", lambda *_, **__: None)
+
+
+@pytest.mark.parametrize("break_it", [forget_to_settle, mark_too_early, free_without_sync, copy_nothing])
+async def test_the_check_notices_a_wrong_order_in_segments(
+    monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    """Each of the steps has its reason."""
+    break_it(monkeypatch)
+    with pytest.raises((AssertionError, Corrupt)):
+        await cut_everywhere(CrashFiles, RECORD_BYTES_MAX)
+
+
+@pytest.mark.parametrize("seed", range(40))
 async def test_a_cut_among_concurrent_writers(seed: int) -> None:
     """Puts, deletes and a batch in flight on several threads when the power goes at some step."""
     rng = random.Random(seed)
     files, ledger = CrashFiles(), Ledger()
-    store = DiskChunkStore(files, DIRECTORY, reserve_bytes=0, clock=ManualClock(), threads=4)
+    record_bytes_max = FILES_ONLY if seed % 3 == 0 else RECORD_BYTES_MAX
+    clock = ManualClock()
+    store = DiskChunkStore(files, DIRECTORY, reserve_bytes=0, clock=clock, threads=4, record_bytes_max=record_bytes_max)
     await put_some(store, ledger, FIRST, SECOND)
     files.cut_before(files.steps + rng.randrange(60))
     outcomes = await asyncio.gather(
@@ -248,7 +324,8 @@ async def test_a_cut_among_concurrent_writers(seed: int) -> None:
         return_exceptions=True,
     )
     assert all(outcome is None or isinstance(outcome, PowerCut) for outcome in outcomes)
-    store.close()
+    with suppress(PowerCut):
+        store.close()
     for survivors in (files.survivors(), files.survivors(names=True), files.survivors(seed=seed)):
         await check(survivors, ledger)
 

@@ -16,9 +16,10 @@ from storage.base.files import DiskFiles, DiskSpace, FileSystem, OpenFile
 from storage.base.ids import ChunkId
 from storage.chunks.disk import HOP_BYTES, DiskChunkStore
 from storage.chunks.footer import FOOTER_BYTES, digest_of, parse_footer
+from storage.chunks.segment_format import RECORD_BYTES_MAX
 from storage.chunks.store import Buffer
 from storage.chunks.times import VERIFIED_MARK_NS
-from tests.storage.chunks.chunk_files import path_of
+from tests.storage.chunks.chunk_files import FILES_ONLY, damage_chunk, find_chunk, path_of, shorten_chunk
 from tests.storage.chunks.conformance import (
     LARGE_BYTES,
     SESSION,
@@ -46,36 +47,47 @@ class MeteredFiles(DiskFiles):
 
 @pytest.fixture
 def disk(root: Path) -> Iterator[DiskChunkStore]:
-    """A store on the machine's disk."""
-    store = DiskChunkStore(DiskFiles(), root, reserve_bytes=0)
+    """A store on the machine's disk, of files only: of segments see test_segments.py."""
+    store = DiskChunkStore(DiskFiles(), root, reserve_bytes=0, record_bytes_max=FILES_ONLY)
     yield store
     store.close()
 
 
 class TestDiskChunkStore(OwnChunkStoreConformance):
-    """The suite over a real directory."""
+    """The suite over a real directory, whose small chunks lie in segments."""
+
+    record_bytes_max = RECORD_BYTES_MAX
 
     @pytest.fixture
     def subject(self, root: Path) -> Iterator[StoreUnderTest]:
         """With two threads, so that calls wait for each other."""
         files = MeteredFiles()
-        store = DiskChunkStore(files, root, reserve_bytes=1000, threads=2)
+        record_bytes_max = self.record_bytes_max
+        store = DiskChunkStore(files, root, reserve_bytes=1000, threads=2, record_bytes_max=record_bytes_max)
 
         def damage(of: ChunkId) -> None:
-            with path_of(root, of).open("r+b") as file:
-                byte = file.read(1)
-                file.seek(0)
-                file.write(bytes([byte[0] ^ 1]))
+            damage_chunk(root, of)
 
         def shorten(of: ChunkId) -> None:
-            path = path_of(root, of)
-            os.truncate(path, path.stat().st_size - 40)
+            shorten_chunk(root, of)
 
         def fill_up() -> None:
             files.free_bytes = 1500
 
         yield StoreUnderTest(store, damage, shorten, fill_up, lambda: os.listdir(root / "tmp"), SystemClock().now_ms)
         store.close()
+
+
+class TestDiskChunkStoreOfFiles(TestDiskChunkStore):
+    """The same, each chunk in a file of its own."""
+
+    record_bytes_max = FILES_ONLY
+
+
+class TestDiskChunkStoreOfBoth(TestDiskChunkStore):
+    """The same, with chunks of a few KiB in segments beside files for the others."""
+
+    record_bytes_max = 4999
 
 
 class TestDiskChunkStoreInMemory(OwnChunkStoreConformance):
@@ -90,12 +102,10 @@ class TestDiskChunkStoreInMemory(OwnChunkStoreConformance):
         store = DiskChunkStore(files, root, reserve_bytes=1000, clock=clock)
 
         def damage(of: ChunkId) -> None:
-            with files.open(path_of(root, of), writable=True) as file:
-                file.pwrite(bytes([file.pread(1, 0)[0] ^ 1]), 0)
+            damage_chunk(root, of, files=files)
 
         def shorten(of: ChunkId) -> None:
-            with files.open(path_of(root, of), writable=True) as file:
-                file.truncate(file.size() - 40)
+            shorten_chunk(root, of, files)
 
         def fill_up() -> None:
             space = files.space("/")
@@ -171,15 +181,16 @@ async def test_a_moved_access_time_makes_a_chunk_younger_and_no_more(disk: DiskC
     assert (state.stored_ms, state.verified_ms) == (before.stored_ms, before.verified_ms)
 
 
-async def test_a_verification_asks_for_the_medium() -> None:
+@pytest.mark.parametrize("record_bytes_max", [FILES_ONLY, RECORD_BYTES_MAX])
+async def test_a_verification_asks_for_the_medium(record_bytes_max: int) -> None:
     """The page cache is dropped before the chunk is read; other reads leave it alone."""
     files = CrashFiles()
-    store = DiskChunkStore(files, "/node", reserve_bytes=0, threads=1)
+    store = DiskChunkStore(files, "/node", reserve_bytes=0, threads=1, record_bytes_max=record_bytes_max)
     await put(store, chunk_id(1), some_bytes(5000))
     await read(store, chunk_id(1))
     assert files.dropped == []
     await store.verify(chunk_id(1))
-    assert set(files.dropped) == {str(path_of(Path("/node"), chunk_id(1)))}
+    assert set(files.dropped) == {str(find_chunk(Path("/node"), chunk_id(1), files).path)}
     store.close()
 
 
@@ -294,6 +305,29 @@ async def test_room_is_promised_to_puts_under_way(root: Path) -> None:
     store.close()
 
 
+async def test_small_chunks_that_are_held_are_bounded_in_bytes(
+    disk: DiskChunkStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More are refused before anything is asked of their bodies; there is room again when those before are durable."""
+    monkeypatch.setattr("storage.chunks.disk.GATHERED_BYTES_MAX", 250_000)
+    go_on = asyncio.Event()
+    asked: list[int] = []
+
+    async def slow(number: int) -> AsyncIterator[Buffer]:
+        asked.append(number)
+        await go_on.wait()
+        yield bytes(100_000)
+
+    puts = [asyncio.create_task(disk.put(chunk_id(n), 100_000, slow(n))) for n in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await disk.put(chunk_id(2), 100_000, slow(2))
+    go_on.set()
+    await asyncio.gather(*puts)
+    assert asked == [0, 1]
+    await disk.put(chunk_id(2), 100_000, slow(2))
+
+
 async def test_small_chunks_take_one_hop(disk: DiskChunkStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A put or a get of up to a MiB is one hop to a thread; a large one is about one for each MiB."""
     hops: list[object] = []
@@ -383,8 +417,7 @@ async def test_figures_are_counted_after_a_restart(root: Path) -> None:
     first = DiskChunkStore(DiskFiles(), root, reserve_bytes=0)
     await first.put_many([(chunk_id(n), some_bytes(100)) for n in range(5)])
     await first.verify(chunk_id(2))
-    with path_of(root, chunk_id(4)).open("r+b") as file:
-        file.truncate(50)
+    shorten_chunk(root, chunk_id(4))
     assert not await first.check(chunk_id(4))
     expected = await first.count()
     assert (expected.chunk_count, expected.unverified_count, expected.damaged_count) == (4, 3, 1)

@@ -1,4 +1,6 @@
-"""DiskChunkStore on a medium that fails: what is refused, what is rot, what hides nothing else, and what is neither."""
+"""DiskChunkStore on a medium that fails: what is refused, what is rot, what hides nothing else, and what is neither.
+
+Of files of their own, where nothing else is said; of segments see also test_segment_faults.py."""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, NodeFull
 from storage.base.files import AnyPath, DiskFile, DiskFiles, FileStat, OpenFile
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import Footer, digest_of, format_footer
-from tests.storage.chunks.chunk_files import path_of
+from tests.storage.chunks.chunk_files import FILES_ONLY, path_of
 from tests.storage.chunks.conformance import LARGE_BYTES, chunk_id, cut, put, read, some_bytes
 from tests.storage.crash_files import CrashFiles
 
@@ -28,7 +30,7 @@ async def test_times_that_cannot_be_set_fail_no_verification(root: Path) -> None
         def open(self, path: AnyPath, *, writable: bool = False) -> OpenFile:
             return ReadOnlyFile(os.open(path, os.O_RDONLY))
 
-    store = DiskChunkStore(ReadOnlyFiles(), root, reserve_bytes=0)
+    store = DiskChunkStore(ReadOnlyFiles(), root, reserve_bytes=0, record_bytes_max=FILES_ONLY)
     await put(store, chunk_id(1), b"x")
     assert await store.verify(chunk_id(1)) == digest_of(b"x")
     assert (await store.inventory(None, 1))[0].verified_ms == 0
@@ -76,7 +78,7 @@ async def test_a_probe_finds_a_medium_that_fails(number: int) -> None:
 async def test_one_item_of_a_batch_fails_alone() -> None:
     """A write that fails takes only its own chunk with it."""
     files = CrashFiles()
-    store = DiskChunkStore(files, "/node", reserve_bytes=0)
+    store = DiskChunkStore(files, "/node", reserve_bytes=0, record_bytes_max=FILES_ONLY)
     files.fail_before(files.steps + 4, OSError(errno.EIO, "broken"))
     outcomes = await store.put_many([(chunk_id(n), some_bytes(100)) for n in range(3)])
     assert [isinstance(outcome, ChunkError) for outcome in outcomes] == [False, True, False]
@@ -97,7 +99,7 @@ async def test_an_unreadable_medium_is_corrupt(root: Path) -> None:
             return super().open(path, writable=writable)
 
     files = FailingFiles()
-    store = DiskChunkStore(files, root, reserve_bytes=0)
+    store = DiskChunkStore(files, root, reserve_bytes=0, record_bytes_max=FILES_ONLY)
     await put(store, chunk_id(1), b"x")
     files.error = OSError(errno.EIO, "bad sector")
     with pytest.raises(Corrupt):
@@ -119,12 +121,12 @@ async def test_an_inode_that_cannot_be_read_hides_no_other_chunk(root: Path) -> 
                 raise self.error
             return super().stat(path)
 
-    store = DiskChunkStore(DiskFiles(), root, reserve_bytes=0)
+    store = DiskChunkStore(DiskFiles(), root, reserve_bytes=0, record_bytes_max=FILES_ONLY)
     ids = [chunk_id(number) for number in (1, 2, 3)]
     for of in ids:
         await put(store, of, b"x")
     store.close()
-    store = DiskChunkStore(FailingFiles(), root, reserve_bytes=0)
+    store = DiskChunkStore(FailingFiles(), root, reserve_bytes=0, record_bytes_max=FILES_ONLY)
     assert [entry.chunk_id for entry in await store.inventory(None, 9)] == [ids[0].to_bytes(), ids[2].to_bytes()]
     assert await store.delete_many(ids) == [True, False, True]
     assert path_of(root, ids[1]).exists()
@@ -159,7 +161,7 @@ async def test_an_error_that_is_gone_the_second_time_is_not_rot(
     root: Path, caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
     """One that stays is, whatever the medium calls it."""
-    store = DiskChunkStore(FlakyFiles(), root, reserve_bytes=0)
+    store = DiskChunkStore(FlakyFiles(), root, reserve_bytes=0, record_bytes_max=FILES_ONLY)
     await put(store, chunk_id(1), some_bytes(5000))
     error = OSError(number, os.strerror(number))
     FlakyFile.failures[:] = [error]
@@ -174,7 +176,7 @@ async def test_an_error_that_is_gone_the_second_time_is_not_rot(
 
 async def test_an_error_of_this_process_is_not_rot(root: Path) -> None:
     """Nothing is said of the chunk, and it stays."""
-    store = DiskChunkStore(FlakyFiles(), root, reserve_bytes=0)
+    store = DiskChunkStore(FlakyFiles(), root, reserve_bytes=0, record_bytes_max=FILES_ONLY)
     await put(store, chunk_id(1), some_bytes(5000))
     FlakyFile.failures[:] = [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))]
     with pytest.raises(ChunkError):
@@ -204,7 +206,7 @@ async def test_a_good_copy_that_came_meanwhile_is_not_set_aside(root: Path) -> N
         def open(self, path: AnyPath, *, writable: bool = False) -> OpenFile:
             return HealedFile(os.open(path, os.O_RDONLY))
 
-    store = DiskChunkStore(HealedFiles(), root, reserve_bytes=0)
+    store = DiskChunkStore(HealedFiles(), root, reserve_bytes=0, record_bytes_max=FILES_ONLY)
     await put(store, chunk_id(1), good)
     with path_of(root, chunk_id(1)).open("r+b") as file:
         file.write(b"rot")

@@ -1,4 +1,4 @@
-"""Chunks of a directory that a store owns, read by somebody else."""
+"""Chunks of a directory that a store owns, read by somebody else: out of their own files, and out of a segment."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from storage.chunks import near_chunks
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import FOOTER_BYTES
 from storage.chunks.near_chunks import FAILURES, NearChunks
+from tests.storage.chunks.chunk_files import FILES_ONLY, damage_chunk, find_chunk, segment_of, shorten_chunk
 
 CHUNK = ChunkId(b"session+" + bytes(8), 3)
 DATA = os.urandom(300_000)
@@ -27,8 +28,8 @@ DATA = os.urandom(300_000)
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[DiskChunkStore]:
-    """The owner, with one chunk."""
-    made = DiskChunkStore(DiskFiles(), tmp_path, reserve_bytes=0)
+    """The owner, with one chunk in a file."""
+    made = DiskChunkStore(DiskFiles(), tmp_path, reserve_bytes=0, record_bytes_max=FILES_ONLY)
     await made.put_many([(CHUNK, DATA)])
     yield made
     made.close()
@@ -134,7 +135,9 @@ async def test_what_is_not_whole_is_not_read(near: NearChunks, tmp_path: Path, h
         await read(near, 0, 10)
     with suppress(*FAILURES):
         assert read_cached(near, 0, 10) is None
-    assert await open_files(tmp_path) == 0
+    async with asyncio.timeout(20):
+        while await open_files(tmp_path):
+            await asyncio.sleep(0.02)
 
 
 async def test_what_became_shorter_while_it_was_open(
@@ -225,3 +228,144 @@ async def test_a_medium_that_does_not_answer_collects_no_queue(
         task.cancel()
     go_on.set()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+# --- of a segment
+
+
+@pytest.fixture
+async def packed(tmp_path: Path) -> AsyncIterator[DiskChunkStore]:
+    """An owner with the chunk in a segment, between two others."""
+    made = DiskChunkStore(DiskFiles(), tmp_path, reserve_bytes=0)
+    before, behind = (ChunkId(b"session+" + bytes(7) + bytes([n]), 0) for n in (7, 8))
+    await made.put_many([(before, b"x" * 5000), (CHUNK, DATA), (behind, b"y" * 5000)])
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def beside(tmp_path: Path, packed: DiskChunkStore) -> AsyncIterator[NearChunks]:
+    """Who reads past it."""
+    made = NearChunks(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("span", [(0, 1), (0, len(DATA)), (70_000, 65_552), (len(DATA) - 1, 1)])
+async def test_any_span_of_a_segment(beside: NearChunks, span: tuple[int, int]) -> None:
+    """Both ways give the same bytes, whichever comes first."""
+    offset, length = span
+    wanted = DATA[offset : offset + length]
+    assert read_cached(beside, offset, length) in (wanted, None)
+    assert await read(beside, offset, length) == wanted
+    assert read_cached(beside, offset, length) == wanted
+
+
+async def test_nothing_beside_the_chunk_is_given(beside: NearChunks) -> None:
+    """Neither padding nor the next body."""
+    for _ in range(2):
+        with pytest.raises(Corrupt):
+            await read(beside, len(DATA) - 10, 11)
+        with pytest.raises(Corrupt):
+            read_cached(beside, len(DATA) - 10, 11)
+
+
+async def test_what_a_segment_does_not_have_may_be_in_a_file(
+    beside: NearChunks, packed: DiskChunkStore, tmp_path: Path
+) -> None:
+    """Another chunk of the same blob, or a large one; else there is none."""
+    second, large = ChunkId(CHUNK.blob_id, 4), ChunkId(CHUNK.blob_id, 5)
+    await packed.put_many([(second, b"second"), (large, bytes(2 << 20))])
+    assert find_chunk(tmp_path, second).slot_at is None
+    for of, length in ((second, 6), (large, 1000)):
+        assert await read(beside, 0, length, of) == (b"second" if of == second else bytes(1000))
+        assert read_cached(beside, 0, length, of) == (b"second" if of == second else bytes(1000))
+    for missing in (ChunkId(CHUNK.blob_id, 9), ChunkId(b"session+" + bytes(7) + b"9", 0)):
+        with pytest.raises(FileNotFoundError):
+            await read(beside, 0, 1, missing)
+
+
+async def test_what_was_not_in_memory_is_read_by_a_thread(beside: NearChunks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The segment itself, its slots, or the bytes."""
+    monkeypatch.setattr(near_chunks, "OPEN_S_MAX", 3600.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(near_chunks, "open_cached", lambda _: None)
+        assert read_cached(beside, 0, 10) is None
+        assert await read(beside, 0, 10) == DATA[:10]
+        assert read_cached(beside, 0, 10) == DATA[:10], "the segment is open now"
+    read_file = cached_files.CachedFile.read_cached
+    for passes in range(3):
+        calls = iter([True] * passes)
+
+        def sometimes(file: cached_files.CachedFile, target: bytearray, at: int, calls: object = calls) -> bool:
+            return bool(next(calls, False)) and read_file(file, target, at)  # type: ignore[call-overload]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(cached_files.CachedFile, "read_cached", sometimes)
+            assert read_cached(beside, 0, 10) is None
+            assert await read(beside, 5, 10) == DATA[5:15]
+
+
+@pytest.mark.parametrize("harm", [shorten_chunk, lambda root, of: os.truncate(segment_of(root, of), 300_000)])
+async def test_a_damaged_record_is_not_read(
+    beside: NearChunks, tmp_path: Path, harm: Callable[[Path, ChunkId], None]
+) -> None:
+    """Its slot, or the end of the file that it reached to."""
+    harm(tmp_path, CHUNK)
+    with pytest.raises(FAILURES):
+        await read(beside, len(DATA) - 10, 10)
+    with suppress(*FAILURES):
+        assert read_cached(beside, len(DATA) - 10, 10) is None
+
+
+async def test_a_hole_is_never_given(
+    beside: NearChunks, packed: DiskChunkStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a chunk that is deleted before the body is read or while it is; both ways."""
+    monkeypatch.setattr(near_chunks, "OPEN_S_MAX", 3600.0)
+    assert await read(beside, 0, 10) == DATA[:10]
+    deleted: list[bool] = []
+    for name in ("read_cached", "read"):
+        read_file = getattr(cached_files.CachedFile, name)
+
+        def racing(
+            file: cached_files.CachedFile, target: bytearray, at: int, read_file: Callable[..., bool] = read_file
+        ) -> bool:
+            if len(target) == 10:  # between the slot and the body
+                deleted.extend(packed._directory.delete([CHUNK]))
+            return bool(read_file(file, target, at))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(cached_files.CachedFile, name, racing)
+            with pytest.raises(Corrupt, match="meanwhile"):
+                if name == "read":
+                    await read(beside, 0, 10)
+                else:
+                    read_cached(beside, 0, 10)
+        with pytest.raises(FileNotFoundError):
+            await read(beside, 0, 10)
+        await packed.put_many([(CHUNK, DATA)])
+        assert await read(beside, 0, 10) == DATA[:10], "what was stored anew is found at once"
+    assert deleted == [True, True]
+
+
+async def test_a_new_segment_is_found(
+    beside: NearChunks, packed: DiskChunkStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the old one, which became empty, is forgotten."""
+    monkeypatch.setattr(near_chunks, "OPEN_S_MAX", 3600.0)
+    assert await read(beside, 0, 10) == DATA[:10]
+    ids = [ChunkId(b"session+" + bytes(7) + bytes([n]), 0) for n in (7, 8)]
+    await packed.delete_many([CHUNK, *ids])
+    await packed.purge_quarantine(0)
+    await packed.put_many([(CHUNK, DATA[::-1])])
+    with pytest.raises(FileNotFoundError):
+        await read(beside, 0, 10)
+    beside.forget(CHUNK)
+    assert await read(beside, 0, 10) == DATA[::-1][:10]
+
+
+async def test_rot_is_given_for_what_it_is(beside: NearChunks, tmp_path: Path) -> None:
+    """Nobody sums here: frames are authenticated by whoever opens them."""
+    damage_chunk(tmp_path, CHUNK, 5)
+    assert (await read(beside, 0, 10))[5] == DATA[5] ^ 1

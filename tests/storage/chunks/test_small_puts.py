@@ -17,6 +17,7 @@ from storage.chunks.chunk_directory import ChunkDirectory
 from storage.chunks.footer import digest_of
 from storage.chunks.small_puts import BATCH_ITEMS_MAX, BATCHES_AT_ONCE, SmallPuts
 from storage.chunks.worker_pool import WorkerPool
+from tests.storage.chunks.chunk_files import FILES_ONLY
 from tests.storage.chunks.conformance import chunk_id, some_bytes
 from tests.storage.crash_files import CrashFiles
 
@@ -24,15 +25,18 @@ DIRECTORY = "/data/node"
 
 
 class HeldFiles(CrashFiles):
-    """A twin that makes no file while `going` is cleared; `named` counts the syncs of directories of chunks."""
+    """A twin that makes no file while `going` is cleared; `named` counts the syncs of directories of chunks, `held` are
+    the files that were to be made."""
 
     def __init__(self) -> None:
         super().__init__()
         self.going = threading.Event()
         self.going.set()
         self.named = 0
+        self.held: list[str] = []
 
     def create(self, path: AnyPath, mode: int = 0o600) -> OpenFile:
+        self.held.append(f"{str(path).split('.')[0]}/held")
         assert self.going.wait(30)
         return super().create(path, mode)
 
@@ -43,8 +47,8 @@ class HeldFiles(CrashFiles):
 
 @contextmanager
 def putting(files: HeldFiles) -> Iterator[tuple[ChunkDirectory, SmallPuts]]:
-    """Over an empty directory."""
-    directory = ChunkDirectory(files, DIRECTORY, ManualClock())
+    """Over an empty directory of files."""
+    directory = ChunkDirectory(files, DIRECTORY, ManualClock(), FILES_ONLY)
     pool = WorkerPool(4, "chunks")
     try:
         yield directory, SmallPuts(directory, pool)
@@ -61,13 +65,42 @@ async def test_who_waits_shares_a_batch() -> None:
         await puts.put(chunk_id(1), [b"first"])
         alone = files.named
         files.going.clear()
-        count = BATCHES_AT_ONCE + BATCH_ITEMS_MAX + 5
+        count = 1 + BATCH_ITEMS_MAX + 5
         contents = {chunk_id(2 + n): some_bytes(100 + n, seed=n) for n in range(count)}
         settled = [puts.put(of, [data[:50], data[50:]]) for of, data in contents.items()]
         files.going.set()
         assert await asyncio.gather(*settled) == [digest_of(data) for data in contents.values()]
-        assert (alone, files.named - alone) == (1, BATCHES_AT_ONCE + 2)
+        assert (alone, files.named - alone) == (1, 3)
         assert [directory.verify(of) for of in contents] == [digest_of(data) for data in contents.values()]
+
+
+async def test_a_batch_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the chunk that reaches beyond."""
+    monkeypatch.setattr(small_puts, "BATCH_BYTES_MAX", 1000)
+    files = HeldFiles()
+    with putting(files) as (_, puts):
+        await puts.put(chunk_id(1), [b"first"])
+        before = files.named
+        files.going.clear()
+        settled = [puts.put(chunk_id(2 + n), [bytes(600)]) for n in range(5)]
+        files.going.set()
+        assert await asyncio.gather(*settled) == [digest_of(bytes(600))] * 5
+        assert files.named - before == 3, "one that came first, and two times two"
+
+
+async def test_groups_are_written_side_by_side() -> None:
+    """One batch of each at a time, and of so many at once."""
+    files = HeldFiles()
+    with putting(files) as (_, puts):
+        files.going.clear()
+        settled = [puts.put(chunk_id(4096 * n), [b"x"]) for n in range(BATCHES_AT_ONCE + 1) for _ in range(2)]
+        async with asyncio.timeout(20):
+            while sum(text.endswith("/held") for text in files.held) < BATCHES_AT_ONCE:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert len(files.held) == BATCHES_AT_ONCE
+        files.going.set()
+        assert await asyncio.gather(*settled) == [digest_of(b"x")] * len(settled)
 
 
 async def test_each_has_its_own_outcome() -> None:
@@ -76,7 +109,7 @@ async def test_each_has_its_own_outcome() -> None:
     with putting(files) as (directory, puts):
         await puts.put(chunk_id(1), [b"first"])
         files.going.clear()
-        ahead = [puts.put(chunk_id(10 + n), [b"ahead"]) for n in range(BATCHES_AT_ONCE)]
+        ahead = puts.put(chunk_id(10), [b"ahead"])
         files.capacity_bytes = 100_000
         together = [
             puts.put(chunk_id(2), [b"second"]),
@@ -91,7 +124,7 @@ async def test_each_has_its_own_outcome() -> None:
         assert isinstance(conflict, ChunkConflict)
         assert isinstance(full, NodeFull)
         assert fourth == digest_of(b"fourth")
-        await asyncio.gather(*ahead)
+        await ahead
         assert directory.stat(chunk_id(1)) == digest_of(b"first")
         assert list(files.list_directory(f"{DIRECTORY}/tmp")) == []
 
@@ -101,13 +134,13 @@ async def test_what_was_given_up_before_its_batch_is_not_written() -> None:
     files = HeldFiles()
     with putting(files) as (directory, puts):
         files.going.clear()
-        ahead = [puts.put(chunk_id(10 + n), [b"ahead"]) for n in range(BATCHES_AT_ONCE)]
+        ahead = puts.put(chunk_id(10), [b"ahead"])
         given_up, kept = puts.put(chunk_id(1), [b"given up"]), puts.put(chunk_id(2), [b"kept"])
         given_up.cancel()
-        ahead[0].cancel()  # its batch has begun: it runs to its end, for nobody
+        ahead.cancel()  # its batch has begun: it runs to its end, for nobody
         files.going.set()
         assert await kept == digest_of(b"kept")
-        await ahead[1]
+        assert directory.stat(chunk_id(10)) == digest_of(b"ahead")
         with pytest.raises(ChunkNotFound):
             directory.stat(chunk_id(1))
 
@@ -131,7 +164,7 @@ async def test_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     files = HeldFiles()
     with putting(files) as (_, puts):
         files.going.clear()
-        waiting = [puts.put(chunk_id(n), [b"x"]) for n in range(BATCHES_AT_ONCE + 3)]
+        waiting = [puts.put(chunk_id(n), [b"x"]) for n in range(1 + 3)]
         with pytest.raises(Unavailable):
             puts.put(chunk_id(99), [b"x"])
         files.going.set()

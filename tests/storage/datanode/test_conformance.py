@@ -19,6 +19,7 @@ from storage.chunks.store import Buffer, ChunkStore
 from storage.datanode.app import DatanodeApp
 from storage.datanode.client import WHOLE_BODY_BYTES_MAX, DatanodeClient
 from storage.datanode.peers import Peers
+from tests.storage.chunks.chunk_files import damage_chunk, shorten_chunk
 from tests.storage.chunks.conformance import ChunkStoreConformance, StoreUnderTest, chunk_id, put, read, some_bytes
 from tests.storage.datanode.nodes import NODE_KEY, SharedServer
 from tests.tls import InternalTls, make_internal_tls
@@ -72,17 +73,11 @@ class TestDatanodeClient(ChunkStoreConformance):
         server.app = server.run(make_app())
         client = DatanodeClient(server.address, access_token(NODE_KEY), tls_ca=tls.ca)
 
-        def path_of(of: ChunkId) -> Path:
-            [path] = (tmp_path / "data" / "chunks").glob(f"*/{of}")
-            return path
-
         def damage(of: ChunkId) -> None:
-            content = bytearray(path_of(of).read_bytes())
-            content[0] ^= 1
-            path_of(of).write_bytes(content)
+            damage_chunk(tmp_path / "data", of)
 
         def shorten(of: ChunkId) -> None:
-            os.truncate(path_of(of), path_of(of).stat().st_size - 10)
+            shorten_chunk(tmp_path / "data", of)
 
         def fill_up() -> None:
             files.free_bytes = 1500

@@ -17,6 +17,7 @@ from storage.datanode.identity import (
     WrongDirectory,
     find_failure_domain,
     find_identity,
+    mark_format,
     store_identity,
 )
 
@@ -82,10 +83,24 @@ def test_any_content_is_an_identity_or_wrong(tmp_path_factory: pytest.TempPathFa
 
 def test_a_later_format_is_left_alone(tmp_path: Path) -> None:
     """This program does not know what else it means."""
-    document = {"format_version": 2, "node_id": "1" * 32, "cluster_id": CLUSTER}
+    document = {"format_version": 3, "node_id": "1" * 32, "cluster_id": CLUSTER}
     (tmp_path / IDENTITY_FILE).write_text(json.dumps(document))
-    with pytest.raises(WrongDirectory, match="format 2"):
+    with pytest.raises(WrongDirectory, match="format 3"):
         find_identity(FILES, tmp_path, CLUSTER)
+
+
+def test_an_earlier_format_is_read_and_marked(tmp_path: Path) -> None:
+    """Once, and nothing else of it changes."""
+    identity = Identity("1" * 32, CLUSTER)
+    path = tmp_path / IDENTITY_FILE
+    path.write_text(json.dumps({"format_version": 1, **identity._asdict()}))
+    assert find_identity(FILES, tmp_path, CLUSTER) == identity
+    mark_format(FILES, tmp_path, identity)
+    marked = path.stat().st_ino
+    assert json.loads(path.read_text())["format_version"] == 2
+    assert find_identity(FILES, tmp_path, CLUSTER) == identity
+    mark_format(FILES, tmp_path, identity)
+    assert path.stat().st_ino == marked
 
 
 def test_the_failure_domain_shows_zone_host_and_disk(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from storage.base.clock import SystemClock
 from storage.base.errors import ChunkNotFound, Corrupt, NodeFull
 from storage.base.files import DiskFiles
-from storage.base.ids import chunk_id_from_bytes
+from storage.base.ids import ChunkId, chunk_id_from_bytes
 from storage.chunks.footer import FOOTER_BYTES
 from storage.datanode import wire
 from storage.datanode.client import DatanodeClient
@@ -20,7 +20,7 @@ from storage.datanode.scrubber import SCRUB_FILE, ScrubFile
 from storage.datanode.wire import ScrubOrder, ScrubStatus
 from storage.model import NodeReport, NodeState
 from tests.storage.base.serving import serving
-from tests.storage.chunks.chunk_files import path_of
+from tests.storage.chunks.chunk_files import damage_chunk, find_chunk, write_over
 from tests.storage.chunks.conformance import chunk_id, put, read, some_bytes
 from tests.storage.datanode.nodes import running_node
 from tests.storage.datanode.test_heartbeat import Master
@@ -30,37 +30,52 @@ LENGTHS = (1, 5000, 3_000_000)
 SETTLE_TIMEOUT_S = 60.0
 
 
-def flip(path: Path) -> None:
+def flip(root: Path, of: ChunkId) -> None:
     """One bit in the middle."""
-    with path.open("r+b") as file:
-        file.seek(path.stat().st_size // 2)
-        [byte] = file.read(1)
-        file.seek(-1, os.SEEK_CUR)
-        file.write(bytes([byte ^ 1]))
+    damage_chunk(root, of, find_chunk(root, of).length // 2)
 
 
-def truncate(path: Path) -> None:
+def resize(root: Path, of: ChunkId, length: int) -> None:
+    """Another length of what is stored: of its file, or by its slot."""
+    found = find_chunk(root, of)
+    if found.slot_at is None:
+        os.truncate(found.path, length)
+    else:
+        with found.path.open("r+b") as file:
+            file.seek(found.slot_at + 12)
+            file.write((length - FOOTER_BYTES).to_bytes(4, "big", signed=True))
+
+
+def truncate(root: Path, of: ChunkId) -> None:
     """The last byte is gone."""
-    os.truncate(path, path.stat().st_size - 1)
+    resize(root, of, find_chunk(root, of).length + FOOTER_BYTES - 1)
 
 
-def append(path: Path) -> None:
+def append(root: Path, of: ChunkId) -> None:
     """One byte too many."""
-    with path.open("ab") as file:
-        file.write(b"x")
+    resize(root, of, find_chunk(root, of).length + FOOTER_BYTES + 1)
 
 
-def empty(path: Path) -> None:
-    """Nothing but the name is left."""
-    os.truncate(path, 0)
+def empty(root: Path, of: ChunkId) -> None:
+    """Nothing but the name is left, or nothing but zeros."""
+    if find_chunk(root, of).slot_at is None:
+        resize(root, of, 0)
+    else:
+        write_over(root, of, bytes(find_chunk(root, of).length))
 
 
-def behead(path: Path) -> None:
-    """The footer is gone: what is left are the sealed bytes."""
-    os.truncate(path, path.stat().st_size - FOOTER_BYTES)
+def behead(root: Path, of: ChunkId) -> None:
+    """The footer is gone: what is left are the sealed bytes; or the digest of the slot is."""
+    found = find_chunk(root, of)
+    if found.slot_at is None:
+        resize(root, of, found.length)
+    else:
+        with found.path.open("r+b") as file:
+            file.seek(found.slot_at + 16)
+            file.write(bytes(8))
 
 
-HARMS: list[Callable[[Path], None]] = [flip, truncate, append, empty, behead]
+HARMS: list[Callable[[Path, ChunkId], None]] = [flip, truncate, append, empty, behead]
 
 
 async def scrub(client: DatanodeClient) -> ScrubStatus:
@@ -91,7 +106,7 @@ async def test_every_damage_is_found_and_nothing_else(tmp_path: Path) -> None:
             await put(client, of, some_bytes(length))
         await client.put_many([(of, some_bytes(100)) for of in GOOD])
         for of, (_, harm) in harmed.items():
-            harm(path_of(node.data, of))
+            harm(node.data, of)
         status = await scrub(client)
         assert (status.damaged, status.checked_chunks) == (len(harmed), len(harmed) + len(GOOD))
         listed = await client.list_damaged(None, 100)
@@ -144,7 +159,7 @@ async def test_a_pass_begins_by_itself(tmp_path: Path) -> None:
     with running_node(tmp_path, scrub_interval_s=1, scrub_bytes_per_s=1 << 40) as node:
         client = node.client()
         await client.put_many([(of, some_bytes(100)) for of in GOOD])
-        flip(path_of(node.data, GOOD[2]))
+        flip(node.data, GOOD[2])
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
             while not (listed := await client.list_damaged(None, 10)):
                 await asyncio.sleep(0.05)
@@ -158,7 +173,7 @@ async def test_what_a_reader_finds_is_set_aside_soon(tmp_path: Path) -> None:
     with running_node(tmp_path) as node:
         client = node.client()
         await client.put_many([(of, some_bytes(100)) for of in GOOD])
-        truncate(path_of(node.data, GOOD[3]))
+        truncate(node.data, GOOD[3])
         with pytest.raises(Corrupt):
             await read(client, GOOD[3])
         async with asyncio.timeout(SETTLE_TIMEOUT_S):
@@ -188,7 +203,7 @@ async def test_the_report_and_the_masters_word(tmp_path: Path) -> None:
             assert (report.chunk_count, report.stored_bytes) == (len(GOOD), 100 * len(GOOD))
             assert (report.oldest_verified_ms, report.damaged_count) == (0, 0)
             assert abs(report.clock_ms - SystemClock().now_ms()) < 60_000
-            flip(path_of(node.data, GOOD[0]))
+            flip(node.data, GOOD[0])
             status = await scrub(client)
             report = await hear(master, lambda report: report.damaged_count == 1 and report.unverified_count == 0)
             assert (report.chunk_count, report.stored_bytes) == (len(GOOD) - 1, 100 * (len(GOOD) - 1))

@@ -18,9 +18,11 @@ from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import FOOTER_BYTES, digest_of
 from storage.chunks.memory import MemoryChunkStore
 from storage.chunks.scrub import ScrubPass
+from storage.chunks.segment_format import RECORD_BYTES_MAX
 from storage.datanode import scrubber as scrubber_module
 from storage.datanode.scrubber import Scrubber, ScrubFile, ScrubSettings
 from storage.datanode.wire import ScrubOrder
+from tests.storage.chunks.chunk_files import FILES_ONLY, find_chunk
 from tests.storage.chunks.conformance import chunk_id, some_bytes
 from tests.storage.crash_files import CrashFiles, PowerCut
 
@@ -313,23 +315,24 @@ async def test_a_clock_that_was_ahead_stops_no_scrub(scene: Scene) -> None:
 DIRECTORY = "/data/node"
 GOOD, FLIPPED, CUT, GROWN, BARE = (chunk_id(n) for n in range(1, 6))
 DATA = some_bytes(1500)
+KINDS = pytest.mark.parametrize("record_bytes_max", [FILES_ONLY, RECORD_BYTES_MAX])
 
 
-def path_of(of: ChunkId) -> str:
-    """Of a chunk's file."""
-    return f"{DIRECTORY}/chunks/{str(of)[:29]}/{of}"
-
-
-async def damaged_medium() -> CrashFiles:
-    """One good chunk, and one of each kind of damage, all of it durable."""
+async def damaged_medium(record_bytes_max: int) -> CrashFiles:
+    """One good chunk, and one of each kind of damage, all of it durable. In a segment a length is a word of a slot."""
     files = CrashFiles()
-    store = DiskChunkStore(files, DIRECTORY, reserve_bytes=0, clock=ManualClock(), threads=1)
+    store = DiskChunkStore(
+        files, DIRECTORY, reserve_bytes=0, clock=ManualClock(), threads=1, record_bytes_max=record_bytes_max
+    )
     await store.put_many([(of, DATA) for of in (GOOD, FLIPPED, CUT, GROWN, BARE)])
     store.close()
     for of in (FLIPPED, CUT, GROWN, BARE):
-        with files.open(path_of(of), writable=True) as file:
+        found = find_chunk(Path(DIRECTORY), of, files)
+        with files.open(found.path, writable=True) as file:
             if of == FLIPPED:
-                file.pwrite(b"\x00\x00\x00\x00", 700)
+                file.pwrite(b"\x00\x00\x00\x00", found.offset + 700)
+            elif found.slot_at is not None:
+                file.pwrite({CUT: 900, GROWN: 1504, BARE: 0}[of].to_bytes(4, "big"), found.slot_at + 12)
             elif of == CUT:
                 file.truncate(900)
             elif of == GROWN:
@@ -360,9 +363,10 @@ async def check_found(store: DiskChunkStore) -> None:
     assert store.figures.damaged_count >= 4
 
 
-async def test_every_kind_of_damage_is_found() -> None:
+@KINDS
+async def test_every_kind_of_damage_is_found(record_bytes_max: int) -> None:
     """And stays listed after a restart, until it is forgotten; that survives too."""
-    files = await damaged_medium()
+    files = await damaged_medium(record_bytes_max)
     store = await scrub(files)
     await check_found(store)
     assert store.figures.damaged_count == 4
@@ -380,11 +384,12 @@ async def test_every_kind_of_damage_is_found() -> None:
     again.close()
 
 
-async def test_a_cut_before_every_step_of_a_scrub() -> None:
+@KINDS
+async def test_a_cut_before_every_step_of_a_scrub(record_bytes_max: int) -> None:
     """What survives is scrubbed to the same end: damage is under one of its two names, a good chunk is never lost, and
     the file of the place is whole or not there."""
     for step in range(200):
-        files = await damaged_medium()
+        files = await damaged_medium(record_bytes_max)
         files.cut_before(step)
         try:
             (await scrub(files)).close()

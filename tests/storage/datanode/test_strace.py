@@ -18,12 +18,13 @@ from storage.base.direct_file import AlignedBuffers
 from storage.base.ids import ChunkId
 from storage.chunks.footer import digest_of
 from storage.chunks.near_drafts import NearDrafts
+from storage.chunks.segment_format import slot_number, slot_offset
 from storage.chunks.store import Buffer
 from storage.datanode import near_wire
 from tests.storage.chunks.conformance import chunk_id, cut, put, read, some_bytes
 from tests.storage.datanode.nodes import running_node
 
-TRACED = "openat,fdatasync,fsync,rename,renameat,renameat2,write,writev,sendto,sendmsg"
+TRACED = "openat,fdatasync,fsync,rename,renameat,renameat2,write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg"
 _UNFINISHED = re.compile(r"(\d+) +(\w+)\((.*) <unfinished \.\.\.>$")
 _RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>(.*)= (-?\d+)")
 _WHOLE = re.compile(r"(\d+) +(\w+)\((.*)\) += (-?\d+)")
@@ -64,6 +65,23 @@ def only(calls: list[Call], names: str, pattern: str) -> Call:
     return found[0]
 
 
+def check_record_order(calls: list[Call], of: ChunkId, length: int, answer: Call) -> None:
+    """Body and slot → fdatasync of the segment → answer, each ended before the next began. The segment's name is
+    synced with its first chunk."""
+    segment = f"/data/chunks/{str(of)[:29]}.segment>"
+    offset = slot_offset(slot_number(of))
+    slot = only(calls, "pwrite64", rf"{segment}, .*, 64, {offset}$")
+    bodies = [call for call in calls if call.name in ("pwritev", "pwritev2") and segment in call.arguments]
+    [body] = [call for call in bodies if call.ended < slot.began and call.result == -(-length // 4096) * 4096][-1:]
+    synced = [call for call in calls if call.name == "fdatasync" and segment in call.arguments]
+    synced = [call for call in synced if call.began > slot.ended and call.ended < answer.began]
+    assert body.ended < slot.began
+    assert synced, "the segment was not synced between the slot and the answer"
+    assert all(call.result == 0 for call in synced)
+    named = [call for call in calls if call.name == "fsync" and call.arguments.endswith("/data/chunks>")]
+    assert any(call.ended < answer.began for call in named)
+
+
 def check_order(calls: list[Call], of: ChunkId, answer: Call) -> None:
     """fdatasync of the file → rename → fsync of its directory → answer, each ended before the next began."""
     group = f"/data/chunks/{str(of)[:29]}"
@@ -94,10 +112,10 @@ async def test_the_syncs_end_before_the_answer_begins(tmp_path: Path) -> None:
     created = [call for call in calls if '"HTTP/1.1 201 Cre' in call.arguments]
     batched = [call for call in calls if '"HTTP/1.1 200 OK' in call.arguments]
     assert (len(created), len(batched)) == (2, 1)
-    check_order(calls, chunk_id(1), created[0])
+    check_record_order(calls, chunk_id(1), 1000, created[0])
     check_order(calls, chunk_id(2), created[1])
     for number in range(3, 6):
-        check_order(calls, chunk_id(number), batched[0])
+        check_record_order(calls, chunk_id(number), 100, batched[0])
 
 
 async def test_a_lent_draft_is_synced_after_its_bytes_were_written(tmp_path: Path) -> None:
