@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from s3gw.gaps import fill_gaps
 from s3gw.orders import ORDERS_BYTES_MAX, decode_orders
 from s3gw.worker_config import METRICS_VARIABLE
 from storage.base.internal_auth import INTERNAL_KEY_BYTES, ROLE_DATANODE, derive_node_key
@@ -36,6 +37,9 @@ ROLES = ("s3gw", "cluster", "storage.metadata", "storage.datanode")
 """what may follow `python -m`; the function `main` of its __main__ is the role"""
 DESCRIPTORS_MAX = 16
 ADOPTION_POLL_S = 0.0002
+
+_fillers: list[tuple[bytes, ...]] = []
+"""kept for as long as the process lives"""
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +72,7 @@ def load_roles() -> None:
     del os.environ[METRICS_VARIABLE]
     _use_openssl()
     gc.collect()
+    _fillers.append(fill_gaps())
     gc.freeze()
     # Every entry that a child replaces in this cache would write to the page of a name that it may never use itself.
     if hasattr(sys, "_clear_type_cache"):
