@@ -15,9 +15,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import s3gw
 from s3gw.cli import describe_os_error, fail
 from s3gw.cli.launch import ForkLauncher, ForkServer, inherited_variables, launch_program
 from s3gw.cli.supervise import TLS_VARIABLE
@@ -25,7 +25,6 @@ from s3gw.cli.supervisor import STOP_SIGNALS, Stage, run_supervised
 from storage.base.errors import FrostbyteError
 from storage.base.log import configure_logging
 
-PACKAGES = Path(__file__).resolve().parents[2]
 PATH_VARIABLE = "PYTHONPATH"
 
 
@@ -59,11 +58,12 @@ def hand_over(plan: Plan, descriptors: Sequence[int], *, asks_tls: bool) -> NoRe
     for descriptor in kept | ({plan.fork_server.requests_fd} if plan.fork_server else set()):
         os.set_inheritable(descriptor, True)
     command = (sys.executable, "-S", "-P", "-m", "s3gw.cli.supervise", "--fd", str(told), *sys.argv[1:])
+    packages = ":".join(f"{it}/.." for it in s3gw.__path__)
     tls = {TLS_VARIABLE: "1"} if asks_tls else {}
     sys.stdout.flush()
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        os.execve(command[0], command, {**environment, **tls, PATH_VARIABLE: str(PACKAGES)})  # noqa: S606 - no shell
+        os.execve(command[0], command, {**environment, **tls, PATH_VARIABLE: packages})  # noqa: S606 - no shell
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
@@ -85,7 +85,7 @@ def resume(told: int) -> int:
         fail(str(error))
     finally:
         if plan.metrics:
-            _remove(Path(plan.metrics))
+            _remove(plan.metrics)
     return 0
 
 
@@ -105,7 +105,7 @@ def _supervise(plan: Plan) -> None:
         run_supervised(plan.stages, plan.drain_timeout_s, on_ready, launch)
 
 
-def _remove(directory: Path) -> None:
-    for file in directory.iterdir():
-        file.unlink(missing_ok=True)
-    directory.rmdir()
+def _remove(directory: str) -> None:
+    for file in os.scandir(directory):
+        os.unlink(file)  # noqa: PTH108 - no pathlib for this alone
+    os.rmdir(directory)  # noqa: PTH106

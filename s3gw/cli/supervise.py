@@ -1,6 +1,6 @@
 """`python -S -m s3gw.cli.supervise --fd N …`: the supervisor, once everything is prepared (handover.py).
 
-It stays for as long as the server runs and does next to nothing, so what it holds counts: 11 MiB instead of 35 without
+It stays for as long as the server runs and does next to nothing, so what it holds counts: 10 MiB instead of 35 without
 installed packages, what site does for them (-S), and OpenSSL, which asyncio loads where it can. What follows --fd N is
 for whoever looks at the processes.
 """

@@ -10,7 +10,6 @@ import signal
 import struct
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_MM = 35
@@ -52,7 +51,8 @@ if sys.platform == "linux":
     def _memory_layout() -> tuple[int, ...]:
         """start_code, end_code, start_data, end_data, start_brk, brk and start_stack of this process, most of them by
         their numbers in proc_pid_stat(5)."""
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        with open("/proc/self/stat") as file:  # noqa: PTH123 - the supervisor, which holds little, goes without pathlib
+            fields = file.read().rpartition(")")[2].split()
         numbered = dict(enumerate(fields, 3))
         start_brk, start_stack = int(numbered[47]), int(numbered[28])
         return *(int(numbered[number]) for number in (26, 27, 45, 46)), start_brk, _libc.sbrk(0), start_stack
