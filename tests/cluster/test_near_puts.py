@@ -17,9 +17,10 @@ from cluster.deadlines import Deadlines
 from cluster.near_pieces import NearPieces
 from cluster.near_puts import NEAR_PUTS_MAX, REFUSED_FOR_S, NearPuts
 from cluster.read_counts import ReadCounts
+from storage.base import internal_server
 from storage.base.clock import ManualClock, SystemClock
 from storage.base.direct_file import DirectFile
-from storage.base.errors import NoSuchKey
+from storage.base.errors import NoSuchKey, Unavailable
 from storage.base.files import DiskFiles
 from storage.base.ids import ChunkId
 from storage.base.internal_auth import access_token
@@ -288,16 +289,40 @@ async def test_a_body_that_breaks_off_leaves_nothing(world: ServedWorld) -> None
             await asyncio.sleep(0.01)
 
 
+@pytest.fixture
+def impatient_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Datanodes that cut a connection on which nothing moves for two seconds."""
+    monkeypatch.setattr(internal_server, "STALL_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(internal_server, "STALL_CHECK_S", 0.2)
+
+
+@pytest.mark.usefixtures("impatient_servers")
 async def test_a_slow_client_is_no_stall(world: ServedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life go to the datanode while nothing else does."""
-    monkeypatch.setattr(near_wire, "SIGN_INTERVAL_S", 0.005)
+    monkeypatch.setattr(near_wire, "SIGN_INTERVAL_S", 0.1)
 
     async def wait(index: int) -> None:
-        await asyncio.sleep(0.05 if index % 20 == 5 else 0)
+        await asyncio.sleep(4 if index == 20 else 0)
 
     await world.put(DATA, before_block=wait)
     assert world.count("PUT", "/draft") > 0
     assert await world.get() == DATA
+
+
+@pytest.mark.usefixtures("impatient_servers")
+async def test_a_gateway_that_stopped_keeps_no_draft(world: ServedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Like one that died, though its connections stand; when it goes on it is told that the write is over."""
+    monkeypatch.setattr(near_wire, "SIGN_INTERVAL_S", 600)
+
+    async def stop(index: int) -> None:
+        if index == 20:
+            assert any(node.leftovers for node in world.nodes)
+            await settled(world)
+
+    with pytest.raises(Unavailable):
+        await world.put(DATA, before_block=stop)
+    with pytest.raises(NoSuchKey):
+        await world.get()
 
 
 # ------------------------------------------------------------------ what is written where

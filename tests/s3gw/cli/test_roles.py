@@ -114,6 +114,16 @@ def test_gateways_are_told_the_directories_of_datanodes(tmp_path: Path, is_told:
     assert load_worker_config(home.run / "gateway.json").datanode_directories == tuple(directories if is_told else ())
 
 
+@pytest.mark.parametrize("is_on", [True, False])
+def test_gateways_are_told_whether_to_write_into_them(tmp_path: Path, is_on: bool) -> None:
+    """Which needs the directories, that reads are told of anyway."""
+    home = prepare(tmp_path, local_writes=is_on)
+    store_role_files(home)
+    config = load_worker_config(home.run / "gateway.json")
+    assert config.local_writes is is_on
+    assert config.datanode_directories
+
+
 def test_erasure_coding_and_what_must_be_survived_reach_the_roles(tmp_path: Path) -> None:
     """The master lays out anew by the one, the gateways refuse by the other."""
     home = prepare(tmp_path, datanodes=6, redundancy="ec:4+2", survive_min={"level": "host", "losses": 1})
