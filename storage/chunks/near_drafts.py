@@ -51,10 +51,13 @@ class NearDrafts:
             self._pool = WorkerPool(THREADS, "near-drafts", WRITES_WAITING_MAX)
         path = str(self._temporary / lent_draft_name(chunk_id, token))
         try:
-            file = await self._pool.run(open_direct, path)
+            filling = _Filling(await self._pool.run(open_direct, path), self._buffers)
         except OSError as error:
             raise NotLent(f"{path}: {error.strerror}") from error
-        return await self._write(_Filling(file, self._buffers), self._pool, length, body)
+        try:
+            return await self._write(filling, self._pool, length, body)
+        finally:
+            filling.let_go()
 
     async def _write(
         self, filling: _Filling, pool: WorkerPool, length: int, body: AsyncIterator[Buffer]
@@ -94,11 +97,16 @@ class _Filling:
     """The bytes of one draft, in order. Its steps block, and come from one thread at a time."""
 
     def __init__(self, file: DirectFile, buffers: AlignedBuffers) -> None:
-        self._file = file
+        self._file: DirectFile | None = file
         self._buffers = buffers
         self._digest = RunningDigest()
         self._rest = b""
         """bytes behind the last aligned offset"""
+
+    def let_go(self) -> None:
+        """Of the file, which closes now, or when a thread has ended its write. (What waits for a collection of garbage
+        keeps the room of a removed draft taken.)"""
+        self._file = None
 
     def append(self, blocks: Sequence[Buffer]) -> None:
         """Write the next bytes, as far as they fill aligned blocks. NodeFull, ChunkError."""
@@ -138,5 +146,8 @@ class _Filling:
         if data:
             offset = self._digest.length
             self._digest.update(data)
+            file = self._file
+            if file is None:
+                raise ChunkError("the write was given up")
             with medium_errors.writing():
-                self._file.write(data, offset)
+                file.write(data, offset)

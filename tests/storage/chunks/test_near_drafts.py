@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,15 @@ async def subject(tmp_path: Path) -> AsyncIterator[Subject]:
     yield made
     made.drafts.close()
     made.store.close()
+
+
+def open_paths() -> list[str]:
+    """Of this process."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return found
 
 
 @pytest.mark.parametrize("size", [1, 4095, 4096, 65_616, WRITE_BYTES, BUFFER_BYTES + 1, 8 * 65_552 * 16 + 64])
@@ -144,6 +155,29 @@ async def test_given_up_while_a_thread_writes(subject: Subject, monkeypatch: pyt
     go_on.set()
     assert await asyncio.to_thread(ended.wait, 60)
     assert await subject.store.verify(OF) == digest_of(other)
+
+
+async def test_given_up_while_a_block_is_waited_for(subject: Subject) -> None:
+    """The file is closed without a collection of garbage, whatever still refers to the call: its room is free."""
+    waiting = asyncio.Event()
+
+    async def body() -> AsyncIterator[Buffer]:
+        yield bytes(100_000)
+        waiting.set()
+        await asyncio.Event().wait()
+
+    putting = asyncio.create_task(subject.put(bytes(2_000_000), body()))
+    await waiting.wait()
+    gc.disable()
+    try:
+        putting.cancel()
+        await asyncio.wait((putting,))
+        async with asyncio.timeout(60):
+            while any(path.startswith(str(subject.temporary)) for path in open_paths()):
+                await asyncio.sleep(0.001)  # the thread that opened it may still hold it
+    finally:
+        gc.enable()
+    assert putting.cancelled()
 
 
 async def test_slow_blocks_hold_little(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
