@@ -117,9 +117,9 @@ class Segment:
         with self.changing(), medium_errors.reading():
             if self._opened is None and not self.is_gone:
                 self.is_gone = True
-                self._opened = self._open(make)
-                self.is_absent = self._opened is None
-                self.is_gone = self.is_absent
+                opened = self._open(make)
+                self.is_absent = self.is_gone = opened is None
+                self._opened = opened  # last: whoever sees it does not look at the lock
             return not self.is_gone
 
     def _open(self, make: bool) -> OpenFile | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from storage.base.files import DiskFile, DiskFiles
 from storage.chunks import segments
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import digest_of
+from storage.chunks.segment import Segment
 from storage.chunks.segment_format import (
     BLOCK_BYTES,
     BODIES_OFFSET,
@@ -442,4 +444,36 @@ def test_passes_go_round(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for expected in (3, 1, 0):
         made.prune()
         assert len(os.listdir(root)) == expected
+    made.close()
+
+
+def test_a_segment_is_one_to_all_threads(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that write to one file would write over each other. Between any two steps of who opens it, somebody else
+    looks."""
+    root.mkdir(parents=True)
+    made = segments.Segments(DiskFiles(), str(root))
+    group = str(chunk_id(0))[:29]
+    seen: list[Segment] = []
+    looking = threading.local()
+
+    def look() -> None:
+        looking.busy = True
+        seen.append(made.make(group))
+
+    def watched(segment: Segment, name: str, value: object) -> None:
+        object.__setattr__(segment, name, value)
+        if not getattr(looking, "busy", False) and segment in made._open.values():
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join(0.2)
+            threads.append(thread)
+
+    threads: list[threading.Thread] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Segment, "__setattr__", watched)
+        seen.append(made.make(group))
+    for thread in threads:
+        thread.join(30)
+    assert len(threads) > 3
+    assert len(set(map(id, seen))) == 1
     made.close()
