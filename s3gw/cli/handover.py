@@ -9,6 +9,7 @@ does not listen yet.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import signal
@@ -98,11 +99,19 @@ def _supervise(plan: Plan) -> None:
         def on_ready() -> None:
             if forks is not None:
                 forks.rest()
+            _give_back_memory()
             for line in plan.lines:
                 print(line, flush=True)
 
         launch = launch_program if forks is None else forks.launch
         run_supervised(plan.stages, plan.drain_timeout_s, on_ready, launch)
+
+
+def _give_back_memory() -> None:
+    """What is free between what is used, 0.4 MiB of it; glibc alone has such a call."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _remove(directory: str) -> None:
