@@ -18,6 +18,7 @@ from storage.metadata.commands import (
     DeleteVersions,
     NewVersion,
     OpenSession,
+    RenewSession,
 )
 from storage.metadata.interface import Metadata
 from storage.model import Attributes, Versioning
@@ -70,6 +71,7 @@ class KeyWriter:
         for _ in range(layers):
             names = (key_name(number, shape.keys) for number in range(shape.keys))
             for batch in _batches(names):
+                await self._metadata.apply(RenewSession(self._session_id, 0))  # a million take longer than a lease
                 await asyncio.gather(*(self._put(bucket.bucket_id, object_key) for object_key in batch))
         hidden = (key_name(number, shape.markers) + b"-gone" for number in range(shape.markers))
         for batch in _batches(hidden):
