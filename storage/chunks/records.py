@@ -184,9 +184,6 @@ class Records:
         outcomes: list[ChunkReceipt | ChunkError | NotStored] = []
         written: dict[ChunkId, ChunkReceipt] = {}
         for chunk in chunks:
-            if written.get(chunk.chunk_id) == chunk.receipt:  # twice in one batch
-                outcomes.append(chunk.receipt)
-                continue
             try:
                 with medium_errors.writing(), self._names.turn_of(chunk.chunk_id):
                     outcome = self._append(segment, chunk)
