@@ -16,10 +16,10 @@ from s3gw.protocol.checksums import new_hasher
 from storage.base.address import Address
 from storage.base.clock import SystemClock
 from storage.base.files import DiskFiles
-from storage.base.ids import ChunkId, parse_chunk_id
+from storage.base.ids import ChunkId
 from storage.base.internal_auth import ROLE_DATANODE, access_token, derive_node_key
 from storage.chunks.disk import DiskChunkStore
-from storage.chunks.layout import CHUNKS, TEMPORARY
+from storage.chunks.layout import TEMPORARY
 from storage.crypto.keyring import Keyring
 from storage.datanode.app import DatanodeApp
 from storage.datanode.client import DatanodeClient
@@ -31,6 +31,7 @@ from storage.metadata.sqlite.open import open_owned_metadata
 from storage.model import Attributes, ClusterMap, Node, NodeReport, NodeState, User
 from tests.cluster.world import CLUSTER_ID, INTERNAL_KEY, BlocksBody, FixedMasterKey, StaticMap
 from tests.storage.base.serving import serving
+from tests.storage.chunks.chunk_files import list_chunks
 
 GIB = 1 << 30
 
@@ -87,7 +88,7 @@ class ServedNode:
     @property
     def chunks(self) -> list[ChunkId]:
         """What it holds."""
-        return [parse_chunk_id(path.name) for path in (self.directory / CHUNKS).glob("*/*")]
+        return list_chunks(self.directory)
 
     @property
     def leftovers(self) -> list[str]:

@@ -23,6 +23,7 @@ from s3gw.worker_config import load_worker_config
 from storage.datanode.config import load_config as load_datanode_config
 from tests.probe.roles import CREDENTIALS, FROSTBYTE, running_role
 from tests.probe.server import ACCESS_KEY_ID, REGION, SECRET_ACCESS_KEY, free_port
+from tests.storage.chunks.chunk_files import list_chunks
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
@@ -167,7 +168,7 @@ def test_the_services_work_together(tmp_path: Path) -> None:
         client.create_bucket(Bucket="boxed")
         client.put_object(Bucket="boxed", Key="object", Body=b"x" * 100_000)
         assert client.get_object(Bucket="boxed", Key="object")["Body"].read() == b"x" * 100_000
-    stored = [list((tmp_path / f"datanode-{number}" / "data" / "chunks").glob("*/*")) for number in (1, 2, 3)]
+    stored = [list_chunks(tmp_path / f"datanode-{number}" / "data") for number in (1, 2, 3)]
     assert sorted(map(len, stored)) == [0, 1, 1]
     internal_key = (tmp_path / "home" / "internal.key").read_bytes().strip()
     for number in (1, 2, 3):

@@ -14,6 +14,7 @@ from tests.probe.machines import Machines, client_at
 from tests.probe.roles import load_json, run_command, running_role, succeed
 from tests.probe.server import ACCESS_KEY_ID, free_port
 from tests.probe.waiting import wait_until
+from tests.storage.chunks.chunk_files import list_chunks
 from tests.tls import make_internal_tls
 
 SIZES = (300, 200_000, 9 << 20)
@@ -166,7 +167,7 @@ def test_a_machine_joins_a_running_up(tmp_path: Path) -> None:
         client.create_bucket(Bucket="roles")
         put_all(client, "spread")
         verify_all(client, "spread")
-        assert len(list((machine / "data" / "chunks").glob("*/*"))) == 3
+        assert len(list_chunks(machine / "data")) == 3
         nodes = load_json("node", "list", "--data", data)
         assert all(node["address"].startswith("https://127.0.0.1:") for node in nodes)
         main.send_signal(signal.SIGTERM)
