@@ -57,9 +57,10 @@ async def engine(tmp_path: Path) -> AsyncIterator[PostgresEngine]:
         await running.stop()
 
 
-async def end_connections(admin: asyncpg.Connection[asyncpg.Record], count: int) -> None:
-    """As often as one is found in the middle of something, until it is cancelled or has been enough."""
-    while count:
+async def end_connections(admin: asyncpg.Connection[asyncpg.Record], count: int, over: asyncio.Event) -> None:
+    """As often as one is found in the middle of something, until it is over or has been enough. (A call that was
+    cancelled would leave the connection busy for the next run.)"""
+    while count and not over.is_set():
         count -= await admin.fetchval(_END_A_BUSY_CONNECTION) or 0
 
 
@@ -69,12 +70,11 @@ async def run_once(races: Races, admin: asyncpg.Connection[asyncpg.Record], seed
     bucket, key_count = choices.choice((PLAIN, VERSIONED)), choices.choice((1, 2, 3))
     racing = asyncio.create_task(races.run(bucket, seed, tasks=TASKS, operations=OPERATIONS, key_count=key_count))
     if choices.random() < 0.33:
-        trouble = asyncio.create_task(end_connections(admin, choices.choice((1, 2, 3))))
-        await asyncio.wait({racing, trouble}, return_when=asyncio.FIRST_COMPLETED)
+        over = asyncio.Event()
+        trouble = asyncio.create_task(end_connections(admin, choices.choice((1, 2, 3)), over))
         await asyncio.wait({racing})
-        while not trouble.done():
-            await asyncio.sleep(0)
-            trouble.cancel()
+        over.set()
+        await trouble
     return await racing
 
 
