@@ -123,10 +123,13 @@ def become(newborn: Newborn) -> int:
     die_with_parent()
     if os.getppid() != newborn.parent_pid:
         return 1
-    newborn.control.send(str(os.getpid()).encode())
-    packet, received, _, _ = socket.recv_fds(newborn.control, ORDERS_BYTES_MAX, DESCRIPTORS_MAX)
+    try:
+        newborn.control.send(str(os.getpid()).encode())
+        packet, received, _, _ = socket.recv_fds(newborn.control, ORDERS_BYTES_MAX, DESCRIPTORS_MAX)
+    except ConnectionError:
+        return 1  # whoever asked for it was stopped meanwhile
     if not packet:
-        return 1  # whoever asked for it has given up
+        return 1  # or has given up
     orders = decode_orders(packet)
     newborn.control.close()
     _keep_only(received, orders.descriptors)

@@ -182,6 +182,20 @@ async def test_a_stopped_fork_server_is_given_up(monkeypatch: pytest.MonkeyPatch
             await deaf.launch(python(SLEEPS))
 
 
+async def test_a_launch_that_is_given_up(capfd: pytest.CaptureFixture[str]) -> None:
+    """What was forked for it finds nobody to ask, and ends without a word; the next one is served."""
+    with ForkLauncher(role_command("s3gw.fork_server")) as forks:
+        os.kill(forks.server_pid, signal.SIGSTOP)
+        launching = asyncio.create_task(forks.launch(python(SLEEPS)))
+        await asyncio.sleep(0)  # until it waits for an answer
+        launching.cancel()
+        await asyncio.wait((launching,))
+        os.kill(forks.server_pid, signal.SIGCONT)
+        child = await forks.launch(python("import time; time.sleep(0.5)"))
+        assert await asyncio.wait_for(child.wait(), WAIT_S) == 0
+    assert capfd.readouterr().err == ""
+
+
 async def test_a_system_that_tells_of_no_strange_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """Roles are programs of their own there."""
 
