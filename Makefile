@@ -42,6 +42,10 @@ test-all: lint
 bench: $(VENV)/.bench
 	$(BIN)/python -m tests.bench --rclone --moto
 	$(BIN)/python -m tests.bench.engines
+	$(BIN)/python -m tests.bench.crowds
+	$(BIN)/python -m tests.bench.depth
+	$(BIN)/python -m tests.bench.scale
+	$(BIN)/python -m tests.bench.memory
 
 clean:
 	rm -rf $(VENV)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,6 +105,7 @@ def _compare(sides: list[Side], home: Path, scale: Scale, title: str, only: str)
     finally:
         for side in sides:
             side.stop()
+        shutil.rmtree(home)  # 40 GiB of a whole run, which the next one may need
     notes = [f"{side.name} {side.version}: {side.fsync}" for side in sides]
     notes.append(f"{scale.rounds} rounds; PUTs and GETs of {scale.round_s} s each")
     return render_table(Table(title, [side.name for side in sides], notes, rows))

@@ -21,13 +21,14 @@ from storage.base.cached_files import open_cached
 from tests.cluster.faulty import FaultyDatanode
 from tests.cluster.world import SETTINGS, open_world
 from tests.s3gw.gateway import Gateway, running_gateway
-from tests.s3gw.raw import send, sign
+from tests.s3gw.raw import Answer, send, sign
 from tests.s3gw.test_short_way import Taken, at_once, parse, render, taken, told, warm_up
 
 __all__ = ["taken"]
 
 CHUNK = SETTINGS.chunk_bytes
 WAIT_S = 20.0
+ATTEMPTS_MAX = 10
 NODES: list[FaultyDatanode] = []
 
 
@@ -71,6 +72,17 @@ def get(gateway: Gateway, bucket: str) -> bytes:
     return render("GET", f"/{bucket}/k", signed)
 
 
+def shortly(gateway: Gateway, taken: Taken, method: str, path: str, headers: dict[str, str]) -> Answer:
+    """What the short way answers. Tried again where it left the request to the road: while somebody else's names are
+    just being changed, a kernel may not be able to say at once what it has in memory."""
+    for _ in range(ATTEMPTS_MAX):
+        count = taken.count
+        answer = at_once(gateway, method, path, headers=headers)
+        if taken.count > count:
+            return answer
+    raise AssertionError(f"{method} {path} never went the short way")
+
+
 @pytest.mark.parametrize("size", [(16 << 10) + 1, 65_535, 65_536, 65_537, CHUNK])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_read_of_a_chunk_says_what_the_road_says(
@@ -82,10 +94,10 @@ def test_a_read_of_a_chunk_says_what_the_road_says(
         s3.put_object(Bucket=bucket, Key=f"k{number}", Body=body, Metadata={"m": "value"})
     for number, body in enumerate(bodies):
         path = f"/{bucket}/k{number}"
-        by_road = send(gateway, method, path, headers={"x-amz-checksum-mode": "ENABLED"})
+        headers = {"x-amz-checksum-mode": "ENABLED"}
+        by_road = send(gateway, method, path, headers=headers)
         assert taken.count == number
-        short = at_once(gateway, method, path, headers={"x-amz-checksum-mode": "ENABLED"})
-        assert taken.count == number + 1
+        short = shortly(gateway, taken, method, path, headers)
         assert told(short) == told(by_road)
         assert short.body == (body if method == "GET" else b"")
     assert sending_bytes(gateway) == 0
@@ -105,12 +117,13 @@ def test_a_range_says_what_the_road_says(
     for method in ("GET", "HEAD"):
         count = taken.count
         by_road = send(gateway, method, f"/{bucket}/k", headers=headers)
-        short = at_once(gateway, method, f"/{bucket}/k", headers=headers)
         if by_road.status == 416:
+            short = at_once(gateway, method, f"/{bucket}/k", headers=headers)
             assert short.status == 416 and short.headers["content-range"] == by_road.headers["content-range"]
+            assert taken.count == count
         else:
+            short = shortly(gateway, taken, method, f"/{bucket}/k", headers)
             assert told(short) == told(by_road)
-        assert taken.count - count == (short.status != 416)
         assert short.status == {"4-1": 200, "x": 200, "0-1,3-4": 200}.get(text, short.status)
 
 
@@ -147,12 +160,15 @@ def test_conditions_say_what_the_road_says(
     headers = {name: text.replace("ETAG", etag) for name, text in conditions.items()}
     by_road = send(gateway, method, f"/{bucket}/k", headers=headers)
     assert by_road.status == status and taken.count == 0
-    short = at_once(gateway, method, f"/{bucket}/k", headers=headers)
+    if status != 412 and "If-Range" not in headers:
+        assert told(shortly(gateway, taken, method, f"/{bucket}/k", headers)) == told(by_road)
+        return
+    refused = at_once(gateway, method, f"/{bucket}/k", headers=headers)
     if status == 412 and method == "GET":
-        assert (short.status, short.code) == (by_road.status, by_road.code)
+        assert (refused.status, refused.code) == (by_road.status, by_road.code)
     else:
-        assert told(short) == told(by_road)
-    assert taken.count == (status != 412 and "If-Range" not in headers)
+        assert told(refused) == told(by_road)
+    assert taken.count == 0
 
 
 @pytest.mark.parametrize("how", ["get_corrupts", "get_ends_early", "down"])
@@ -188,7 +204,7 @@ def test_a_client_that_does_not_read_is_waited_for(gateway: Gateway, s3: Any, bu
             asked += 1
             assert asked < 100
             time.sleep(0.01)
-        assert taken.count == asked
+        assert 0 < taken.count <= asked
         connection.sendall(get(gateway, bucket) + get(gateway, bucket))
         asked += 2
         received = b""

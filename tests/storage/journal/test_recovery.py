@@ -42,6 +42,13 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test whose segment must stay where it is, however busy the disk."""
+    monkeypatch.setattr(segment, "APPEND_TIMEOUT_S", 30.0)
+    monkeypatch.setattr(segment, "CREATE_TIMEOUT_S", 30.0)
+
+
+@pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with running_world(tmp_path) as world:
         yield world
@@ -97,6 +104,7 @@ async def recover(world: World, *nodes: DatanodeTwin, name: str = "recovered", a
     return recovered
 
 
+@pytest.mark.usefixtures("patient")
 async def test_everything_acknowledged_is_there_again(world: World) -> None:
     """Row by row, from every single datanode of the ensemble alone as well."""
     owner = await open_world(world)
