@@ -1,4 +1,4 @@
-"""Futures of others, settled from outside."""
+"""Futures of others, settled from outside, or given up."""
 
 from __future__ import annotations
 
@@ -14,3 +14,9 @@ def settle(future: asyncio.Future[Any], outcome: Any) -> None:
         future.set_exception(outcome)
     else:
         future.set_result(outcome)
+
+
+def abandon(future: asyncio.Future[Any] | None) -> None:
+    """Nobody will wait for this any more; its outcome, if it has one, counts as seen."""
+    if future is not None and not future.cancel() and not future.cancelled():
+        future.exception()

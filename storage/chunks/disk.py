@@ -14,11 +14,12 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from storage.base.clock import Clock, SystemClock
-from storage.base.errors import ChunkError, ChunkTruncated, Corrupt, NodeFull, Unavailable
+from storage.base.errors import ChunkError, Corrupt, NodeFull, Unavailable
 from storage.base.files import AnyPath, FileSystem
 from storage.base.ids import ChunkId
+from storage.base.settling import abandon
 from storage.chunks import medium_errors
-from storage.chunks.body import gather_body
+from storage.chunks.body import gather_body, hand_over_body
 from storage.chunks.chunk_directory import ChunkDirectory
 from storage.chunks.chunk_reading import ChunkReading
 from storage.chunks.footer import CHUNK_LENGTH_MAX
@@ -103,28 +104,12 @@ class DiskChunkStore:
 
     async def _put_large(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
         draft = self._directory.draft(chunk_id, length)
-        writing: _Future | None = None
-        batch: list[Buffer] = []
-        held = taken = 0
         try:
-            async for block in body:
-                taken += len(block)
-                held += len(block)
-                if taken > length:
-                    raise ChunkTruncated(f"more than the {length} bytes announced")
-                batch.append(block)
-                if held >= HOP_BYTES and taken < length:
-                    if writing is not None:
-                        await writing
-                    writing = self._pool.run(self._directory.append, draft, batch)
-                    batch, held = [], 0
-            if taken < length:
-                raise ChunkTruncated(f"{taken} of the {length} bytes announced")
-            if writing is not None:
-                await writing
-            return await self._pool.run(self._directory.store, draft, batch)
+            last = await hand_over_body(
+                body, length, HOP_BYTES, lambda batch: self._pool.run(self._directory.append, draft, batch)
+            )
+            return await self._pool.run(self._directory.store, draft, last)
         except BaseException:
-            _abandon(writing)
             await self._finally(draft.discard)
             raise
 
@@ -186,7 +171,7 @@ class DiskChunkStore:
                 block = b"" if ahead is None else await ahead
         finally:
             if not reading.is_over:
-                _abandon(ahead)
+                abandon(ahead)
                 await self._finally(reading.close)
 
     async def get_many(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError | Corrupt]:
@@ -281,12 +266,6 @@ class DiskChunkStore:
             await self._pool.run(step)
         except Unavailable:
             step()
-
-
-def _abandon(future: _Future | None) -> None:
-    """Nobody will wait for this any more; its outcome, if it has one, counts as seen."""
-    if future is not None and not future.cancel() and not future.cancelled():
-        future.exception()
 
 
 def _batches(items: Sequence[_T], size_of: Callable[[_T], int]) -> Iterator[list[_T]]:

@@ -9,14 +9,14 @@ page cache, while the next are gathered. Of one chunk at most two such batches a
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from storage.base.direct_file import ALIGNMENT_BYTES, BUFFER_BYTES, AlignedBuffers, DirectFile, open_direct
-from storage.base.errors import ChunkError, ChunkTruncated
+from storage.base.errors import ChunkError
 from storage.base.ids import ChunkId
 from storage.chunks import medium_errors
+from storage.chunks.body import hand_over_body
 from storage.chunks.footer import RunningDigest
 from storage.chunks.layout import TEMPORARY, lent_draft_name
 from storage.chunks.store import Buffer, ChunkReceipt
@@ -54,38 +54,12 @@ class NearDrafts:
             filling = _Filling(await self._pool.run(open_direct, path), self._buffers)
         except OSError as error:
             raise NotLent(f"{path}: {error.strerror}") from error
+        pool = self._pool
         try:
-            return await self._write(filling, self._pool, length, body)
+            last = await hand_over_body(body, length, WRITE_BYTES, lambda batch: pool.run(filling.append, batch))
+            return await pool.run(filling.end, last)
         finally:
             filling.let_go()
-
-    async def _write(
-        self, filling: _Filling, pool: WorkerPool, length: int, body: AsyncIterator[Buffer]
-    ) -> ChunkReceipt:
-        batch: list[Buffer] = []
-        held = taken = 0
-        writing: asyncio.Future[None] | None = None
-        try:
-            async for block in body:
-                taken += len(block)
-                held += len(block)
-                if taken > length:
-                    raise ChunkTruncated(f"more than the {length} bytes announced")
-                batch.append(block)
-                if held >= WRITE_BYTES and taken < length:
-                    if writing is not None:
-                        await writing
-                    writing = pool.run(filling.append, batch)
-                    batch, held = [], 0
-            if taken < length:
-                raise ChunkTruncated(f"{taken} of the {length} bytes announced")
-            if writing is not None:
-                await writing
-            return await pool.run(filling.end, batch)
-        except BaseException:
-            if writing is not None and not writing.cancel() and not writing.cancelled():
-                writing.exception()  # nobody will ask for it any more
-            raise
 
     def close(self) -> None:
         """Let go of the threads. Blocking."""
