@@ -6,7 +6,7 @@ seconds, which is all the health that a gateway keeps: whether a node is up is t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from random import random
 from typing import NamedTuple, Protocol
 
@@ -123,6 +123,10 @@ class NodePool:
         if self._near_puts is not None:
             return await self._near_puts.put(number, node, chunk_id, length, body)
         return await node.put(chunk_id, length, body)
+
+    def put_whole(self, number: int, chunk_id: ChunkId, blocks: Sequence[Buffer]) -> Awaitable[ChunkReceipt]:
+        """As ChunkStore.put_whole, to a node; NodeUnreachable at once when the map has none of this number."""
+        return self.store(number).put_whole(chunk_id, blocks)
 
     async def pull(self, target: int, source: int, chunk_id: ChunkId, expected: ChunkReceipt) -> ChunkReceipt:
         """Let `target` copy a chunk from `source`. Errors as DatanodeClient.pull."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -123,12 +123,28 @@ class InternalClient:
     ) -> Answer:
         """One request and its whole answer within timeout_s (default: connect_s and answer_s together, as both bodies
         are short). target: path and query, already escaped."""
-        limits = self.deadlines
-        within_s = timeout_s if timeout_s is not None else limits.connect_s + limits.answer_s
         length = len(body) if body is not None else 0 if method not in _BODILESS else None
         head = self._format(method, target, headers, length)
+        return await self._call(method, target, head, (body,) if body else (), timeout_s, answer_bytes_max)
+
+    async def send_whole(self, method: str, target: str, blocks: Sequence[Buffer], length: int) -> Answer:
+        """As `call`, of a body in pieces, which are not joined. length: of all of them, in bytes."""
+        head = self._format(method, target, None, length)
+        return await self._call(method, target, head, blocks, None, ANSWER_BYTES_MAX)
+
+    async def _call(
+        self,
+        method: str,
+        target: str,
+        head: bytes,
+        blocks: Sequence[Buffer],
+        timeout_s: float | None,
+        answer_bytes_max: int,
+    ) -> Answer:
+        limits = self.deadlines
+        within_s = timeout_s if timeout_s is not None else limits.connect_s + limits.answer_s
         try:
-            connection = await self._exchange(method, head, body or b"", Stage.END, within_s, answer_bytes_max)
+            connection = await self._exchange(method, head, blocks, Stage.END, within_s, answer_bytes_max)
         except OSError as error:
             raise self._describe(method, target, error) from error
         found = connection.head
@@ -181,7 +197,7 @@ class InternalClient:
         progress_s = self.deadlines.progress_s
         head = self._format(method, target, headers, None)
         try:
-            connection = await self._exchange(method, head, b"", Stage.HEAD, progress_s, 0)
+            connection = await self._exchange(method, head, (), Stage.HEAD, progress_s, 0)
             try:
                 connection.expect(None)
                 yield AnswerStream(connection, progress_s)
@@ -191,7 +207,13 @@ class InternalClient:
             raise self._describe(method, target, error) from error
 
     async def _exchange(
-        self, method: str, head: bytes, body: Buffer | None, until: Stage | None, within_s: float, bytes_max: int
+        self,
+        method: str,
+        head: bytes,
+        body: Sequence[Buffer] | None,
+        until: Stage | None,
+        within_s: float,
+        bytes_max: int,
     ) -> InternalConnection:
         """A connection on which the request was begun and the answer is so far, to be released. body: None where it is
         still to be written. OSError."""

@@ -78,9 +78,9 @@ class InternalConnection(asyncio.Protocol):
 
     # ------------------------------------------------------------------ one exchange
 
-    def begin(self, head: bytes, body: Buffer | None, *, has_answer_body: bool, bytes_max: int) -> None:
-        """Send a request's head, and its body where that is in memory; with None it is written by `write` and
-        `end_body`. bytes_max: of an answer that is waited for whole; 0 for one that is taken block by
+    def begin(self, head: bytes, body: Sequence[Buffer] | None, *, has_answer_body: bool, bytes_max: int) -> None:
+        """Send a request's head, and the blocks of its body where all are in memory; with None they are written by
+        `write` and `end_body`. bytes_max: of an answer that is waited for whole; 0 for one that is taken block by
         block, or has no body."""
         self.exchanges += 1
         self._blocks.clear()  # of an answer that came whole and was not taken
@@ -93,7 +93,7 @@ class InternalConnection(asyncio.Protocol):
         if transport is None or self.failure is not None:
             return
         if body:
-            transport.writelines((head, body))
+            transport.writelines((head, *body))
         else:
             transport.write(head)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from storage.base.clock import Clock, SystemClock
@@ -84,22 +84,32 @@ class DiskChunkStore:
     # --- put
 
     async def put(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
+        if length <= self._small_bytes_max:
+            with self._gathering(length):
+                return await self._small_puts.put(chunk_id, await gather_body(body, length))
         self._admit(length)
         self._promised_bytes += length
         try:
-            if length <= self._small_bytes_max:
-                return await self._put_small(chunk_id, length, body)
             return await self._put_large(chunk_id, length, body)
         finally:
             self._promised_bytes -= length
 
-    async def _put_small(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
+    async def put_whole(self, chunk_id: ChunkId, blocks: Sequence[Buffer]) -> ChunkReceipt:
+        with self._gathering(sum(map(len, blocks))):
+            return await self._small_puts.put(chunk_id, blocks)
+
+    @contextmanager
+    def _gathering(self, length: int) -> Iterator[None]:
+        """While a small chunk comes and waits. NodeFull, ChunkError, Unavailable."""
+        self._admit(length)
         if self._gathered_bytes + length > GATHERED_BYTES_MAX:
             raise Unavailable("the disk has too many bytes waiting")
+        self._promised_bytes += length
         self._gathered_bytes += length
         try:
-            return await self._small_puts.put(chunk_id, await gather_body(body, length))
+            yield
         finally:
+            self._promised_bytes -= length
             self._gathered_bytes -= length
 
     async def _put_large(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:

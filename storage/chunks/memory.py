@@ -52,6 +52,9 @@ class MemoryChunkStore:
         self._check()
         return self._store(chunk_id, bytes(data))
 
+    async def put_whole(self, chunk_id: ChunkId, blocks: Sequence[Buffer]) -> ChunkReceipt:
+        return await self.put(chunk_id, sum(map(len, blocks)), _each(blocks))
+
     async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
         self._check()
         outcomes: list[ChunkReceipt | ChunkError] = []
@@ -236,3 +239,8 @@ class MemoryChunkStore:
     def _check(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+
+async def _each(blocks: Sequence[Buffer]) -> AsyncIterator[Buffer]:
+    for block in blocks:
+        yield block

@@ -6,7 +6,7 @@ A chunk is immutable: its id is used once. A store never sees a plaintext byte o
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -86,6 +86,10 @@ class ChunkStore(Protocol):
         the body raises, nothing of the chunk stays. A plain ChunkError: the medium does not take it. Blocks of the body
         must not change until put has returned; the body is not closed here.
         """
+        ...
+
+    def put_whole(self, chunk_id: ChunkId, blocks: Sequence[Buffer]) -> Awaitable[ChunkReceipt]:
+        """As `put`, of a chunk that is small enough for a segment (RECORD_BYTES_MAX) and in memory."""
         ...
 
     async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:

@@ -65,12 +65,16 @@ class DatanodeClient:
         """As ChunkStore. A large body is not touched before the datanode agreed to take it: a full or unreachable node
         then leaves the body untouched, for another node."""
         _require_length(length)
-        target = wire.chunk_target(chunk_id)
         if length <= WHOLE_BODY_BYTES_MAX:
-            blocks = await gather_body(body, length)
-            answer = await self._http.call("PUT", target, blocks[0] if len(blocks) == 1 else b"".join(blocks))
-        else:
-            answer = await self._http.send("PUT", target, body, length, expect_continue=True)
+            return await self.put_whole(chunk_id, await gather_body(body, length))
+        answer = await self._http.send("PUT", wire.chunk_target(chunk_id), body, length, expect_continue=True)
+        return self._parsed(answer, 201, wire.parse_receipt)
+
+    async def put_whole(self, chunk_id: ChunkId, blocks: Sequence[Buffer]) -> ChunkReceipt:
+        """As ChunkStore: sent at once, without asking first."""
+        length = sum(map(len, blocks))
+        _require_length(length)
+        answer = await self._http.send_whole("PUT", wire.chunk_target(chunk_id), blocks, length)
         return self._parsed(answer, 201, wire.parse_receipt)
 
     async def lend(self, chunk_id: ChunkId, loan: near_wire.Loan, account: AsyncIterator[Buffer]) -> ChunkReceipt:

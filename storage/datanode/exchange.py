@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, 
 from typing import Any, TypeVar
 
 from storage.base.errors import ChunkTruncated
+from storage.chunks.segment_format import RECORD_BYTES_MAX
 from storage.datanode.wire import ERROR_HEADER, encode_failure
 
 Message = MutableMapping[str, Any]
@@ -18,8 +19,9 @@ Send = Callable[[Message], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 Handler = Callable[["Exchange"], Awaitable[None]]
 
-UNREAD_BYTES_MAX = 256 * 1024
-"""a refused body up to this size is read and thrown away by the server, so that the connection can be used again"""
+UNREAD_BYTES_MAX = RECORD_BYTES_MAX
+"""a refused body up to this size, the largest that is sent without asking first, is read and thrown away by the server:
+the connection can be used again, and whoever is still sending gets the refusal and no broken pipe"""
 
 _T = TypeVar("_T")
 

@@ -91,6 +91,9 @@ class FaultyDatanode:
             return ChunkReceipt(receipt.length, bytes(8))
         return receipt
 
+    async def put_whole(self, chunk_id: ChunkId, blocks: Sequence[Buffer]) -> ChunkReceipt:
+        return await self.put(chunk_id, sum(map(len, blocks)), _each(blocks))
+
     async def lend(self, chunk_id: ChunkId, loan: Loan, account: AsyncIterator[Buffer]) -> ChunkReceipt:
         raise NotLent("in memory")
 
@@ -262,3 +265,8 @@ class FaultyDatanode:
     def _check_up(self) -> None:
         if self.down:
             raise NodeUnreachable("down")
+
+
+async def _each(blocks: Sequence[Buffer]) -> AsyncIterator[Buffer]:
+    for block in blocks:
+        yield block

@@ -105,6 +105,25 @@ class ChunkStoreConformance:
         assert await store.put(chunk_id(1), len(data), cut(data, block_bytes)) == digest_of(data)
         assert await read(store, chunk_id(1)) == data
 
+    @pytest.mark.parametrize(
+        ("length", "block_bytes"), [(1, 1), (65_536, 65_552), (200_000, 65_552), (1 << 20, 1 << 18)]
+    )
+    async def test_a_small_chunk_may_be_put_whole(self, store: ChunkStore, length: int, block_bytes: int) -> None:
+        """All of its blocks at once are stored as if they had come one by one, and a second time is no other chunk."""
+        data = some_bytes(length)
+        blocks = [block async for block in cut(data, block_bytes)]
+        assert await store.put_whole(chunk_id(1), blocks) == digest_of(data)
+        assert await read(store, chunk_id(1)) == data
+        assert await store.put(chunk_id(1), length, cut(data, 1000)) == digest_of(data)
+
+    async def test_a_chunk_that_is_put_whole_is_refused_as_any_other(self, store: ChunkStore) -> None:
+        """An empty one, and other bytes of a name that is taken."""
+        with pytest.raises(ChunkError):
+            await store.put_whole(chunk_id(1), [])
+        await put(store, chunk_id(1), b"these")
+        with pytest.raises(ChunkConflict):
+            await store.put_whole(chunk_id(1), [b"th", b"ose"])
+
     async def test_empty_blocks_are_nothing(self, store: ChunkStore) -> None:
         """A block of no bytes changes nothing."""
         assert await store.put(chunk_id(1), 3, pieces([b"", b"ab", b"", b"c", b""])) == digest_of(b"abc")

@@ -15,6 +15,7 @@ from storage.base.files import DiskFiles, DiskSpace
 from storage.base.ids import ChunkId
 from storage.base.internal_auth import access_token
 from storage.chunks.disk import DiskChunkStore
+from storage.chunks.segment_format import RECORD_BYTES_MAX
 from storage.chunks.store import Buffer, ChunkStore
 from storage.datanode.app import DatanodeApp
 from storage.datanode.client import WHOLE_BODY_BYTES_MAX, DatanodeClient
@@ -108,6 +109,8 @@ class TestDatanodeClient(ChunkStoreConformance):
         assert not asked
         with pytest.raises(NodeFull):
             await store.put(chunk_id(2), 2000, body(2000))
+        with pytest.raises(NodeFull):
+            await store.put_whole(chunk_id(2), [some_bytes(RECORD_BYTES_MAX // 4)] * 4)
         [outcome] = await store.put_many([(chunk_id(2), some_bytes(2000))])
         assert isinstance(outcome, NodeFull)
         assert await read(store, chunk_id(1)) == some_bytes(5000)
