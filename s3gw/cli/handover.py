@@ -5,28 +5,31 @@ runs. What is left of it are the lines to say, the stages, and the descriptors. 
 name, in memory, as a stage may name a secret of its children; the environment that follows holds none. Process id,
 lock, listening socket and fork server stay what they are. SIGTERM and SIGINT wait while the one has ended and the other
 does not listen yet.
+
+In the same way the supervisor, once everything is ready, becomes a program that only waits (sleeper.py), and after that
+the supervisor again, which is told the ids of the children that run.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pickle
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, NoReturn
 
 import s3gw
-from s3gw.cli import describe_os_error, fail
+from s3gw.cli import describe_os_error, fail, sleeper
 from s3gw.cli.launch import ForkLauncher, ForkServer, inherited_variables, launch_program
 from s3gw.cli.supervise import TLS_VARIABLE
-from s3gw.cli.supervisor import STOP_SIGNALS, Stage, run_supervised
+from s3gw.cli.supervisor import STOP_SIGNALS, Running, Stage, go_on_supervising, run_supervised
 from storage.base.errors import FrostbyteError
 from storage.base.log import configure_logging
 
 PATH_VARIABLE = "PYTHONPATH"
+PYTHON = (sys.executable, "-S", "-P")
 
 
 class Plan(NamedTuple):
@@ -47,26 +50,37 @@ class Plan(NamedTuple):
 class _Told(NamedTuple):
     plan: Plan
     environment: dict[str, str]
+    running: tuple[Running, ...] = ()
+    """empty: nothing was started yet"""
 
 
 def hand_over(plan: Plan, descriptors: Sequence[int], *, asks_tls: bool) -> NoReturn:
     """Become the supervisor of the plan. descriptors: that stay open beside those of the stages. asks_tls: a readiness
     does. OSError."""
-    environment = inherited_variables()
-    told = os.memfd_create("plan")
-    os.write(told, pickle.dumps(_Told(plan, environment)))
-    kept = {told, *descriptors, *(fd for stage in plan.stages for child in stage.children for fd in child.pass_fds)}
+    kept = {*descriptors, *(fd for stage in plan.stages for child in stage.children for fd in child.pass_fds)}
     for descriptor in kept | ({plan.fork_server.requests_fd} if plan.fork_server else set()):
         os.set_inheritable(descriptor, True)
-    command = (sys.executable, "-S", "-P", "-m", "s3gw.cli.supervise", "--fd", str(told), *sys.argv[1:])
-    packages = ":".join(f"{it}/.." for it in s3gw.__path__)
-    tls = {TLS_VARIABLE: "1"} if asks_tls else {}
-    sys.stdout.flush()
+    told = _Told(plan, inherited_variables())
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        os.execve(command[0], command, {**environment, **tls, PATH_VARIABLE: packages})  # noqa: S606 - no shell
+        _become((), told, {TLS_VARIABLE: "1"} if asks_tls else {}, sys.argv[1:])
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _become(waits: Sequence[str], told: _Told, variables: Mapping[str, str], shown: Sequence[str]) -> NoReturn:
+    """The supervisor. waits: words of a program that it is only after. shown: for whoever looks at the processes."""
+    file = os.memfd_create("plan")
+    try:
+        os.write(file, pickle.dumps(told))
+        os.set_inheritable(file, True)
+        supervisor = (*PYTHON, "-m", "s3gw.cli.supervise", "--fd", str(file), *shown)
+        packages = ":".join(f"{it}/.." for it in s3gw.__path__)
+        sys.stdout.flush()
+        command = (*waits, *supervisor)
+        os.execve(command[0], command, {**told.environment, **variables, PATH_VARIABLE: packages})  # noqa: S606 - no shell
+    finally:
+        os.close(file)
 
 
 def resume(told: int) -> int:
@@ -74,12 +88,15 @@ def resume(told: int) -> int:
     stderr and exit status 1."""
     with os.fdopen(told, "rb") as file:
         file.seek(0)
-        plan, environment = _Told(*pickle.load(file))  # noqa: S301 - this process wrote it
+        plan, environment, running = _Told(*pickle.load(file))  # noqa: S301 - this process wrote it
     os.environ.clear()
     os.environ.update(environment)
     configure_logging(plan.role)
     try:
-        _supervise(plan)
+        if running:
+            go_on_supervising(plan.stages, plan.drain_timeout_s, running)
+        else:
+            _supervise(plan, environment)
     except OSError as error:
         fail(describe_os_error(error))
     except FrostbyteError as error:
@@ -90,7 +107,7 @@ def resume(told: int) -> int:
     return 0
 
 
-def _supervise(plan: Plan) -> None:
+def _supervise(plan: Plan, environment: dict[str, str]) -> None:
     with ExitStack() as opened:
         forks = (
             opened.enter_context(ForkLauncher(plan.fork_server.command, plan.fork_server)) if plan.fork_server else None
@@ -99,19 +116,15 @@ def _supervise(plan: Plan) -> None:
         def on_ready() -> None:
             if forks is not None:
                 forks.rest()
-            _give_back_memory()
             for line in plan.lines:
                 print(line, flush=True)
 
+        def rest(running: Sequence[Running]) -> None:
+            told = _Told(plan._replace(fork_server=None), environment, tuple(running))
+            _become((*PYTHON, sleeper.__file__), told, {}, sys.argv[3:])
+
         launch = launch_program if forks is None else forks.launch
-        run_supervised(plan.stages, plan.drain_timeout_s, on_ready, launch)
-
-
-def _give_back_memory() -> None:
-    """What is free between what is used, 0.4 MiB of it; glibc alone has such a call."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+        run_supervised(plan.stages, plan.drain_timeout_s, on_ready, launch, rest)
 
 
 def _remove(directory: str) -> None:

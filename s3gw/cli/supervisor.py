@@ -12,11 +12,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from s3gw.cli.launch import Child, ChildSpec, Launch, launch_program
+from s3gw.cli.launch import Child, ChildSpec, ForkedChild, Launch, launch_program
+from s3gw.cli.sleeper import WAKE_SIGNALS
 from storage.base.errors import FrostbyteError
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,8 @@ LIVED_S = 5.0
 START_FAILURES_MAX = 5
 KILL_WAIT_S = 5.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+TURNS_UNTIL_SEEN = 3
+"""of the event loop, after which it has acted on what had come before them"""
 
 
 class StartFailed(FrostbyteError):
@@ -43,6 +47,18 @@ class Stage(NamedTuple):
 
     children: tuple[ChildSpec, ...]
     ready: Ready | None = None
+
+
+class Running(NamedTuple):
+    """A child that runs and was never started again, for another program in this process."""
+
+    pid: int
+    began_s: float
+    """by the monotonic clock"""
+
+
+Rest = Callable[[Sequence[Running]], None]
+"""becomes a program that only waits, with the children of all stages, in order; returns only by OSError"""
 
 
 class Supervisor:
@@ -64,6 +80,21 @@ class Supervisor:
                 await keeper.start()
             if stage.ready is not None:
                 await stage.ready()
+
+    def go_on(self, running: Sequence[Running]) -> None:
+        """Instead of `start`: all of them run, by `running` of another supervisor of this process."""
+        following = iter(running)
+        for stage in self._stages:
+            keepers = [_Keeper(spec, self._launch, self._give_up) for spec in stage.children]
+            self._keepers.append(keepers)
+            for keeper in keepers:
+                keeper.go_on(next(following))
+
+    def running(self) -> list[Running] | None:
+        """All children; None when one was started again, or as a program, or does not run."""
+        found = [keeper.running() for keepers in self._keepers for keeper in keepers]
+        children = [child for child in found if child is not None]
+        return children if len(children) == len(found) else None
 
     async def failed(self) -> None:
         """Wait until a child cannot be started: StartFailed. Never returns otherwise."""
@@ -90,15 +121,32 @@ def run_supervised(
     drain_timeout_s: float,
     on_ready: Callable[[], None],
     launch: Launch = launch_program,
+    rest: Rest | None = None,
 ) -> None:
-    """Start, call on_ready, and run until SIGTERM or SIGINT; a second one kills at once. StartFailed, OSError."""
-    asyncio.run(_run_supervised(stages, drain_timeout_s, on_ready, launch))
+    """Start, call on_ready, and run until SIGTERM or SIGINT; a second one kills at once. rest: after on_ready, where
+    that is possible. StartFailed, OSError."""
+
+    async def run() -> None:
+        supervisor = Supervisor(stages, drain_timeout_s, launch)
+        await _run_until_asked(supervisor, supervisor.start(), on_ready, rest)
+
+    asyncio.run(run())
 
 
-async def _run_supervised(
-    stages: Sequence[Stage], drain_timeout_s: float, on_ready: Callable[[], None], launch: Launch
+def go_on_supervising(stages: Sequence[Stage], drain_timeout_s: float, running: Sequence[Running]) -> None:
+    """What `run_supervised` does once it is ready, for children that run. StartFailed."""
+
+    async def run() -> None:
+        supervisor = Supervisor(stages, drain_timeout_s)
+        supervisor.go_on(running)
+        await _run_until_asked(supervisor, asyncio.sleep(0), lambda: None, None)
+
+    asyncio.run(run())
+
+
+async def _run_until_asked(
+    supervisor: Supervisor, start: Coroutine[Any, Any, None], on_ready: Callable[[], None], rest: Rest | None
 ) -> None:
-    supervisor = Supervisor(stages, drain_timeout_s, launch)
     asked = asyncio.Event()
 
     def on_signal() -> None:
@@ -110,8 +158,8 @@ async def _run_supervised(
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, on_signal)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked since this process was another program
-    starting = asyncio.create_task(supervisor.start())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WAKE_SIGNALS)  # blocked since this process was another program
+    starting = asyncio.create_task(start)
     stopping = asyncio.create_task(asked.wait())
     failing = asyncio.create_task(supervisor.failed())
     try:
@@ -119,6 +167,8 @@ async def _run_supervised(
         if starting.done() and not stopping.done():
             starting.result()
             on_ready()
+            if rest is not None:
+                await _rest(supervisor, asked, rest)
             await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
         if failing.done():
             failing.result()
@@ -127,6 +177,21 @@ async def _run_supervised(
             task.cancel()
         await asyncio.wait((starting, stopping, failing))
         await supervisor.stop()
+
+
+async def _rest(supervisor: Supervisor, asked: asyncio.Event, rest: Rest) -> None:
+    """Unless there is something to do. What comes from now on waits for the program that waits for it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, WAKE_SIGNALS)
+    try:
+        for _ in range(TURNS_UNTIL_SEEN):
+            await asyncio.sleep(0)
+        running = supervisor.running()
+        if running is not None and not asked.is_set():
+            rest(running)
+    except OSError as error:
+        log.warning("the supervisor stays as large as it is: %s", error)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WAKE_SIGNALS)
 
 
 class _Keeper:
@@ -138,11 +203,21 @@ class _Keeper:
         self._give_up = give_up
         self._stopping = False
         self._process: Child | None = None
+        self._began_s = 0.0
+        self._was_started_again = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._process = await self._launch(self._spec)
-        self._task = asyncio.create_task(self._keep(self._process), name=f"keep {self._spec.name}")
+        self._keep(await self._launch(self._spec), time.monotonic())
+
+    def go_on(self, running: Running) -> None:
+        self._keep(ForkedChild(running.pid), running.began_s)
+
+    def running(self) -> Running | None:
+        process = self._process
+        if self._was_started_again or not isinstance(process, ForkedChild) or process.returncode is not None:
+            return None
+        return Running(process.pid, self._began_s)
 
     async def stop(self, drain_timeout_s: float) -> None:
         self._stopping = True
@@ -168,16 +243,18 @@ class _Keeper:
             with suppress(ProcessLookupError):
                 self._process.send_signal(signal.SIGKILL)
 
-    async def _keep(self, process: Child) -> None:
-        loop = asyncio.get_running_loop()
+    def _keep(self, process: Child, began_s: float) -> None:
+        self._process, self._began_s = process, began_s
+        self._task = asyncio.create_task(self._keep_running(process), name=f"keep {self._spec.name}")
+
+    async def _keep_running(self, process: Child) -> None:
         pause_s = RESTART_PAUSE_MIN_S
         deaths_at_start: int | None = 0
         while True:
-            began_s = loop.time()
             code = await process.wait()
             if self._stopping:
                 return
-            lived_s = loop.time() - began_s
+            lived_s = time.monotonic() - self._began_s
             if lived_s > HEALTHY_AFTER_S:
                 pause_s = RESTART_PAUSE_MIN_S
             deaths_at_start = None if deaths_at_start is None or lived_s > LIVED_S else deaths_at_start + 1
@@ -192,6 +269,7 @@ class _Keeper:
 
     async def _start_again(self, pause_s: float) -> tuple[Child, float]:
         """→ the new child, and for how long to pause before the next one."""
+        self._was_started_again = True
         while True:
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RESTART_PAUSE_MAX_S)
@@ -200,4 +278,5 @@ class _Keeper:
             except OSError as error:
                 log.warning("%s cannot be started for now: %s; trying again in %g s", self._spec.name, error, pause_s)
             else:
+                self._began_s = time.monotonic()
                 return self._process, pause_s

@@ -31,7 +31,8 @@ with open_forks() as forks:
 """
 TELLS = """
 import json, os, sys, time
-told = {"parent": os.getppid(), "environment": dict(os.environ), "given": os.readlink(f"/proc/self/fd/{sys.argv[2]}")}
+told = {"pid": os.getpid(), "parent": os.getppid(), "environment": dict(os.environ)}
+told["given"] = os.readlink(f"/proc/self/fd/{sys.argv[2]}")
 open(sys.argv[1] + "+", "w").write(json.dumps(told))
 os.replace(sys.argv[1] + "+", sys.argv[1])
 time.sleep(60)
@@ -60,23 +61,29 @@ async def prepare(tmp_path: Path, child: str, *, forks: bool = False, tls: bool 
     )
 
 
+def is_asleep(pid: int) -> bool:
+    """Whether it is the program that waits for something to do."""
+    return b"sleeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 @pytest.mark.parametrize("forks", [False, True])
 @pytest.mark.parametrize("tls", [False, True])
 async def test_the_same_process_goes_on(tmp_path: Path, forks: bool, tls: bool) -> None:
     """With the descriptors that it was told to keep, none of the operator's secrets but those of a child's spec, and
-    without OpenSSL unless it is asked for. SIGTERM stops in order; the directory of counters goes."""
+    without OpenSSL unless it is asked for; where children are forked it sleeps by then. SIGTERM stops in order; the
+    directory of counters goes."""
     process = await prepare(tmp_path, TELLS, forks=forks, tls=tls)
     assert process.stdout is not None
     async with asyncio.timeout(WAIT_S):
         line = (await process.stdout.readline()).decode().split()
-        while not (tmp_path / "told").exists():
+        while not (tmp_path / "told").exists() or is_asleep(process.pid) != forks:
             await asyncio.sleep(0.02)
     proc = Path(f"/proc/{process.pid}")
     assert line[0] == "kept"
     assert (proc / "fd" / line[1]).resolve() == tmp_path / "file"
     assert b"s3gw.cli.supervise" in (proc / "cmdline").read_bytes()
     assert b"of the parent" not in (proc / "environ").read_bytes()
-    assert ("libssl" in (proc / "maps").read_text()) == tls
+    assert ("libssl" in (proc / "maps").read_text()) == (tls and not forks)
     told = json.loads((tmp_path / "told").read_text())
     assert told["parent"] == process.pid
     assert told["given"] == str(tmp_path / "file")
@@ -100,3 +107,47 @@ async def test_a_child_that_cannot_start(tmp_path: Path) -> None:
     last = errors.decode().splitlines()[-1]
     assert last.startswith("frostbyte: child cannot start: it ended 5 times at once, the last time with status 3")
     assert not (tmp_path / "metrics").exists()
+
+
+async def test_a_child_that_ends_wakes_the_supervisor(tmp_path: Path) -> None:
+    """One that is only stopped does not. The next one is a program of its own, has the same parent, descriptor and
+    secrets, and ends with it."""
+    process = await prepare(tmp_path, TELLS, forks=True)
+    assert process.stderr is not None
+    async with asyncio.timeout(WAIT_S):
+        while not (tmp_path / "told").exists() or not is_asleep(process.pid):
+            await asyncio.sleep(0.02)
+    first = json.loads((tmp_path / "told").read_text())
+    os.kill(first["pid"], signal.SIGSTOP)
+    os.kill(first["pid"], signal.SIGCONT)
+    await asyncio.sleep(0.2)
+    assert is_asleep(process.pid)
+    (tmp_path / "told").unlink()
+    os.kill(first["pid"], signal.SIGKILL)
+    async with asyncio.timeout(WAIT_S):
+        while not (tmp_path / "told").exists():
+            await asyncio.sleep(0.02)
+    second = json.loads((tmp_path / "told").read_text())
+    assert not is_asleep(process.pid)
+    assert second["pid"] != first["pid"]
+    assert {**second, "pid": 0} == {**first, "pid": 0}
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(WAIT_S):
+        _, errors = await process.communicate()
+    assert process.returncode == 0
+    assert errors.decode().count("child ended with status -9; starting it again") == 1
+    assert not Path(f"/proc/{second['pid']}").exists()
+
+
+async def test_a_killed_sleeper_takes_its_children_with_it(tmp_path: Path) -> None:
+    """As a killed supervisor does."""
+    process = await prepare(tmp_path, TELLS, forks=True)
+    async with asyncio.timeout(WAIT_S):
+        while not (tmp_path / "told").exists() or not is_asleep(process.pid):
+            await asyncio.sleep(0.02)
+    child = json.loads((tmp_path / "told").read_text())["pid"]
+    process.kill()
+    async with asyncio.timeout(WAIT_S):
+        await process.communicate()
+        while Path(f"/proc/{child}").exists() and b"State:\tZ" not in Path(f"/proc/{child}/status").read_bytes():
+            await asyncio.sleep(0.02)
