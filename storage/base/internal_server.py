@@ -135,6 +135,9 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("the request's head is too large")  # the parser turns it into a 400 and a close
 
 
+MakeProtocol = Callable[..., BoundedProtocol]
+
+
 class InternalServer(uvicorn.Server):
     """uvicorn's server on sockets of our own. Signals are left to serve(): uvicorn would raise them again after the
     drain, so that a process that stopped in good order would seem killed."""
@@ -145,8 +148,10 @@ class InternalServer(uvicorn.Server):
         address: Address,
         tls: ssl.SSLContext | None,
         on_started: Callable[[Address], None] | None = None,
+        make_protocol: MakeProtocol = BoundedProtocol,
     ) -> None:
         super().__init__(config)
+        self._make_protocol = make_protocol
         self._address = address
         self._tls = tls
         self._socket_inode: int | None = None
@@ -215,7 +220,7 @@ class InternalServer(uvicorn.Server):
                 path.unlink()
 
     def _protocol(self) -> BoundedProtocol:
-        return BoundedProtocol(config=self.config, server_state=self.server_state, app_state={})
+        return self._make_protocol(config=self.config, server_state=self.server_state, app_state={})
 
 
 async def serve(
@@ -225,15 +230,17 @@ async def serve(
     *,
     on_started: Callable[[Address], None] | None = None,
     stop: asyncio.Event | None = None,
+    make_protocol: MakeProtocol = BoundedProtocol,
 ) -> None:
     """Serve until SIGTERM or SIGINT (or, when `stop` is given, until it is set; signals are then left alone).
 
-    on_started is called once the socket accepts, with the address that was bound (the port filled in). CannotListen,
-    with one line for the operator, when the address cannot be served, TLS files are missing or unreadable, or the
-    address is neither a Unix socket nor loopback and has no TLS.
+    make_protocol: for each connection, given what BoundedProtocol takes. on_started is called once the socket accepts,
+    with the address that was bound (the port filled in). CannotListen, with one line for the operator, when the address
+    cannot be served, TLS files are missing or unreadable, or the address is neither a Unix socket nor loopback and has
+    no TLS.
     """
     context = load_server_tls(address, tls)
-    server = InternalServer(_configure(app), address, context, on_started)
+    server = InternalServer(_configure(app), address, context, on_started, make_protocol)
     if stop is not None:
         server.stop_asked = stop
     with stop_on_signals(server.stop_asked, enabled=stop is None):

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from contextlib import ExitStack, asynccontextmanager
+from typing import Any, Self, TypeVar
 
 from storage.base.clock import Clock, SystemClock
-from storage.base.errors import ChunkError, Corrupt, NodeFull, Unavailable
+from storage.base.errors import ChunkError, Corrupt, Unavailable
 from storage.base.files import AnyPath, FileSystem
 from storage.base.ids import ChunkId
 from storage.base.settling import abandon
-from storage.chunks import medium_errors
 from storage.chunks.body import gather_body, hand_over_body
 from storage.chunks.chunk_directory import ChunkDirectory
 from storage.chunks.chunk_reading import ChunkReading
-from storage.chunks.footer import CHUNK_LENGTH_MAX
 from storage.chunks.lent_draft import LentDraft
+from storage.chunks.room import Room, Share
 from storage.chunks.segment_format import RECORD_BYTES_MAX
 from storage.chunks.small_puts import SMALL_BYTES_MAX, SmallPuts
 from storage.chunks.store import (
@@ -68,12 +67,14 @@ class DiskChunkStore:
         Unavailable when another process holds the directory. reserve_bytes: free space that no put may touch.
         record_bytes_max: of a chunk that is to lie in a segment, RECORD_BYTES_MAX at most.
         """
-        self._directory = ChunkDirectory(files, directory, clock or SystemClock(), record_bytes_max)
+        clock = clock or SystemClock()
+        self._directory = ChunkDirectory(files, directory, clock, record_bytes_max)
+        self._room = Room(lambda: self._directory.space().free_bytes, reserve_bytes, clock)
         self._reserve_bytes = reserve_bytes
-        self._promised_bytes = 0
-        self._gathered_bytes = 0
         self._pool = WorkerPool(threads, "chunks")
-        self._small_puts = SmallPuts(self._directory, self._pool)
+        self.small_puts = SmallPuts(self._directory, self._pool)
+        self.gathered_bytes = 0
+        """of small chunks that come or wait; kept by DiskPut"""
         self._small_bytes_max = max(record_bytes_max, SMALL_BYTES_MAX)
 
     def close(self) -> None:
@@ -85,32 +86,21 @@ class DiskChunkStore:
 
     async def put(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
         if length <= self._small_bytes_max:
-            with self._gathering(length):
-                return await self._small_puts.put(chunk_id, await gather_body(body, length))
-        self._admit(length)
-        self._promised_bytes += length
-        try:
+            with self.begin_whole(chunk_id, length) as put:
+                return await put.store(await gather_body(body, length))
+        with self._room.take(length):
             return await self._put_large(chunk_id, length, body)
-        finally:
-            self._promised_bytes -= length
 
     async def put_whole(self, chunk_id: ChunkId, blocks: Sequence[Buffer]) -> ChunkReceipt:
-        with self._gathering(sum(map(len, blocks))):
-            return await self._small_puts.put(chunk_id, blocks)
+        with self.begin_whole(chunk_id, sum(map(len, blocks))) as put:
+            return await put.store(blocks)
 
-    @contextmanager
-    def _gathering(self, length: int) -> Iterator[None]:
-        """While a small chunk comes and waits. NodeFull, ChunkError, Unavailable."""
-        self._admit(length)
-        if self._gathered_bytes + length > GATHERED_BYTES_MAX:
+    def begin_whole(self, chunk_id: ChunkId, length: int) -> DiskPut:
+        share = self._room.take(length)
+        if self.gathered_bytes + length > GATHERED_BYTES_MAX:
+            share.close()
             raise Unavailable("the disk has too many bytes waiting")
-        self._promised_bytes += length
-        self._gathered_bytes += length
-        try:
-            yield
-        finally:
-            self._promised_bytes -= length
-            self._gathered_bytes -= length
+        return DiskPut(self, chunk_id, length, share)
 
     async def _put_large(self, chunk_id: ChunkId, length: int, body: AsyncIterator[Buffer]) -> ChunkReceipt:
         draft = self._directory.draft(chunk_id, length)
@@ -127,16 +117,14 @@ class DiskChunkStore:
     async def lend(self, chunk_id: ChunkId, token: str, length: int) -> AsyncIterator[LentDraft]:
         """A draft, with its room taken, that another process of this machine fills within this context, and that
         `accept` makes a chunk; it is removed otherwise. NodeFull, ChunkError."""
-        self._admit(length)
-        self._promised_bytes += length
-        draft = self._directory.lent_draft(chunk_id, token, length)
-        try:
-            await self._pool.run(self._directory.make, draft)
-            yield draft
-        finally:
-            self._promised_bytes -= length
-            if not draft.is_over:
-                await self._finally(draft.discard)
+        with self._room.take(length):
+            draft = self._directory.lent_draft(chunk_id, token, length)
+            try:
+                await self._pool.run(self._directory.make, draft)
+                yield draft
+            finally:
+                if not draft.is_over:
+                    await self._finally(draft.discard)
 
     async def accept(self, draft: LentDraft, receipt: ChunkReceipt) -> ChunkReceipt:
         """Make a lent draft a durable chunk. receipt: of its bytes, by who wrote them. Errors as `put`."""
@@ -147,26 +135,16 @@ class DiskChunkStore:
         for batch in _batches(items, lambda item: len(item[1])):
             admitted: list[tuple[ChunkId, Sequence[Buffer]]] = []
             refusals: dict[int, ChunkError] = {}
-            for number, item in enumerate(batch):
-                try:
-                    self._admit(len(item[1]), sum(len(blocks[0]) for _, blocks in admitted))
-                    admitted.append((item[0], [item[1]]))
-                except ChunkError as error:
-                    refusals[number] = error
-            stored = iter(await self._pool.run(self._directory.store_many, admitted) if admitted else ())
+            with ExitStack() as shares:
+                for number, (chunk_id, data) in enumerate(batch):
+                    try:
+                        shares.enter_context(self._room.take(len(data)))
+                        admitted.append((chunk_id, [data]))
+                    except ChunkError as error:
+                        refusals[number] = error
+                stored = iter(await self._pool.run(self._directory.store_many, admitted) if admitted else ())
             outcomes.extend(refusals.get(number) or next(stored) for number in range(len(batch)))
         return outcomes
-
-    def _admit(self, length: int, beside_bytes: int = 0) -> None:
-        """NodeFull when the chunk, with all that was promised room before, would reach into the reserve.
-
-        Asked on the event loop: the system answers from memory, in 2 µs."""
-        if not 0 < length <= CHUNK_LENGTH_MAX:
-            raise ChunkError(f"a chunk has 1 to {CHUNK_LENGTH_MAX} bytes, not {length}")
-        with medium_errors.writing():
-            free_bytes = self._directory.space().free_bytes
-        if free_bytes - self._promised_bytes - beside_bytes - length < self._reserve_bytes:
-            raise NodeFull(f"{free_bytes} bytes free, {self._reserve_bytes} in reserve")
 
     # --- get
 
@@ -276,6 +254,33 @@ class DiskChunkStore:
             await self._pool.run(step)
         except Unavailable:
             step()
+
+
+class DiskPut:
+    """WholePut of a disk."""
+
+    __slots__ = ("_chunk_id", "_length", "_share", "_store")
+
+    def __init__(self, store: DiskChunkStore, chunk_id: ChunkId, length: int, share: Share) -> None:
+        store.gathered_bytes += length
+        self._store = store
+        self._chunk_id = chunk_id
+        self._length = length
+        self._share = share
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def store(self, blocks: Sequence[Buffer]) -> asyncio.Future[ChunkReceipt]:
+        return self._store.small_puts.put(self._chunk_id, blocks)
+
+    def close(self) -> None:
+        self._store.gathered_bytes -= self._length
+        self._length = 0
+        self._share.close()
 
 
 def _batches(items: Sequence[_T], size_of: Callable[[_T], int]) -> Iterator[list[_T]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 from storage.base.clock import Clock, SystemClock
@@ -54,6 +55,10 @@ class MemoryChunkStore:
 
     async def put_whole(self, chunk_id: ChunkId, blocks: Sequence[Buffer]) -> ChunkReceipt:
         return await self.put(chunk_id, sum(map(len, blocks)), _each(blocks))
+
+    def begin_whole(self, chunk_id: ChunkId, length: int) -> MemoryPut:
+        self._admit(length)
+        return MemoryPut(self, chunk_id)
 
     async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
         self._check()
@@ -239,6 +244,20 @@ class MemoryChunkStore:
     def _check(self) -> None:
         if self.failure is not None:
             raise self.failure
+
+
+class MemoryPut:
+    """WholePut of a memory."""
+
+    def __init__(self, store: MemoryChunkStore, chunk_id: ChunkId) -> None:
+        self._store = store
+        self._chunk_id = chunk_id
+
+    def store(self, blocks: Sequence[Buffer]) -> asyncio.Future[ChunkReceipt]:
+        return asyncio.ensure_future(self._store.put_whole(self._chunk_id, blocks))
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 async def _each(blocks: Sequence[Buffer]) -> AsyncIterator[Buffer]:

@@ -6,6 +6,7 @@ A chunk is immutable: its id is used once. A store never sees a plaintext byte o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -142,12 +143,29 @@ class ChunkStore(Protocol):
         ...
 
 
+class WholePut(Protocol):
+    """Of one small chunk whose bytes are still to come. Stored once at most, closed once it is over."""
+
+    def store(self, blocks: Sequence[Buffer]) -> asyncio.Future[ChunkReceipt]:
+        """All of its bytes. What is to be raised may be raised at once. Errors as `put`."""
+        ...
+
+    def close(self) -> None:
+        """Twice is no error."""
+        ...
+
+
 class OwnChunkStore(ChunkStore, Protocol):
     """A store on a medium of this process: what a datanode asks of its own, beside what others ask of it."""
 
     @property
     def figures(self) -> Figures:
         """As far as they are known; see `count`."""
+        ...
+
+    def begin_whole(self, chunk_id: ChunkId, length: int) -> WholePut:
+        """A chunk as that of put_whole is going to come: its room, and the memory for it, are taken. NodeFull,
+        ChunkError, Unavailable."""
         ...
 
     async def count(self) -> Figures:

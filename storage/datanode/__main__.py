@@ -11,6 +11,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from storage.base.core_dumps import forbid_core_dumps
 from storage.base.errors import JournalError, Unavailable
 from storage.base.files import DiskFiles, FileSystem, make_directories
 from storage.base.internal_server import CannotListen, load_server_tls, serve
+from storage.base.lean_protocol import LeanProtocol
 from storage.base.log import configure_logging
 from storage.base.open_files import raise_open_files_limit
 from storage.chunks.disk import DiskChunkStore
@@ -110,7 +112,13 @@ async def run(config: DatanodeConfig, directory: Path, store: DiskChunkStore, id
         scrubber.start()
 
     try:
-        await serve(app, config.listen_address, config.tls, on_started=announce)
+        await serve(
+            app,
+            config.listen_address,
+            config.tls,
+            on_started=announce,
+            make_protocol=partial(LeanProtocol, app.lean_calls),
+        )
     finally:
         await heartbeats.close()
         medium.close()

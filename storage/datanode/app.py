@@ -13,15 +13,18 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from storage.base.clock import Clock
-from storage.base.errors import Corrupt, FrostbyteError
+from storage.base.errors import Corrupt
 from storage.base.ids import ChunkId, parse_chunk_id
 from storage.base.internal_auth import access_token, bearer, verify_pull_ticket
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.store import SPAN_BYTES_MAX, OwnChunkStore
 from storage.datanode import journal_wire, near_wire, wire
 from storage.datanode.exchange import BadRequest, Exchange, Handler, Receive, Send
+from storage.datanode.failures import name_failure
 from storage.datanode.intake import Intake
 from storage.datanode.journal_app import JournalRoutes
+from storage.datanode.lean_calls import DatanodeLeanCalls
+from storage.datanode.lean_puts import LeanPuts
 from storage.datanode.peers import Peers
 from storage.datanode.pull import ChunkPuller
 from storage.datanode.rebuild import FragmentRebuilder
@@ -34,8 +37,6 @@ REBUILDS_AT_ONCE_MAX = 4
 """each holds about a MiB for every fragment that it needs"""
 
 UNAUTHORIZED = "Unauthorized"
-BAD_REQUEST = "BadRequest"
-INTERNAL = "InternalError"
 
 _TICKET = b"Ticket "
 
@@ -61,8 +62,7 @@ class DatanodeApp:
         intake: Intake | None = None,
         lending: DiskChunkStore | None = None,
     ) -> None:
-        self.requests = 0
-        """under way"""
+        self._requests = 0
         self._store = store
         self._scrubber = scrubber or Scrubber(store, clock)
         self._intake = intake or Intake()
@@ -74,6 +74,10 @@ class DatanodeApp:
         self._puller = ChunkPuller(store, peers)
         self._rebuilder = FragmentRebuilder(store, peers)
         self._authorization = bearer(access_token(node_key)).encode()
+        self.lean_calls = DatanodeLeanCalls(
+            self._authorization, ((wire.CHUNKS, LeanPuts(store, self._intake, self._scrubber)),)
+        )
+        """for a server that takes them past the parser"""
         self._batches = asyncio.Semaphore(BATCHES_AT_ONCE_MAX)
         self._pulls = asyncio.Semaphore(PULLS_AT_ONCE_MAX)
         self._rebuilds = asyncio.Semaphore(REBUILDS_AT_ONCE_MAX)
@@ -99,24 +103,20 @@ class DatanodeApp:
             **ScrubRoutes(store, self._scrubber).handlers,
         }
 
+    @property
+    def requests(self) -> int:
+        """Under way."""
+        return self._requests + self.lean_calls.requests
+
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         exchange = Exchange(scope, receive, send)
-        self.requests += 1
+        self._requests += 1
         try:
             await self._dispatch(exchange)
-        except BadRequest as refusal:
-            await exchange.answer_failure(refusal.status, BAD_REQUEST, str(refusal))
-        except FrostbyteError as error:
-            name = type(error).__name__
-            status = wire.STATUS_OF.get(name)
-            if status is None:
-                _log.error("%s %s: %s: %s", exchange.method, exchange.path, name, error)
-            await self._fail(exchange, status or 500, name, str(error))
         except Exception as error:  # noqa: BLE001 - the process's edge: a defect or a failing disk costs one request
-            _log.exception("%s %s", exchange.method, exchange.path)
-            await self._fail(exchange, 500, INTERNAL, type(error).__name__)
+            await self._fail(exchange, *name_failure(error, f"{exchange.method} {exchange.path}"))
         finally:
-            self.requests -= 1
+            self._requests -= 1
 
     async def _fail(self, exchange: Exchange, status: int, name: str, message: str) -> None:
         if not exchange.started:

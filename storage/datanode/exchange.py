@@ -25,7 +25,7 @@ the connection can be used again, and whoever is still sending gets the refusal 
 
 _T = TypeVar("_T")
 
-_MSGPACK = (b"content-type", b"application/msgpack")
+MSGPACK = (b"content-type", b"application/msgpack")
 _BINARY = (b"content-type", b"application/octet-stream")
 _CLOSE = (b"connection", b"close")
 
@@ -101,7 +101,7 @@ class Exchange:
 
     async def answer(self, status: int, body: bytes) -> None:
         """A msgpack body."""
-        await self.start(status, len(body), (_MSGPACK,))
+        await self.start(status, len(body), (MSGPACK,))
         await self._send({"type": "http.response.body", "body": body})
 
     async def answer_bytes(self, status: int, blocks: Sequence[bytes], headers: Headers = ()) -> None:
@@ -114,7 +114,7 @@ class Exchange:
     async def answer_failure(self, status: int, name: str, message: str, more: Headers = ()) -> None:
         """An error by name. Where much of the request's body is unread the connection ends with it."""
         body = encode_failure(name, message)
-        headers: Headers = ((ERROR_HEADER.encode(), name.encode()), _MSGPACK, *more)
+        headers: Headers = ((ERROR_HEADER.encode(), name.encode()), MSGPACK, *more)
         if self._must_close():
             headers = (*headers, _CLOSE)
         await self.start(status, len(body), headers)

@@ -28,6 +28,7 @@ from storage.chunks import near_drafts
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import digest_of
 from storage.chunks.memory import MemoryChunkStore
+from storage.chunks.room import FREE_KEPT_S
 from storage.chunks.store import Buffer, ChunkReceipt
 from storage.datanode import near_wire
 from storage.datanode.app import DatanodeApp
@@ -121,6 +122,7 @@ class TestNearPuts(ChunkStoreConformance):
 
         def fill_up() -> None:
             files.free_bytes = 1500
+            time.sleep(FREE_KEPT_S)
 
         def leftovers() -> list[str]:
             end_s = time.monotonic() + SETTLE_TIMEOUT_S

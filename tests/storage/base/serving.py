@@ -8,15 +8,26 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from storage.base.address import Address, parse_address
-from storage.base.internal_server import TlsFiles, serve
+from storage.base.internal_server import BoundedProtocol, MakeProtocol, TlsFiles, serve
 
 
 @asynccontextmanager
-async def serving(app: Any, address: str, tls: TlsFiles | None = None) -> AsyncIterator[Address]:
+async def serving(
+    app: Any, address: str, tls: TlsFiles | None = None, make_protocol: MakeProtocol = BoundedProtocol
+) -> AsyncIterator[Address]:
     """Serve `app`; yields the address that was bound. The server has drained when the block is left."""
     stop = asyncio.Event()
     started: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
-    server = asyncio.ensure_future(serve(app, parse_address(address), tls, on_started=started.set_result, stop=stop))
+    server = asyncio.ensure_future(
+        serve(
+            app,
+            parse_address(address),
+            tls,
+            on_started=started.set_result,
+            stop=stop,
+            make_protocol=make_protocol,
+        )
+    )
     await asyncio.wait({server, started}, return_when=asyncio.FIRST_COMPLETED)
     if server.done():
         await server

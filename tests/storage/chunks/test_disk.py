@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from storage.base.files import DiskFiles, DiskSpace, FileSystem, OpenFile
 from storage.base.ids import ChunkId
 from storage.chunks.disk import HOP_BYTES, DiskChunkStore
 from storage.chunks.footer import FOOTER_BYTES, digest_of, parse_footer
+from storage.chunks.room import FREE_KEPT_S
 from storage.chunks.segment_format import RECORD_BYTES_MAX
 from storage.chunks.store import Buffer
 from storage.chunks.times import VERIFIED_MARK_NS
@@ -73,6 +75,7 @@ class TestDiskChunkStore(OwnChunkStoreConformance):
 
         def fill_up() -> None:
             files.free_bytes = 1500
+            time.sleep(FREE_KEPT_S)
 
         yield StoreUnderTest(store, damage, shorten, fill_up, lambda: os.listdir(root / "tmp"), SystemClock().now_ms)
         store.close()
@@ -110,6 +113,7 @@ class TestDiskChunkStoreInMemory(OwnChunkStoreConformance):
         def fill_up() -> None:
             space = files.space("/")
             files.capacity_bytes = space.capacity_bytes - space.free_bytes + 1500
+            clock.advance(FREE_KEPT_S)
 
         def leftovers() -> list[str]:
             return list(files.list_directory("/node/tmp"))

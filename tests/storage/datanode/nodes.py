@@ -12,12 +12,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from storage.base.address import Address, parse_address
 from storage.base.internal_auth import access_token
 from storage.base.internal_server import TlsFiles, serve
+from storage.base.lean_head import LeanHead
+from storage.base.lean_protocol import LeanCall, LeanCalls, LeanProtocol
 from storage.datanode.client import DatanodeClient
 
 CLUSTER_ID = "c" * 32
@@ -55,7 +58,19 @@ class SharedServer:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        await serve(self, self.address, self._tls, on_started=self._note_start, stop=self._stop)
+        await serve(
+            self,
+            self.address,
+            self._tls,
+            on_started=self._note_start,
+            stop=self._stop,
+            make_protocol=partial(LeanProtocol, self),
+        )
+
+    def begin(self, head: LeanHead) -> LeanCall | None:
+        """As LeanCalls, of the present app."""
+        calls: LeanCalls | None = getattr(self.app, "lean_calls", None)
+        return None if calls is None else calls.begin(head)
 
     def _note_start(self, bound: Address) -> None:
         self.address = bound

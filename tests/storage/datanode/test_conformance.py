@@ -15,6 +15,7 @@ from storage.base.files import DiskFiles, DiskSpace
 from storage.base.ids import ChunkId
 from storage.base.internal_auth import access_token
 from storage.chunks.disk import DiskChunkStore
+from storage.chunks.room import FREE_KEPT_S
 from storage.chunks.segment_format import RECORD_BYTES_MAX
 from storage.chunks.store import Buffer, ChunkStore
 from storage.datanode.app import DatanodeApp
@@ -82,6 +83,7 @@ class TestDatanodeClient(ChunkStoreConformance):
 
         def fill_up() -> None:
             files.free_bytes = 1500
+            time.sleep(FREE_KEPT_S)
 
         def leftovers() -> list[str]:
             # The datanode learns of a broken connection a moment after the client gave up.
