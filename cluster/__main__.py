@@ -10,7 +10,6 @@ one takes over: gateways keep their last map.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import signal
@@ -45,6 +44,7 @@ from cluster.registry.leadership import Leadership
 from cluster.registry.maintenance import MaintenanceRoutes
 from cluster.registry.registry import Registry
 from storage.base.address import Address
+from storage.base.arguments import Option, parse_options
 from storage.base.background import BackgroundLoop
 from storage.base.clock import Clock, SystemClock
 from storage.base.core_dumps import forbid_core_dumps
@@ -207,9 +207,8 @@ async def _run_until_signal(config: MasterConfig) -> None:
 
 def main() -> int:
     """Exit status 0 after a drain; 1, with one line in the log, when it cannot start."""
-    parser = argparse.ArgumentParser(prog="python -m cluster", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="the master's config.json")
-    arguments = parser.parse_args()
+    options = (Option("--config", Path, "the master's config.json"),)
+    arguments = parse_options("python -m cluster", __doc__, options)
     configure_logging("master")
     raise_open_files_limit()
     forbid_core_dumps()

@@ -6,7 +6,6 @@ SIGTERM drains: requests under way are answered, then it exits 0.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import socket
 import sys
@@ -17,22 +16,25 @@ import uvloop
 from s3gw.acceptor import Board
 from s3gw.worker import run_worker
 from s3gw.worker_config import load_worker_config
+from storage.base.arguments import Option, parse_options
 from storage.base.core_dumps import forbid_core_dumps
 from storage.base.errors import FrostbyteError
 from storage.base.log import configure_logging
 from storage.base.open_files import raise_open_files_limit
+
+_OPTIONS = (
+    Option("--config", Path, "the worker's config.json"),
+    Option("--fd", int, "file descriptor of a listening socket"),
+    Option("--board-fd", int, "file descriptor of the board of all workers on that socket", required=False),
+    Option("--worker", int, "this worker's place on the board, from 0", required=False, default=0),
+)
 
 _log = logging.getLogger("s3gw")
 
 
 def main() -> int:
     """Exit status 0 after a drain; 1, with one line in the log, when it cannot start."""
-    parser = argparse.ArgumentParser(prog="python -m s3gw", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="the worker's config.json")
-    parser.add_argument("--fd", type=int, required=True, help="file descriptor of a listening socket")
-    parser.add_argument("--board-fd", type=int, help="file descriptor of the board of all workers on that socket")
-    parser.add_argument("--worker", type=int, default=0, help="this worker's place on the board, from 0")
-    arguments = parser.parse_args()
+    arguments = parse_options("python -m s3gw", __doc__, _OPTIONS)
     configure_logging("gateway")
     raise_open_files_limit()
     forbid_core_dumps()

@@ -11,7 +11,6 @@ twice, so that it becomes the supervisor's own child: the end of the fork server
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import gc
 import importlib
@@ -28,6 +27,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from s3gw.gaps import fill_gaps
 from s3gw.orders import ORDERS_BYTES_MAX, decode_orders
 from s3gw.worker_config import METRICS_VARIABLE
+from storage.base.arguments import Option, parse_options
 from storage.base.internal_auth import INTERNAL_KEY_BYTES, ROLE_DATANODE, derive_node_key
 from storage.base.log import configure_logging
 from storage.base.prctl import die_with_parent, show_arguments
@@ -35,6 +35,8 @@ from storage.crypto.keys import KEY_BYTES, NONCE_BYTES
 
 ROLES = ("s3gw", "cluster", "storage.metadata", "storage.datanode")
 """what may follow `python -m`; the function `main` of its __main__ is the role"""
+LATE_MODULES = ("uvicorn.lifespan.off",)
+"""which a role would import when it starts"""
 DESCRIPTORS_MAX = 16
 ADOPTION_POLL_S = 0.0002
 
@@ -53,9 +55,8 @@ class Newborn(NamedTuple):
 
 def main() -> int:
     """In the server: 0 once the supervisor is gone. In a process that it forked: what the role returns."""
-    parser = argparse.ArgumentParser(prog="python -m s3gw.fork_server", description=__doc__)
-    parser.add_argument("--fd", type=int, required=True, help="file descriptor of the socket of requests")
-    arguments = parser.parse_args()
+    options = (Option("--fd", int, "file descriptor of the socket of requests"),)
+    arguments = parse_options("python -m s3gw.fork_server", __doc__, options)
     die_with_parent()
     configure_logging("fork-server")
     load_roles()
@@ -69,6 +70,8 @@ def load_roles() -> None:
     gc.disable()
     for role in ROLES:
         importlib.import_module(f"{role}.__main__")
+    for module in LATE_MODULES:
+        importlib.import_module(module)
     del os.environ[METRICS_VARIABLE]
     _use_openssl()
     gc.collect()

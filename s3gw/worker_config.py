@@ -69,10 +69,13 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return None if asked is None else make_survive_min(asked.level, asked.losses)
 
 
+_decode = msgspec.json.Decoder(WorkerConfig).decode
+
+
 def load_worker_config(path: Path) -> WorkerConfig:
     """ConfigError in one line."""
     try:
-        config = msgspec.json.decode(fetch_file(DiskFiles(), path, CONFIG_BYTES_MAX), type=WorkerConfig)
+        config = _decode(fetch_file(DiskFiles(), path, CONFIG_BYTES_MAX))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except msgspec.MsgspecError as error:

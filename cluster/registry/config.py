@@ -121,10 +121,13 @@ class MasterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return parse_redundancy(self.redundancy)
 
 
+_decode = msgspec.json.Decoder(MasterConfig).decode
+
+
 def parse_config(text: str | bytes) -> MasterConfig:
     """JSON → config; ConfigError in one line."""
     try:
-        config = msgspec.json.decode(text, type=MasterConfig)
+        config = _decode(text)
         _check(config)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigError(str(error).splitlines()[0]) from None

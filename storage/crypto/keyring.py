@@ -87,6 +87,9 @@ class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: int = FORMAT
 
 
+_decode = msgspec.json.Decoder(KeyFile).decode
+
+
 class _Opened:
     """A key in the cache. Not a tuple, so that no repr can show what is inside."""
 
@@ -319,7 +322,7 @@ class Keyring:
     def _read(self, key_id: str) -> KeyFile:
         path = self._path(key_id)
         try:
-            stored = msgspec.json.decode(fetch_file(self._files, path, _FILE_BYTES_MAX), type=KeyFile)
+            stored = _decode(fetch_file(self._files, path, _FILE_BYTES_MAX))
         except FileNotFoundError:
             raise UnknownKeyId(f"there is no key {key_id}", key_id=key_id) from None
         except ValueError as error:  # msgspec's errors are ValueErrors

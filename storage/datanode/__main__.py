@@ -7,7 +7,6 @@ accepts; and the masters are told.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import msgspec
 import uvloop
 
 from storage.base.address import Address
+from storage.base.arguments import Option, parse_options
 from storage.base.clock import SystemClock
 from storage.base.core_dumps import forbid_core_dumps
 from storage.base.errors import JournalError, Unavailable
@@ -56,6 +56,10 @@ from storage.datanode.unsynced import UnsyncedFiles
 from storage.model import NodeReport
 
 EXIT_REFUSED = 2
+_OPTIONS = (
+    Option("--data", Path, "directory of this node alone"),
+    Option("--config", Path, "config.json of this node"),
+)
 
 _log = logging.getLogger("storage.datanode")
 
@@ -154,10 +158,7 @@ def open_directory(config: DatanodeConfig, directory: Path) -> tuple[DiskChunkSt
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The process: 0 after a drain, EXIT_REFUSED with one line in the log when it cannot start."""
-    parser = argparse.ArgumentParser(prog="python -m storage.datanode", description="One Frostbyte datanode.")
-    parser.add_argument("--data", type=Path, required=True, help="directory of this node alone")
-    parser.add_argument("--config", type=Path, required=True, help="config.json of this node")
-    options = parser.parse_args(arguments)
+    options = parse_options("python -m storage.datanode", "One Frostbyte datanode.", _OPTIONS, arguments)
     configure_logging("datanode")
     raise_open_files_limit()
     forbid_core_dumps()

@@ -34,10 +34,13 @@ class OwnerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_ca: str = ""
 
 
+_decode = msgspec.json.Decoder(OwnerConfig).decode
+
+
 def load_config(path: Path) -> OwnerConfig:
     """ConfigError that names the file."""
     try:
-        config = msgspec.json.decode(fetch_file(DiskFiles(), path, CONFIG_BYTES_MAX), type=OwnerConfig)
+        config = _decode(fetch_file(DiskFiles(), path, CONFIG_BYTES_MAX))
     except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
         raise ConfigError(f"{path}: {error}") from None
     if not _HEX_ID.match(config.cluster_id):

@@ -6,7 +6,6 @@ local. SIGTERM and SIGINT drain: what was received is committed and answered, th
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import uvloop
 
+from storage.base.arguments import Option, parse_options
 from storage.base.clock import SystemClock
 from storage.base.core_dumps import forbid_core_dumps
 from storage.base.errors import FrostbyteError
@@ -25,6 +25,12 @@ from storage.journal.service import JournalService
 from storage.metadata.sqlite.moved import require_not_moved
 from storage.metadata.sqlite.open import MetadataOwner
 from storage.metadata.sqlite.server import MetadataServer
+
+_OPTIONS = (
+    Option("--data", Path, "directory of metadata.db"),
+    Option("--socket", Path, "path of the Unix socket to listen on"),
+    Option("--config", Path, "config.json of the journal; without one it is local", required=False),
+)
 
 _log = logging.getLogger("storage.metadata")
 
@@ -56,11 +62,7 @@ async def _serve(data: Path, socket_path: Path, config: OwnerConfig | None) -> i
 
 def main() -> int:
     """Exit status 0 after a drain, 1 when the database cannot be opened or written."""
-    parser = argparse.ArgumentParser(prog="python -m storage.metadata", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="directory of metadata.db")
-    parser.add_argument("--socket", type=Path, required=True, help="path of the Unix socket to listen on")
-    parser.add_argument("--config", type=Path, help="config.json of the journal; without one it is local")
-    arguments = parser.parse_args()
+    arguments = parse_options("python -m storage.metadata", __doc__, _OPTIONS)
     configure_logging("metadata")
     forbid_core_dumps()
     try:

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from storage.metadata.settings import JOURNAL_LOCAL, JOURNAL_REPLICATED
 from tests.bench.catalogue import choose_scenarios
-from tests.bench.comparison import describe_machine, make_bucket, memory_row, run_scenario, say, start_up_row
+from tests.bench.comparison import (
+    describe_machine,
+    idle_memory_row,
+    make_bucket,
+    memory_row,
+    run_scenario,
+    say,
+    start_up_row,
+)
 from tests.bench.load import missing_programs
 from tests.bench.report import Row, Table, render_table, replace_section
 from tests.bench.scenarios import FULL, QUICK, Bench, Scale
@@ -25,7 +33,7 @@ do not count. CPU is processor time per second of wall time (1.00 is one process
 shares the machine, and of the server's processes; the figures stand in the order of the sides. Ratios are by medians;
 above 1.00 the first side is ahead; there is none where a load generator took more processor time than its server.
 Start-up is the time from the first process to the first accepted PUT. Memory is PSS, summed over each side's
-processes."""
+processes; after start means five seconds after the last side accepted a PUT."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +105,7 @@ def _compare(sides: list[Side], home: Path, scale: Scale, title: str, only: str)
         for side in sides:
             side.start()
             make_bucket(side)
-        idle = memory_row("Resident memory after start", sides)
+        idle = idle_memory_row(sides)
         for scenario in choose_scenarios(bench, only):
             rows.append(run_scenario(scenario, sides, scale.rounds))
             say(rows[-1])

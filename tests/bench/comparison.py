@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +18,9 @@ from tests.bench.requests import SignedConnection
 from tests.bench.scenarios import Sample, Scenario
 from tests.bench.sides import Side
 from tests.bench.statistics import summarize
+
+SETTLE_S = 5
+"""between a start and what is idle"""
 
 
 def run_scenario(scenario: Scenario, sides: list[Side], rounds: int) -> Row:
@@ -77,6 +81,12 @@ def _cell(samples: Sequence[Sample]) -> Cell:
 def start_up_row(sides: list[Side]) -> Row:
     cells = {side.name: Cell(summarize([side.start_up_s])) for side in sides if side.pids()}
     return Row("Start-up to the first PUT", "s", False, cells)
+
+
+def idle_memory_row(sides: list[Side]) -> Row:
+    """Once what was only there for the start has had the time to go."""
+    time.sleep(SETTLE_S)
+    return memory_row("Resident memory after start", sides)
 
 
 def memory_row(name: str, sides: list[Side]) -> Row:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench.comparison import describe_machine, make_bucket
+from tests.bench.comparison import SETTLE_S, describe_machine, make_bucket
 from tests.bench.load import run_wrk
 from tests.bench.processes import PeakMemory, read_pss_mib
 from tests.bench.report import format_number, replace_section
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(side: Side, bench: Bench, seconds: int) -> Held:
     """Every crowd of readers, then every crowd of writers, each smallest first."""
+    time.sleep(SETTLE_S)
     idle_mib = read_pss_mib(side.pids())
     bench.store_small(side, SIZE)
     crowds = {}

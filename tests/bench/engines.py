@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.bench.comparison import describe_machine, make_bucket, memory_row, run_scenario, say
+from tests.bench.comparison import describe_machine, idle_memory_row, make_bucket, memory_row, run_scenario, say
 from tests.bench.load import missing_programs
 from tests.bench.report import Row, Table, render_table, replace_section
 from tests.bench.scenarios import FULL, KIB, QUICK, Bench, Listing, Scale, Scenario, SmallGet, SmallPut
@@ -88,7 +88,7 @@ def _compare(sides: list[Side], bench: Bench, scale: Scale, only: str) -> str:
         for side in sides:
             side.start()
             make_bucket(side)
-        idle = memory_row("Resident memory after start", sides)
+        idle = idle_memory_row(sides)
         for scenario in _choose_scenarios(bench, only):
             rows.append(run_scenario(scenario, sides, scale.rounds))
             say(rows[-1])

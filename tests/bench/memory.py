@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.bench.comparison import SETTLE_S
 from tests.bench.load import curl_words, run_to_null, s5cmd_words
 from tests.bench.processes import PeakMemory, read_arguments, read_pss_mib
 from tests.bench.report import format_number, replace_section
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file.truncate(size)  # a sparse file: the sealed bytes are as random as any
         side.start()
         try:
+            time.sleep(SETTLE_S)
             idle_gateway, idle_total = read_pss_mib(gateway_pids(side)), read_pss_mib(side.pids())
             transfers = measure(side, source)
         finally:
