@@ -130,7 +130,9 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         settings.cipher,
         settings.deadlines,
     )
-    writer = Writer(WriteServices(write_settings, keyring, session, metadata, placer, writes, cleanup, hints))
+    writer = Writer(
+        WriteServices(write_settings, keyring, session, metadata, placer, writes, cleanup, hints, nodes, budget)
+    )
     reading = ReadServices(nodes, hints, Hedging(), counts, settings.deadlines, near)
     chunks = ChunkReader(settings.cluster_id, settings.cipher, keyring, metadata, reading)
     reader = Reader(settings.cluster_id, keyring, metadata, ReadRuns(metadata, chunks, budget, clock), reads)

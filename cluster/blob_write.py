@@ -11,12 +11,14 @@ from collections import deque
 from typing import NamedTuple
 
 from cluster.body import Body
+from cluster.byte_budget import ByteBudget
 from cluster.chunk_sealer import ChunkSealer
 from cluster.chunk_write import ChunkOrder, ChunkWrite
 from cluster.chunk_writes import ChunkWrites
 from cluster.cleanup import Cleanup, Place
 from cluster.deadlines import Deadlines
 from cluster.maintenance.pieces import NOWHERE
+from cluster.nodes import NodePool
 from cluster.placer import Placer
 from cluster.redundancy import Redundancy
 from cluster.repair_hints import RepairHints
@@ -58,6 +60,8 @@ class WriteServices(NamedTuple):
     chunks: ChunkWrites
     cleanup: Cleanup
     hints: RepairHints
+    nodes: NodePool
+    budget: ByteBudget
 
 
 class _ChunkUnderWay:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import NamedTuple, Protocol
 
+from storage.crypto.envelope import Buffer
 from storage.model import Checksum
 
 BLOCK_BYTES_MAX = 1 << 20
@@ -26,7 +27,7 @@ class Body(Protocol):
     length: int
     """bytes that the blocks will add up to; finish() refuses any other sum"""
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[Buffer]:
         """Blocks of 1 to BLOCK_BYTES_MAX bytes; they may come in any sizes."""
         ...
 
@@ -47,15 +48,17 @@ class OpenEndedBody(Body, Protocol):
 
 
 class HeldBody:
-    """Bytes in memory as a body, whose digests nobody asks for."""
+    """Bytes in memory as a body, all of it, with its digests where somebody asks for them: it was verified then."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Buffer, digests: BodyDigests | None = None) -> None:
         self.length = len(data)
-        self._data = data
+        self.data = data
+        self._digests = digests
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._data:
-            yield self._data
+    async def __aiter__(self) -> AsyncIterator[Buffer]:
+        if self.data:
+            yield self.data
 
     async def finish(self) -> BodyDigests:
-        raise AssertionError("the body that it is the end of has been finished")
+        assert self._digests is not None, "the body that it is the end of has been finished"
+        return self._digests

@@ -25,6 +25,7 @@ from storage.base.clock import Clock
 from storage.base.errors import CustomerKeyMissing, CustomerKeyRefused, NoSuchKey, NoSuchVersion, SourceChanged
 from storage.base.ids import VERSION_UID_BYTES
 from storage.crypto.customer import CustomerKey
+from storage.crypto.envelope import Buffer
 from storage.crypto.keyring import Keyring
 from storage.crypto.keys import make_version_mac
 from storage.metadata.commands import (
@@ -122,22 +123,19 @@ class ObjectStore:
     async def put(self, bucket: Bucket, object_key: bytes, body: Body, request: PutRequest) -> PutResult:
         """Chunk, seal, place, fan out, commit. Nothing of it is visible or stays when anything raises."""
         async with self._writer.write(bucket, body, request.seal) as written:
-            digests = await body.finish()
-            return await self._commit(written, bucket, object_key, digests, request)
+            return await self._commit(written, bucket, object_key, await body.finish(), request)
 
     def put_small(
         self,
         bucket: Bucket,
         object_key: bytes,
-        plaintext: bytes,
+        plaintext: Buffer,
         digests: BodyDigests,
         request: PutRequest,
         on_outcome: Callable[[Any], None],
     ) -> bool:
-        """As put, of a body that is all there and that the caller has verified, without waiting for anything.
-
-        on_outcome: is told the VersionCommitted, or the FrostbyteError, later and once. False: nothing was done, `put`
-        knows. request: without a seal."""
+        """As put, of a body that is all there and verified, without waiting for anything. False: nothing was done.
+        on_outcome: is told the VersionCommitted, or the FrostbyteError, later and once. request: without a seal."""
         if self._at_once is None or request.attributes.sse:
             return False
         written = self._writer.seal_small(bucket, plaintext)
@@ -145,6 +143,10 @@ class ObjectStore:
             return False
         self._at_once.submit(self._plan_commit(written, bucket, object_key, digests, request), on_outcome)
         return True
+
+    def is_put_whole(self, bucket: Bucket, size: int) -> bool:
+        """Whether a HeldBody of this size goes to its nodes in one go."""
+        return self._writer.is_whole(bucket, size)
 
     async def put_open_ended(
         self, bucket: Bucket, object_key: bytes, body: OpenEndedBody, request: PutRequest

@@ -7,6 +7,7 @@
 1. A small body is sealed whole and becomes part of the commit itself; no datanode is asked.
 2. A large one is cut; each chunk gets its own data key and its own nodes, and streams to them as it comes: as replicas
    or as fragments, as the bucket's redundancy and the size of the body have it.
+   A body of one chunk that is all in memory is sealed and sent in one go (cluster.whole_write).
 3. Leaving the context with an error takes everything back: nothing stays that a commit does not reference. An error
    that leaves the outcome of the commit unknown deletes nothing; the metadata decides (see Cleanup.start_releasing).
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,18 +27,29 @@ from typing import Any
 from awscrt.checksums import crc64nvme
 
 from cluster.blob_write import BlobWrite, WriteServices
-from cluster.body import Body
+from cluster.body import Body, HeldBody
 from cluster.bucket_redundancy import redundancy_of_blob
-from cluster.redundancy import INLINE
+from cluster.redundancy import INLINE, Redundancy
 from cluster.seal import Seal
-from storage.base.errors import ChunkTruncated, Refused, SessionFenced, Unavailable
+from cluster.whole_write import WHOLE_BYTES_MAX, WholeWrite
+from storage.base.errors import (
+    ChunkError,
+    ChunkTruncated,
+    Corrupt,
+    NotEnoughNodes,
+    Refused,
+    SessionFenced,
+    Unavailable,
+)
 from storage.base.ids import SESSION_ID_BYTES, ChunkId
 from storage.chunks.store import DIGEST_BYTES
-from storage.crypto.envelope import DATA_KEY_BYTES, Sealer
+from storage.crypto.envelope import DATA_KEY_BYTES, Buffer, Sealer
 from storage.crypto.keyring import BucketKey
 from storage.crypto.keys import BlobKey
 from storage.metadata.commands import Command
 from storage.model import Blob, Bucket, Chunk, Extent
+
+log = logging.getLogger(__name__)
 
 
 class Outcome(enum.Enum):
@@ -138,24 +151,44 @@ class Writer:
             return
         redundancy = redundancy_of_blob(bucket, settings.redundancy, body.length)
         session = services.session.enter()
-        blob_write = BlobWrite(services, key, session.next_blob_id(), body.length, redundancy)
+        blob_write: BlobWrite | WholeWrite | None = None
         written: Written | None = None
         try:
-            blob = await blob_write.send(body)
+            if isinstance(body, HeldBody) and self._fits_whole(redundancy, body.length):
+                blob_write = await self._send_whole(
+                    WholeWrite(services, key, session.next_blob_id(), body.data, redundancy)
+                )
+            if blob_write is None:
+                blob_write = BlobWrite(services, key, session.next_blob_id(), body.length, redundancy)
+                await blob_write.send(body)
+            blob = blob_write.describe()
             written = Written(services, blob.blob_id[:SESSION_ID_BYTES], blob)
             yield written
         except BaseException:
             # Also when the request was cancelled: the client is gone, its chunks must go as well.
-            if written is None or written.outcome is not Outcome.COMMITTED:
+            if blob_write is not None and (written is None or written.outcome is not Outcome.COMMITTED):
                 undo = self._undo(blob_write, Outcome.NOT_TRIED if written is None else written.outcome)
                 await asyncio.shield(services.cleanup.start(undo))
             raise
         finally:
             session.leave()
 
+    async def _send_whole(self, whole: WholeWrite) -> WholeWrite | None:
+        """None: it cannot be written in this way, and what was tried is taken back."""
+        try:
+            await whole.send()
+        except BaseException as error:
+            undo = self._services.cleanup.start(self._undo(whole, Outcome.NOT_TRIED))
+            if isinstance(error, NotEnoughNodes | ChunkError | Corrupt | Unavailable):
+                log.info("a body of one chunk is written anew, in pieces: %s: %s", type(error).__name__, error)
+                return None
+            await asyncio.shield(undo)
+            raise
+        return whole
+
     async def _write_inline(self, key: BucketKey, body: Body) -> Written:
         services = self._services
-        blocks: list[bytes] = []
+        blocks: list[Buffer] = []
         size = 0
         async for block in body:
             blocks.append(block)
@@ -169,14 +202,24 @@ class Writer:
             return Written(services, services.session.session_id, None)
         return self._seal_inline(key, blocks[0] if len(blocks) == 1 else b"".join(blocks))
 
-    def seal_small(self, bucket: Bucket, plaintext: bytes) -> Written | None:
+    def is_whole(self, bucket: Bucket, size: int) -> bool:
+        """Whether a body of this size, where it is held in memory, is small, or sent to its nodes in one go."""
+        settings = self._services.settings
+        if size <= settings.inline_bytes_max:
+            return True
+        return self._fits_whole(redundancy_of_blob(bucket, settings.redundancy, size), size)
+
+    def _fits_whole(self, redundancy: Redundancy, size: int) -> bool:
+        return not redundancy.is_erasure and size <= min(WHOLE_BYTES_MAX, self._services.settings.chunk_bytes)
+
+    def seal_small(self, bucket: Bucket, plaintext: Buffer) -> Written | None:
         """A body that is all there, under the bucket's key; None for one that is not small, or empty. Unavailable,
         UnknownKeyId."""
         if not 0 < len(plaintext) <= self._services.settings.inline_bytes_max:
             return None
         return self._seal_inline(self._services.keyring.current_bucket_key(bucket.bucket_key_id), plaintext)
 
-    def _seal_inline(self, key: BucketKey, plaintext: bytes) -> Written:
+    def _seal_inline(self, key: BucketKey, plaintext: Buffer) -> Written:
         services, size = self._services, len(plaintext)
         blob_id = services.session.next_blob_id()
         data_key = os.urandom(DATA_KEY_BYTES)
@@ -188,7 +231,7 @@ class Writer:
         blob = Blob(blob_id, size, key.key_id, key.version, INLINE, (chunk,), sealed)
         return Written(services, blob_id[:SESSION_ID_BYTES], blob)
 
-    async def _undo(self, blob_write: BlobWrite, outcome: Outcome) -> None:
+    async def _undo(self, blob_write: BlobWrite | WholeWrite, outcome: Outcome) -> None:
         services = self._services
         await blob_write.abort()
         blob = blob_write.describe()

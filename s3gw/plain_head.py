@@ -1,5 +1,5 @@
-"""SANS-IO. A plain read, or a small PUT that came whole, taken apart in one go: what a client sends again and again on
-one connection.
+"""SANS-IO. A plain read, or the head of a plain PUT with as much of its body as has come, taken apart in one go: what a
+client sends again and again on one connection.
 
 The parser (llhttp, through httptools) calls back for every piece of a head: 10 µs for the head of a presigned GET, of
 which this takes 2. It knows one spelling only, which is how clients write, and the few headers that a plain request may
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import NamedTuple
 
 HEAD_BYTES_MAX = 4096
 REMEMBERED_MAX = 256
@@ -27,7 +28,21 @@ HEADERS_OF_A_WRITE = HEADERS_OF_THE_CLIENT | {b"content-length", b"content-type"
 _LINE = re.compile(rb"(GET|HEAD) (/[!-~]*) HTTP/1\.1")
 _WRITE_LINE = re.compile(rb"PUT (/[!-~]*) HTTP/1\.1")
 _HEADER = re.compile(rb"([A-Za-z0-9-]+): ([!-~](?:[ -~]*[!-~])?)")
+_LENGTH = re.compile(rb"[1-9][0-9]{0,9}")
 _METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
+_HEAD_END = b"\r\n\r\n"
+
+
+class PlainWrite(NamedTuple):
+    """A PUT of a body that is not empty, as far as it has come."""
+
+    target: bytes
+    headers: dict[bytes, bytes]
+    """by lower-case name; shared, not to be changed"""
+    length: int
+    """of the whole body, in bytes"""
+    body: memoryview
+    """what has come of it"""
 
 
 def parse_plain_head(data: bytes) -> tuple[str, bytes, dict[bytes, bytes]] | None:
@@ -43,20 +58,25 @@ def parse_plain_head(data: bytes) -> tuple[str, bytes, dict[bytes, bytes]] | Non
     return None if headers is None else (_METHODS[matched[1]], matched[2], headers)
 
 
-def parse_plain_write(data: bytes, body_bytes_max: int) -> tuple[bytes, dict[bytes, bytes], bytes] | None:
-    """(target, headers by lower-case name, body) of data that is one whole PUT of a body that is not empty, and nothing
-    more. The headers are shared: not to be changed."""
-    if not data.startswith(b"PUT /") or len(data) > HEAD_BYTES_MAX + body_bytes_max:
+def parse_plain_write(data: bytes, body_bytes_max: int) -> PlainWrite | None:
+    """Of data that begins with the whole head of a PUT, and has nothing behind its body."""
+    if not data.startswith(b"PUT /"):
         return None
-    head, _, body = data.partition(b"\r\n\r\n")
-    line, _, block = head.partition(b"\r\n")
+    end = data.find(_HEAD_END, 0, HEAD_BYTES_MAX + len(_HEAD_END))
+    if end < 0:
+        return None
+    line, _, block = data[:end].partition(b"\r\n")
     matched = _WRITE_LINE.fullmatch(line)
-    if matched is None or len(head) > HEAD_BYTES_MAX or not 0 < len(body) <= body_bytes_max:
+    if matched is None:
         return None
     headers = _find_headers(block, HEADERS_OF_A_WRITE)
-    if headers is None or headers.get(b"content-length") != b"%d" % len(body):
+    if headers is None or not _LENGTH.fullmatch(headers.get(b"content-length", b"")):
         return None
-    return matched[1], headers, body
+    length = int(headers[b"content-length"])
+    body = memoryview(data)[end + len(_HEAD_END) :]
+    if not len(body) <= length <= body_bytes_max:
+        return None
+    return PlainWrite(matched[1], headers, length, body)
 
 
 def _find_headers(block: bytes, allowed: frozenset[bytes]) -> dict[bytes, bytes] | None:

@@ -16,8 +16,9 @@ from cluster.registry.follower import MapFollower
 from s3gw.acceptor import Board
 from s3gw.app import create_app
 from s3gw.call import Services, Settings
+from s3gw.http_limits import HttpLimits
 from s3gw.protocol.checksums import new_hasher
-from s3gw.server import HttpLimits, serve_gateway
+from s3gw.server import serve_gateway
 from s3gw.worker_config import WorkerConfig
 from storage.base.address import parse_address
 from storage.base.clock import SystemClock

@@ -6,6 +6,8 @@ import hashlib
 import random
 import threading
 import time
+from collections.abc import Callable
+from http.client import HTTPException
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -16,6 +18,9 @@ IN_FLIGHT_WAIT_S = 60.0
 BLOCK_BYTES = 1 << 20
 PAUSE_S = 0.05
 """of each writer after each put: a load, and time for what the test looks at"""
+
+Put = Callable[[str, bytes], Any]
+FAILURES = (BotoCoreError, ClientError, HTTPException, OSError)
 
 
 def body_of(object_key: str, size: int) -> bytes:
@@ -64,8 +69,13 @@ class Writers:
             assert time.monotonic() < deadline_s, f"only {len(self.acknowledged)} of {goal} acknowledged"
             time.sleep(0.002)
 
-    def _run(self, number: int) -> None:
+    def open(self) -> Put:
+        """What puts objects for one thread; whatever it raises of FAILURES is a put that was not acknowledged."""
         client = self._server.client()
+        return lambda object_key, body: client.put_object(Bucket=self._bucket, Key=object_key, Body=body)
+
+    def _run(self, number: int) -> None:
+        put = self.open()
         count = 0
         while not self._stop.is_set():
             size = self._sizes[count % len(self._sizes)]
@@ -75,8 +85,8 @@ class Writers:
                 self.attempted[object_key] = size
                 self._in_flight += 1
             try:
-                client.put_object(Bucket=self._bucket, Key=object_key, Body=body_of(object_key, size))
-            except (BotoCoreError, ClientError):
+                put(object_key, body_of(object_key, size))
+            except FAILURES:
                 with self._lock:
                     self.failures += 1
             else:

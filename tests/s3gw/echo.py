@@ -12,8 +12,9 @@ from typing import Any
 
 import uvloop
 
+from s3gw.http_limits import DEFAULT_LIMITS, HttpLimits
 from s3gw.patience import ClientDisconnected
-from s3gw.server import DEFAULT_LIMITS, HttpLimits, serve_gateway
+from s3gw.server import serve_gateway
 from storage.base.internal_server import TlsFiles
 
 READ_TIMEOUT_S = 60

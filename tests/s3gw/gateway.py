@@ -20,7 +20,8 @@ from cluster.objectstore import ObjectStore
 from cluster.read_counts import ReadCounts
 from s3gw.app import create_app
 from s3gw.call import Services, Settings
-from s3gw.server import HttpLimits, serve_gateway
+from s3gw.http_limits import HttpLimits
+from s3gw.server import serve_gateway
 from storage.base.clock import SystemClock
 from storage.base.internal_server import TlsFiles
 from storage.model import User, Versioning

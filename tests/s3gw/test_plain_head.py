@@ -134,15 +134,20 @@ def test_what_is_not_plain(data: bytes) -> None:
 
 
 def require_same_write(data: bytes) -> None:
-    """Either nothing is said, or what the parser says of a whole request with a body that keeps its connection."""
+    """Either nothing is said, or what the parser says of a request with a body that keeps its connection."""
     write = parse_plain_write(data, BODY_BYTES_MAX)
     if write is None:
         return
     seen = Seen(data)
-    assert (seen.begun, seen.complete, seen.method, seen.version, seen.keeps_alive) == (1, 1, "PUT", "1.1", True)
-    assert write == (seen.url, dict(seen.headers), seen.body)
-    assert len(dict(seen.headers)) == len(seen.headers) and b"host" in write[1]
-    assert write[1].keys() <= HEADERS_OF_A_WRITE
+    parser = seen.parser
+    is_whole = len(write.body) == write.length
+    assert (seen.begun, seen.complete) == (1, is_whole)
+    assert (parser.get_method(), parser.get_http_version()) == (b"PUT", "1.1")
+    assert parser.should_keep_alive() and not parser.should_upgrade()
+    assert write == (seen.url, dict(seen.headers), int(dict(seen.headers)[b"content-length"]), seen.body)
+    assert len(dict(seen.headers)) == len(seen.headers) and b"host" in write.headers
+    assert write.headers.keys() <= HEADERS_OF_A_WRITE
+    assert is_whole or Seen(data + bytes(write.length - len(write.body))).complete == 1
 
 
 @st.composite
@@ -157,6 +162,7 @@ def writes(draw: st.DrawFn) -> bytes:
     names = draw(st.lists(st.sampled_from([b"Content-Length", b"Content-Type", *NAMES]), max_size=3))
     lines = [b"PUT /b/k HTTP/1.1", b"Host: a", b"Content-Length: " + length]
     lines += [name + draw(SEPARATORS) + draw(TEXT) for name in names]
+    body = body[: draw(st.just(len(body)) | st.integers(0, BODY_BYTES_MAX))]
     return b"".join(line + draw(ENDS) for line in lines) + draw(st.sampled_from([b"\r\n"] * 5 + [b""])) + body
 
 
@@ -175,19 +181,25 @@ def test_the_parser_says_the_same_of_a_changed_write(start: int, end: int, new: 
 def test_a_plain_write() -> None:
     """Is taken with its body, whatever bytes that has."""
     headers = {b"host": b"a.example", b"content-length": b"5", b"content-type": b"a/b"}
-    assert parse_plain_write(PLAIN_WRITE, BODY_BYTES_MAX) == (b"/b/k?x-id=PutObject", headers, b"12\r\n5")
+    for missing in range(6):
+        write = parse_plain_write(PLAIN_WRITE[: len(PLAIN_WRITE) - missing], BODY_BYTES_MAX)
+        assert write == (b"/b/k?x-id=PutObject", headers, 5, b"12\r\n5"[: 5 - missing])
     assert parse_plain_write(PLAIN_WRITE, 5) is not None
+    assert parse_plain_write(PLAIN_WRITE, 4) is None
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        PLAIN_WRITE[:-1],
+        PLAIN_WRITE[:-6],
         PLAIN_WRITE + PLAIN_WRITE,
         PLAIN_WRITE + b"x",
         b"\r\n" + PLAIN_WRITE,
         PLAIN_WRITE.replace(b"PUT", b"POST"),
         PLAIN_WRITE.replace(b"Length: 5", b"Length: 05"),
+        PLAIN_WRITE.replace(b"Length: 5", b"Length: +5"),
+        PLAIN_WRITE.replace(b"Length: 5", b"Length: 4"),
+        PLAIN_WRITE.replace(b"Length: 5", b"Length: 65"),
         PLAIN_WRITE.replace(b"Content-Length: 5\r\n", b""),
         PLAIN_WRITE.replace(b"Length: 5", b"Length: 0")[:-5],
         PLAIN_WRITE.replace(b"Content-Type: a/b", b"Content-Length: 5"),

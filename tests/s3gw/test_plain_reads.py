@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from s3gw.server import GatewayProtocol
+from s3gw.connection import GatewayProtocol
 from s3gw.short_answer import LONG_READS_EXPECTED_MAX
 from s3gw.short_way import ShortRead
 from tests.s3gw.echo import Running, head, on_uvloop, read_until, running
@@ -36,9 +36,8 @@ class Shorts:
         body = b"short" + url if method == "GET" else b""
         return ShortRead(200, [(b"content-length", b"%d" % len(body))], body, lambda: lambda: None)
 
-    def write(self, *_: Any) -> bool:
+    def begin_write(self, *_: Any) -> None:
         """No PUT."""
-        return False
 
 
 @pytest.fixture

@@ -3,14 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from s3gw.call import Response
-from s3gw.server import GatewayProtocol
-from tests.s3gw.echo import head, on_uvloop, read_until, running
+from s3gw.connection import GatewayProtocol
+from s3gw.http_limits import HttpLimits
+from tests.s3gw.echo import Running, head, on_uvloop, read_until, running
+
+HELD_MAX = 2
+
+
+class Write:
+    """A PUT that is gathered; at most HELD_MAX may be."""
+
+    def __init__(self, commits: Commits, url: bytes, length: int) -> None:
+        self.length = length
+        self._commits = commits
+        self._url = url
+        self._taken = b""
+
+    def take(self, block: bytes) -> None:
+        """The next bytes."""
+        self._taken += block
+
+    def make_room(self) -> bool:
+        """Until there are too many."""
+        if len(self._commits.held) == HELD_MAX:
+            return False
+        self._commits.held.add(self)
+        return True
+
+    def give_up(self) -> None:
+        """Room for another one."""
+        self._commits.held.discard(self)
+
+    def commit(self, body: memoryview, on_answer: Callable[[Response], None], _: Any) -> bool:
+        """Of /short only."""
+        assert body == self._taken and len(body) == self.length
+        self._commits.asked.append((self._url, bytes(body)))
+        if not self._url.startswith(b"/short"):
+            return False
+        self._commits.open.append(on_answer)
+        self.give_up()
+        return True
 
 
 class Commits:
@@ -19,6 +58,7 @@ class Commits:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[bytes, bytes]] = []
         self.open: list[Callable[[Response], None]] = []
+        self.held: set[Write] = set()
         self.plain = 0
         serve_plain = GatewayProtocol._serve_plain
 
@@ -32,16 +72,10 @@ class Commits:
     def read(self, *_: Any) -> None:
         """No GET."""
 
-    def write(
-        self, url: bytes, headers: dict[bytes, bytes], body: bytes, address: str, on_answer: Callable[[Response], None]
-    ) -> bool:
-        """Of /short only."""
-        assert int(headers[b"content-length"]) == len(body)
-        self.asked.append((url, body))
-        if not url.startswith(b"/short"):
-            return False
-        self.open.append(on_answer)
-        return True
+    def begin_write(self, url: bytes, headers: dict[bytes, bytes], length: int, address: str) -> Write | None:
+        """Of anything but /road."""
+        assert int(headers[b"content-length"]) == length
+        return None if url.startswith(b"/road") else Write(self, url, length)
 
     async def wait(self, count: int) -> None:
         """Until that many are under way."""
@@ -108,7 +142,7 @@ async def test_what_comes_while_a_commit_is_under_way_waits(commits: Commits) ->
 
 @on_uvloop
 async def test_what_the_short_way_leaves_is_asked_once(commits: Commits) -> None:
-    """It goes on by the parser to the application, and so do those in pieces, or with more behind them."""
+    """It goes on by the parser to the application, and so do those with more behind them."""
     one = put(b"/short", b"abc")
     async with running(short_way=commits) as server, server.connect() as (reader, writer):
         for number in range(3):
@@ -116,11 +150,6 @@ async def test_what_the_short_way_leaves_is_asked_once(commits: Commits) -> None
             assert (await read_until(reader, b"PUT /long 1 2")).count(b"HTTP/1.1 200") == 1
         assert [body for _, body in commits.asked] == [b"0", b"1", b"2"]
         assert commits.plain == 0
-        writer.write(one[:-1])
-        await writer.drain()
-        await asyncio.sleep(0.02)
-        writer.write(one[-1:])
-        await read_until(reader, b"PUT /short 3 2")
         writer.write(one + one)
         await commits.wait(1)
         commits.answer()
@@ -148,3 +177,126 @@ async def test_a_client_that_goes_while_its_commit_is_under_way(commits: Commits
             await commits.wait(1)
             commits.answer()
             await read_until(reader, b"done")
+
+
+@asynccontextmanager
+async def used(server: Running, commits: Commits) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection that has had an answer, so that what follows may go past the parser."""
+    async with server.connect() as (reader, writer):
+        writer.write(put(b"/short", b"first"))
+        await commits.wait(1)
+        commits.answer()
+        await read_until(reader, b"done")
+        commits.asked.clear()
+        yield reader, writer
+
+
+async def send(writer: asyncio.StreamWriter, *pieces: bytes) -> None:
+    """Each on its own."""
+    for piece in pieces:
+        writer.write(piece)
+        await writer.drain()
+        await asyncio.sleep(0.005)
+
+
+@on_uvloop
+async def test_a_body_in_pieces_is_gathered(commits: Commits) -> None:
+    """From none of it with the head to all but a byte, and byte after byte."""
+    body = b"\r\n\r\n0123456789"
+    one = put(b"/short", body)
+    async with running(short_way=commits) as server, used(server, commits) as (reader, writer):
+        for cut in (len(body), len(body) - 1, 3, 1):
+            await send(writer, one[:-cut], one[-cut:])
+            await commits.wait(1)
+            assert not commits.held
+            commits.answer()
+            await read_until(reader, b"done")
+        await send(writer, one[: -len(body)], *(body[at : at + 1] for at in range(len(body))))
+        await commits.wait(1)
+        commits.answer()
+        await read_until(reader, b"done")
+    assert [asked for _, asked in commits.asked] == [body] * 5
+
+
+@on_uvloop
+async def test_what_is_gathered_and_left_takes_the_road_whole(commits: Commits) -> None:
+    """Where the head is not for the short way, the body is not, or there is no room; and more behind a body."""
+    async with running(short_way=commits) as server, used(server, commits) as (reader, writer):
+        for path in (b"/road", b"/long"):
+            one = put(path, b"0123456789")
+            await send(writer, one[:-7], one[-7:-2], one[-2:])
+            await read_until(reader, b"PUT %b 10 2" % path)
+        assert [url for url, _ in commits.asked] == [b"/long"]
+        one = put(b"/short", b"0123456789")
+        await send(writer, one[:-4], one[-4:] + head(b"GET", b"/behind"))
+        got = await read_until(reader, b"GET /behind 0 1")
+        assert b"PUT /short 10 2" in got and len(commits.asked) == 1
+        commits.held.update(Write(commits, b"", 0) for _ in range(HELD_MAX))
+        await send(writer, one[:-4], one[-4:])
+        await read_until(reader, b"PUT /short 10 2")
+    assert len(commits.asked) == 1 and len(commits.held) == HELD_MAX
+
+
+@on_uvloop
+async def test_a_body_that_comes_slowly_takes_the_road(commits: Commits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that has come of it, and nothing is held for it any more."""
+    monkeypatch.setattr("s3gw.gathering.GATHERING_S_MAX", 0.05)
+    one = put(b"/short", b"0123456789")
+    async with running(short_way=commits) as server, used(server, commits) as (reader, writer):
+        await send(writer, one[:-4])
+        assert len(commits.held) == 1
+        await asyncio.sleep(0.1)
+        assert not commits.held
+        await send(writer, one[-4:-2], one[-2:])
+        await read_until(reader, b"PUT /short 10 2")
+        await send(writer, put(b"/short", b"again"))
+        await commits.wait(1)
+        commits.answer()
+        await read_until(reader, b"done")
+
+
+@on_uvloop
+async def test_a_client_that_goes_in_the_middle_of_a_body(commits: Commits) -> None:
+    """Nothing is committed, and nothing is held."""
+    async with running(short_way=commits) as server:
+        async with used(server, commits) as (_, writer):
+            await send(writer, put(b"/short", b"0123456789")[:-1])
+            assert len(commits.held) == 1
+        async with asyncio.timeout(30):
+            while commits.held:
+                await asyncio.sleep(0.005)
+        assert server.app.disconnects == 0
+    assert not commits.asked
+
+
+@on_uvloop
+async def test_a_drain_in_the_middle_of_a_body(commits: Commits) -> None:
+    """It is a request under way: it may end, and the connection closes behind it."""
+    one = put(b"/short", b"0123456789")
+    async with running(short_way=commits) as server, used(server, commits) as (reader, writer):
+        await send(writer, one[:-4])
+        server.stop.set()
+        await asyncio.sleep(0.05)
+        assert not commits.held
+        await send(writer, one[-4:])
+        got = await read_until(reader)
+        assert b"PUT /short 10 2" in got and b"connection: close" in got
+
+
+@on_uvloop
+async def test_too_many_requests_while_a_body_comes(commits: Commits) -> None:
+    """The bound counts when the body is whole: it is told to slow down then."""
+    one = put(b"/short", b"0123456789")
+    async with (
+        running(HttpLimits(requests_max=1), short_way=commits) as server,
+        used(server, commits) as (reader, writer),
+    ):
+        await send(writer, one[:-4])
+        async with server.connect() as (other_reader, other_writer):
+            await send(other_writer, head(b"GET", b"/wait"))
+            await server.app.waiting.wait()
+            await send(writer, one[-4:])
+            assert b"503" in await read_until(reader, b"SlowDown")
+            server.app.gate.set()
+            await read_until(other_reader, b"GET /wait 0 1")
+    assert not commits.asked and not commits.held

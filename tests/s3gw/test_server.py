@@ -10,7 +10,8 @@ import pytest
 
 import s3gw.server as gateway_server
 import storage.base.internal_server as internal_server
-from s3gw.server import PIPELINED_MAX, SWALLOWED_BYTES_MAX, HttpLimits
+from s3gw.connection import PIPELINED_MAX, SWALLOWED_BYTES_MAX
+from s3gw.http_limits import HttpLimits
 from storage.base.internal_server import HEAD_BYTES_MAX
 from tests.s3gw.echo import HOST, READ_TIMEOUT_S, head, on_uvloop, read_until, running
 
@@ -267,7 +268,7 @@ async def test_idle_connections_are_closed() -> None:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stalls are looked for at once and end after a moment."""
     monkeypatch.setattr(internal_server, "STALL_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(gateway_server, "STALL_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("s3gw.connection.STALL_TIMEOUT_S", 0.05)
     monkeypatch.setattr(gateway_server, "STALL_CHECK_S", 0.02)
     monkeypatch.setattr(gateway_server, "TICK_S", 0.02)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from s3gw.server import DEFAULT_LIMITS, serve_gateway
+from s3gw.http_limits import DEFAULT_LIMITS
+from s3gw.server import serve_gateway
 from storage.base.internal_server import TlsFiles
 from tests.clients.certificates import make_certificates
 from tests.s3gw.echo import READ_TIMEOUT_S, EchoApp, head, on_uvloop, read_until, running

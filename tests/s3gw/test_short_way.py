@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from s3gw import short_way
-from s3gw.server import TICK_S, GatewayProtocol
+from s3gw.connection import GatewayProtocol
+from s3gw.server import TICK_S
 from s3gw.short_way import ShortRead, ShortWay
+from s3gw.short_write import SMALL_BYTES_MAX, ShortWrite
 from storage.base.errors import SessionFenced, Unavailable
 from tests.s3gw.gateway import Gateway
 from tests.s3gw.raw import Answer, send, send_bytes, sign
@@ -35,20 +36,20 @@ class Taken:
 def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Taken]:
     """Counts the requests that the short way takes."""
     counts = Taken()
-    read, write = ShortWay.read, ShortWay.write
+    read, commit = ShortWay.read, ShortWrite.commit
 
     def counted_read(self: ShortWay, *arguments: Any) -> ShortRead | None:
         response = read(self, *arguments)
         counts.count += response is not None
         return response
 
-    def counted_write(self: ShortWay, *arguments: Any) -> bool:
-        is_taken = write(self, *arguments)
+    def counted_commit(self: ShortWrite, *arguments: Any) -> bool:
+        is_taken = commit(self, *arguments)
         counts.count += is_taken
         return is_taken
 
     monkeypatch.setattr(ShortWay, "read", counted_read)
-    monkeypatch.setattr(ShortWay, "write", counted_write)
+    monkeypatch.setattr(ShortWrite, "commit", counted_commit)
     yield counts
 
 
@@ -357,7 +358,7 @@ def test_a_connection_that_was_only_served_the_short_way_is_watched(
     assert taken.count == 2
 
 
-def test_a_body_in_pieces_takes_the_road(gateway: Gateway, bucket: str, taken: Taken) -> None:
+def test_a_first_body_in_pieces_takes_the_road(gateway: Gateway, bucket: str, taken: Taken) -> None:
     """Whatever has come of it is not lost."""
     warm_up(gateway, bucket)
     signed = sign(gateway, "PUT", f"/{bucket}/k", b"in two pieces")
@@ -372,7 +373,7 @@ def test_a_body_in_pieces_takes_the_road(gateway: Gateway, bucket: str, taken: T
         assert send(gateway, "GET", f"/{bucket}/k").body == b"in two pieces"
 
 
-@pytest.mark.parametrize("size", [0, short_way.BODY_BYTES_MAX, short_way.BODY_BYTES_MAX + 1])
+@pytest.mark.parametrize("size", [0, SMALL_BYTES_MAX, SMALL_BYTES_MAX + 1])
 def test_sizes(gateway: Gateway, bucket: str, size: int) -> None:
     """None, the largest and one above it."""
     warm_up(gateway, bucket)

@@ -16,7 +16,7 @@ import pytest
 
 from cluster.directory import Directory
 from cluster.objectstore import ObjectStore
-from s3gw.server import GatewayProtocol
+from s3gw.connection import GatewayProtocol
 from storage.base.cached_files import open_cached
 from tests.cluster.faulty import FaultyDatanode
 from tests.cluster.world import SETTINGS, open_world

@@ -1,0 +1,203 @@
+"""A PUT on the short way: hashed as its body comes, then one commit, or one chunk that is stored and committed.
+
+What is small is committed where its last byte arrives. A larger body, up to WRITE_BYTES_MAX, is held whole, so that it
+is sealed and sent in one go by a task of its own; it is held until that is over, for it may have to be sent anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Coroutine
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from awscrt.checksums import crc64nvme
+
+from cluster.body import BodyDigests, HeldBody
+from cluster.directory import Credential
+from cluster.objectstore import PutRequest
+from s3gw.call import Response, Services
+from s3gw.metrics import RequestMetrics
+from s3gw.protocol.attributes import parse_attributes
+from s3gw.protocol.checksums import encode_digest
+from s3gw.protocol.errors import S3Error
+from s3gw.protocol.operations import Operation
+from s3gw.refusals import translate
+from s3gw.respond import Headers, format_error_headers, format_written, quoted, render_error
+from storage.base.errors import FrostbyteError
+from storage.crypto.envelope import Buffer
+from storage.metadata.commands import VersionCommitted
+from storage.model import Attributes, Bucket, Checksum, ChecksumAlgorithm
+
+SMALL_BYTES_MAX = 16 << 10
+WRITE_BYTES_MAX = 1 << 20
+"""larger bodies take the road, which seals and sends them while they come, and hashes them in threads"""
+HELD_BYTES_MAX = 32 << 20
+"""of the bodies of a worker that come, or are being stored; what comes beyond takes the road"""
+REMEMBERED_MAX = 256
+"""attributes that objects are written with"""
+
+OnAnswer = Callable[[Response], None]
+StartTask = Callable[[Coroutine[Any, Any, None]], None]
+
+log = logging.getLogger(__name__)
+
+
+class Asked(NamedTuple):
+    """A request whose signature holds, and whose caller may do all in its bucket."""
+
+    credential: Credential
+    bucket: Bucket
+    object_key: bytes
+    payload_text: str
+    """the SHA-256 of the body that was signed; `` where it was not"""
+
+
+class ShortWrites:
+    """Of a worker."""
+
+    def __init__(
+        self, services: Services, metrics: RequestMetrics, host_id: str, identify: Callable[[], Headers]
+    ) -> None:
+        """identify: the headers that name an answer, its id first."""
+        self.objects = services.objects
+        self.held_bytes = 0
+        self._clock = services.clock
+        self._metrics = metrics
+        self._host_id = host_id
+        self._identify = identify
+
+    def begin(self, asked: Asked, url: bytes, content_type: bytes, length: int, started_s: float) -> ShortWrite | None:
+        """None: it is for the road. S3Error: it will find the same."""
+        if length > SMALL_BYTES_MAX and (
+            length > WRITE_BYTES_MAX or not self.objects.is_put_whole(asked.bucket, length)
+        ):
+            return None
+        request = PutRequest(asked.credential.user.canonical_id, _plan_attributes(content_type))
+        return ShortWrite(self, asked, url, request, length, started_s)
+
+    def answer(self, write: ShortWrite, outcome: VersionCommitted | FrostbyteError | S3Error) -> Response:
+        """What a PUT is told, and its line in the metrics."""
+        headers = self._identify()
+        document = b""
+        if isinstance(outcome, VersionCommitted):
+            status = 200
+            headers.append((b"etag", quoted(outcome.etag)))
+            headers += format_written(outcome.version_id, write.checksum)
+        else:
+            request_id = headers[0][1].decode("ascii")
+            refusal = _refuse(write, outcome, request_id)
+            status = refusal.status
+            resource = write.url.partition(b"?")[0].decode("utf-8", "replace")
+            document = render_error(refusal, resource, request_id, self._host_id)
+            headers += format_error_headers(refusal)
+        headers.append((b"content-length", b"%d" % len(document)))
+        elapsed_s = self._clock.monotonic_s() - write.started_s
+        self._metrics.record(Operation.PUT_OBJECT.value, status, elapsed_s, write.length, len(document))
+        return Response(status, headers, document)
+
+
+class ShortWrite:
+    """One PUT: `take` its body, then `commit`; or `give_up` at any time before."""
+
+    __slots__ = (
+        "_crc", "_held_bytes", "_md5", "_on_answer", "_request", "_sha256", "_writes",
+        "asked", "checksum", "length", "started_s", "url",
+    )  # fmt: skip
+
+    def __init__(
+        self, writes: ShortWrites, asked: Asked, url: bytes, request: PutRequest, length: int, started_s: float
+    ) -> None:
+        self.asked = asked
+        self.url = url
+        self.length = length
+        """of the body, in bytes"""
+        self.started_s = started_s
+        self.checksum: Checksum | None = None
+        """that is stored and told"""
+        self._writes = writes
+        self._request = request
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256() if asked.payload_text else None
+        self._crc = 0
+        self._held_bytes = 0
+        self._on_answer: OnAnswer | None = None
+
+    def make_room(self) -> bool:
+        """Whether the body may be held; it counts until this is over."""
+        if not self._held_bytes:
+            if self._writes.held_bytes + self.length > HELD_BYTES_MAX:
+                return False
+            self._held_bytes = self.length
+            self._writes.held_bytes += self.length
+        return True
+
+    def give_up(self) -> None:
+        """Nothing is held any more."""
+        self._writes.held_bytes -= self._held_bytes
+        self._held_bytes = 0
+
+    def take(self, block: Buffer) -> None:
+        """The next bytes of the body."""
+        self._md5.update(block)
+        self._crc = crc64nvme(block, self._crc)
+        if self._sha256 is not None:
+            self._sha256.update(block)
+
+    def commit(self, body: memoryview, on_answer: OnAnswer, start_task: StartTask) -> bool:
+        """The body, all of which was taken. on_answer: is told the answer, later and once. start_task: runs what must
+        be waited for. False: it is for the road, and nothing has happened."""
+        if self._sha256 is not None and self._sha256.hexdigest() != self.asked.payload_text:
+            return False
+        self.checksum = Checksum(ChecksumAlgorithm.CRC64NVME, encode_digest(self._crc.to_bytes(8, "big")))
+        digests = BodyDigests(self._md5.digest(), self.checksum)
+        self._on_answer = on_answer
+        asked, objects = self.asked, self._writes.objects
+        try:
+            if objects.put_small(asked.bucket, asked.object_key, body, digests, self._request, self.take_outcome):
+                self.give_up()
+                return True
+        except FrostbyteError:
+            return False
+        if self.length <= SMALL_BYTES_MAX or not self.make_room():
+            return False
+        start_task(self._store(HeldBody(body, digests)))
+        return True
+
+    async def _store(self, body: HeldBody) -> None:
+        asked = self.asked
+        outcome: VersionCommitted | FrostbyteError | S3Error
+        try:
+            put = await self._writes.objects.put(asked.bucket, asked.object_key, body, self._request)
+            outcome = put.committed
+        except FrostbyteError as error:
+            outcome = error
+        except Exception:  # the edge of the process: one bad request must not end it
+            log.exception("PutObject %r", self.url[:256])
+            outcome = S3Error("InternalError")
+        finally:
+            self.give_up()
+        self.take_outcome(outcome)
+
+    def take_outcome(self, outcome: Any) -> None:
+        """The VersionCommitted or the error. Out of the metadata's connection, which nothing may disturb."""
+        assert self._on_answer is not None, "it was committed"
+        try:
+            self._on_answer(self._writes.answer(self, outcome))
+        except Exception:  # the edge of the process: one bad answer must not end the others
+            log.exception("a PUT was committed or refused and could not be answered")
+
+
+def _refuse(write: ShortWrite, outcome: FrostbyteError | S3Error, request_id: str) -> S3Error:
+    refusal = outcome
+    if not isinstance(refusal, S3Error):
+        refusal = translate(refusal, write.asked.bucket.name, write.asked.object_key, "", "")
+    level = logging.WARNING if refusal.status >= 500 else logging.INFO
+    log.log(level, "request %s: PutObject: %s: %s: %s", request_id, refusal.code, type(outcome).__name__, outcome)
+    return refusal
+
+
+@lru_cache(REMEMBERED_MAX)
+def _plan_attributes(content_type: bytes) -> Attributes:
+    return parse_attributes({"content-type": content_type.decode("latin-1")} if content_type else {})
