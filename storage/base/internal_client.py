@@ -105,7 +105,7 @@ class InternalClient:
         self.deadlines = deadlines
         self._unreachable = unreachable
         self._pool = ConnectionPool(
-            address, _client_tls(tls_ca) if address.is_tls else None, deadlines.connect_s, connections_max
+            address, client_tls(tls_ca) if address.is_tls else None, deadlines.connect_s, connections_max
         )
         self._host = format_header("Host", address.base_url.partition("://")[2])
         self._authorization = format_header("Authorization", bearer(token))
@@ -263,9 +263,9 @@ class InternalClient:
         return self._unreachable(f"{method} {self.address}{target.partition('?')[0]}: {kind}")
 
 
-def _client_tls(tls_ca: str | None) -> ssl.SSLContext:
+def client_tls(tls_ca: str | None) -> ssl.SSLContext:
     """One context for all peers under the same authorities: loading them takes milliseconds. A file that was replaced
-    is another one."""
+    is another one. tls_ca and errors as of InternalClient."""
     found = Path(tls_ca).stat() if tls_ca else None
     return _load_client_tls(tls_ca, (found.st_ino, found.st_mtime_ns) if found else None)
 

@@ -1,4 +1,5 @@
-"""The journal files of a datanode seen from afar, with a deadline on every call.
+"""The journal files of a datanode seen from afar, with a deadline on every call: from an event loop, and for appends
+from a thread that waits.
 
 Raises what JournalFiles raises, and NodeUnreachable for everything that is about the way there.
 """
@@ -6,11 +7,13 @@ Raises what JournalFiles raises, and NodeUnreachable for everything that is abou
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TypeVar
 
 from storage.base.address import Address
 from storage.base.errors import JournalError, Unavailable
 from storage.base.internal_client import Answer, Deadlines, InternalClient
+from storage.base.internal_line import InternalLine
 from storage.datanode import journal_wire, wire
 from storage.datanode.answers import read_answer, strange
 from storage.datanode.journal_wire import JournalListing
@@ -31,6 +34,7 @@ class JournalClient:
     def __init__(self, address: Address, token: str, *, tls_ca: str | None = None) -> None:
         """OSError when tls_ca cannot be read."""
         self._http = InternalClient(address, token, tls_ca=tls_ca, deadlines=DEADLINES, connections_max=CONNECTIONS_MAX)
+        self._line = InternalLine(address, token, tls_ca=tls_ca)
 
     @property
     def address(self) -> Address:
@@ -38,7 +42,8 @@ class JournalClient:
         return self._http.address
 
     async def close(self) -> None:
-        """Close the pooled connections."""
+        """Close the connections."""
+        self._line.close()
         await self._http.close()
 
     async def list(self) -> JournalListing:
@@ -63,10 +68,12 @@ class JournalClient:
         target = journal_wire.change_target(journal_wire.file_target(name), owner)
         await self._change(target, data, timeout_s, len(data))
 
-    async def append(self, owner: bytes, name: str, offset: int, data: bytes, timeout_s: float) -> None:
-        """Durable when it returns."""
+    def start_append(self, owner: bytes, name: str, offset: int, data: bytes, timeout_s: float) -> Callable[[], None]:
+        """Off the event loop, one at a time: send the bytes, so that other datanodes can be sent them meanwhile. What
+        it gives waits until they are durable."""
         target = journal_wire.change_target(journal_wire.file_target(name), owner, offset)
-        await self._change(target, data, timeout_s, offset + len(data))
+        self._line.send("PUT", target, data, timeout_s)
+        return partial(self._finish_append, offset + len(data))
 
     async def delete(self, owner: bytes, name: str) -> bool:
         """Whether it was there."""
@@ -78,6 +85,12 @@ class JournalClient:
             answer = await self._http.call("PUT", target, data, timeout_s=timeout_s)
         else:
             answer = await self._http.send("PUT", target, _cut(data), len(data), expect_continue=False)
+        self._require_length(answer, length)
+
+    def _finish_append(self, length: int) -> None:
+        self._require_length(self._line.receive(), length)
+
+    def _require_length(self, answer: Answer, length: int) -> None:
         if self._parsed(answer, (200, 201), journal_wire.parse_length) != length:
             raise strange(self.address, answer)
 

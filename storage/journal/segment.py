@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from storage.base.errors import FrostbyteError, JournalFenced
 from storage.datanode.journal_client import JournalClient
@@ -19,6 +21,8 @@ SEGMENT_BYTES_MAX = 32 << 20
 """a segment that is longer takes no more: what is read as a whole and deleted as a whole"""
 APPEND_TIMEOUT_S = 2.0
 CREATE_TIMEOUT_S = 4.0
+
+_T = TypeVar("_T")
 
 Replicas = Sequence[tuple[Node, JournalClient]]
 
@@ -33,7 +37,7 @@ class ReplicaFailed(Exception):
 
 
 class OpenSegment:
-    """Used from one event loop, by one writer at a time."""
+    """Of one writer, which is on its event loop or waits for it, or has the loop leave the segment alone."""
 
     def __init__(self, owner: bytes, seal: SegmentSeal, replicas: Replicas) -> None:
         """owner: what datanodes know the writer by."""
@@ -58,25 +62,41 @@ class OpenSegment:
         self.next_sequence += len(records)
         self.length = len(data)
 
-    async def append(self, record: Record) -> None:
-        """Make one more record durable. ReplicaFailed."""
+    def append(self, record: Record) -> None:
+        """Make one more record durable; on a thread that may wait. ReplicaFailed."""
         data, offset = self._seal.seal_record(record), self.length
-        await self._everywhere(lambda client: client.append(self._owner, self._name, offset, data, APPEND_TIMEOUT_S))
+        self.is_over = True  # unless nothing goes wrong
+        outcomes: list[Callable[[], None] | FrostbyteError | None] = [
+            _attempt(partial(client.start_append, self._owner, self._name, offset, data, APPEND_TIMEOUT_S))
+            for _, client in self._replicas
+        ]
+        self._judge([_attempt(outcome) if callable(outcome) else outcome for outcome in outcomes])
+        self.is_over = False
         self.next_sequence += 1
         self.length += len(data)
 
     async def _everywhere(self, write: Callable[[JournalClient], Awaitable[None]]) -> None:
         outcomes = await asyncio.gather(*(write(client) for _, client in self._replicas), return_exceptions=True)
+        self.is_over = any(isinstance(outcome, BaseException) for outcome in outcomes)
+        self._judge(outcomes)
+
+    def _judge(self, outcomes: Sequence[object]) -> None:
         failures = {
             node.number: outcome
             for (node, _), outcome in zip(self._replicas, outcomes, strict=True)
             if isinstance(outcome, BaseException)
         }
-        if not failures:
-            return
-        self.is_over = True
         for error in failures.values():
             if not isinstance(error, FrostbyteError):
                 raise error
-        fenced = any(isinstance(error, JournalFenced) for error in failures.values())
-        raise ReplicaFailed(tuple(failures), fenced, "; ".join(map(str, failures.values())))
+        if failures:
+            fenced = any(isinstance(error, JournalFenced) for error in failures.values())
+            raise ReplicaFailed(tuple(failures), fenced, "; ".join(map(str, failures.values())))
+
+
+def _attempt(step: Callable[[], _T]) -> _T | FrostbyteError:
+    """What it gives, or its error: the other datanodes are gone on with."""
+    try:
+        return step()
+    except FrostbyteError as error:
+        return error

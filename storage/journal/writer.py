@@ -60,7 +60,11 @@ class Phase(enum.StrEnum):
 
 
 class ReplicatedJournal:
-    """Made on the event loop of the owner; `append` runs on the writer's thread, all else on the loop."""
+    """Made on the event loop of the owner; `append` runs on the writer's thread, all else on the loop.
+
+    While a record is sent to the datanodes of the open segment the thread waits for them itself: a hop to the loop and
+    back for each group cost more than sending it. The loop then only ever sets the phase, takes the segment away (it
+    goes on with the one it has) or asks it to move."""
 
     def __init__(
         self, keys: JournalKeys, nodes: JournalNodes, choose: Chooser, copies: int, schema_version: int, clock: Clock
@@ -108,9 +112,25 @@ class ReplicatedJournal:
     def _append_everywhere(self, execute: Execute, group: AppliedGroup) -> None:
         before = self.incarnation
         record = Record(advance(execute, group.applied_at_ms), encode_group(group))
-        asyncio.run_coroutine_threadsafe(self._replicate(record), self._loop).result()
+        failure: ReplicaFailed | None = None
+        try:
+            if self._append_here(record):
+                return
+        except ReplicaFailed as error:
+            failure = error
+        asyncio.run_coroutine_threadsafe(self._append_elsewhere(record, failure), self._loop).result()
         if self.incarnation != before:
             set_incarnation(execute, self.incarnation)
+
+    def _append_here(self, record: Record) -> bool:
+        """To the segment that is open. ReplicaFailed. False: the record belongs into another one."""
+        segment = self.segment
+        if segment is None or self._must_move or not segment.takes(record):
+            return False
+        before = segment.length
+        segment.append(record)
+        self.bytes_written += segment.length - before
+        return True
 
     # ------------------------------------------------------------------ on the event loop
 
@@ -153,29 +173,17 @@ class ReplicatedJournal:
         """Let the next record begin a segment on another ensemble."""
         self._must_move = True
 
-    async def _replicate(self, record: Record) -> None:
-        """Unavailable when the record is not on a whole ensemble in time; it may be on a part of one."""
+    async def _append_elsewhere(self, record: Record, failure: ReplicaFailed | None = None) -> None:
+        """As the first one of a new segment. Unavailable when the record is not on a whole ensemble in time; it may be
+        on a part of one."""
         try:
             async with asyncio.timeout(REPLICATE_TIMEOUT_S):
-                if await self._append_here(record) or await self._open_segment(record.sequence, (record,)):
+                is_over = failure is not None and self._note(failure)
+                if not is_over and await self._open_segment(record.sequence, (record,)):
                     return
         except TimeoutError:
             self.close("no datanodes took the journal of the metadata in time")
         raise Unavailable(self.reason, outcome="unknown")
-
-    async def _append_here(self, record: Record) -> bool:
-        segment = self.segment
-        if segment is None or self._must_move or not segment.takes(record):
-            return False
-        before = segment.length
-        try:
-            await segment.append(record)
-        except ReplicaFailed as failure:
-            if self._note(failure):
-                raise Unavailable(self.reason, outcome="unknown") from failure
-            return False
-        self.bytes_written += segment.length - before
-        return True
 
     async def _open_segment(self, first_sequence: int, records: Sequence[Record]) -> bool:
         self.segment = None

@@ -17,7 +17,7 @@ from unittest import mock
 from cluster import __main__ as master_main
 from cluster.maintenance import rebalancer, rewrite
 from s3gw.cli import recover_keys, recover_sources
-from storage.base import internal_auth, internal_client, internal_server
+from storage.base import internal_auth, internal_client, internal_line, internal_server
 from storage.base.clock import SystemClock
 from storage.datanode import __main__ as datanode_main
 from storage.datanode import journal_app
@@ -26,7 +26,7 @@ from storage.metadata.sqlite import checkpoint, uploads, writer
 from storage.metadata.sqlite import open as opening
 from tests.cluster.world import FixedMasterKey
 from tests.sim.disks import SimPool
-from tests.sim.http import SimClient, serve_app
+from tests.sim.http import SimClient, SimLine, serve_app
 from tests.sim.loop import require_process
 from tests.sim.owners import NoStatusFile, WatchedCommitter, unsynced
 from tests.sim.turns import Queues, Threading, run_on_loop
@@ -85,11 +85,13 @@ _REAL = {
     "derive_node_key": internal_auth.derive_node_key,
     "report_token": internal_auth.report_token,
     "InternalClient": internal_client.InternalClient,
+    "InternalLine": internal_line.InternalLine,
     "serve": internal_server.serve,
     "SystemClock": SystemClock,
 }
 _STAND_INS: tuple[tuple[str, object], ...] = (
     ("InternalClient", SimClient),
+    ("InternalLine", SimLine),
     ("serve", serve_app),
     ("SystemClock", _place_clock),
     # The same few keys and tokens, thousands of times.

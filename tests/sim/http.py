@@ -18,9 +18,10 @@ from storage.base.ids import ChunkId, parse_chunk_id
 from storage.base.internal_auth import bearer
 from storage.base.internal_client import Answer, Deadlines
 from storage.datanode import wire
-from tests.sim.loop import Process, VirtualLoop, require_process
+from tests.sim.loop import Process, VirtualLoop, require_loop, require_process
 from tests.sim.network import Broken, Network
 from tests.sim.streams import Stream
+from tests.sim.turns import Outcome, run_on_loop
 
 Buffer = bytes | bytearray | memoryview
 App = Callable[..., Any]
@@ -222,6 +223,24 @@ class SimClient:
     def _translate(self, method: str, target: str, error: Exception) -> FrostbyteError:
         what = "missed a deadline" if isinstance(error, TimeoutError) else str(error)
         return self._unreachable(f"{method} {self.address}{target.partition('?')[0]}: {what}")
+
+
+class SimLine:
+    """As InternalLine: the thread that waits gives the loop its turn (tests.sim.turns)."""
+
+    def __init__(self, address: Address, token: str, *, tls_ca: str | None = None) -> None:
+        self._client = SimClient(address, token)
+        self._loop = require_loop()
+        self._outcome: Outcome[Answer]
+
+    def send(self, method: str, target: str, body: bytes, within_s: float) -> None:
+        self._outcome = run_on_loop(self._client.call(method, target, body, timeout_s=within_s), self._loop)
+
+    def receive(self) -> Answer:
+        return self._outcome.result()
+
+    def close(self) -> None:
+        """There is nothing to close."""
 
 
 class _Response:

@@ -24,7 +24,7 @@ def _append_later(self: writer.ReplicatedJournal, execute: Any, group: Any) -> N
 
     async def append() -> None:
         await asyncio.sleep(LATE_S)
-        await self._replicate(record)
+        await self._append_elsewhere(record)
 
     asyncio.run_coroutine_threadsafe(append(), self._loop)
 
