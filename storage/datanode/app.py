@@ -23,7 +23,8 @@ from storage.datanode.exchange import BadRequest, Exchange, Handler, Receive, Se
 from storage.datanode.failures import name_failure
 from storage.datanode.intake import Intake
 from storage.datanode.journal_app import JournalRoutes
-from storage.datanode.lean_calls import DatanodeLeanCalls
+from storage.datanode.lean_appends import LeanAppends
+from storage.datanode.lean_calls import DatanodeLeanCalls, LeanHandler
 from storage.datanode.lean_puts import LeanPuts
 from storage.datanode.peers import Peers
 from storage.datanode.pull import ChunkPuller
@@ -74,9 +75,10 @@ class DatanodeApp:
         self._puller = ChunkPuller(store, peers)
         self._rebuilder = FragmentRebuilder(store, peers)
         self._authorization = bearer(access_token(node_key)).encode()
-        self.lean_calls = DatanodeLeanCalls(
-            self._authorization, ((wire.CHUNKS, LeanPuts(store, self._intake, self._scrubber)),)
-        )
+        lean: list[tuple[str, LeanHandler]] = [(wire.CHUNKS, LeanPuts(store, self._intake, self._scrubber))]
+        if journal is not None:
+            lean.append((f"{journal_wire.JOURNAL}/", LeanAppends(journal.append)))
+        self.lean_calls = DatanodeLeanCalls(self._authorization, lean)
         """for a server that takes them past the parser"""
         self._batches = asyncio.Semaphore(BATCHES_AT_ONCE_MAX)
         self._pulls = asyncio.Semaphore(PULLS_AT_ONCE_MAX)

@@ -36,6 +36,10 @@ class JournalRoutes:
         self._pool.close()
         self._files.close()
 
+    def append(self, owner: bytes, name: str, offset: int, data: bytes) -> asyncio.Future[int]:
+        """As JournalFiles, on a worker thread. Unavailable when too much is waiting for one."""
+        return self._pool.run(self._files.append, owner, name, offset, data)
+
     async def answer(self, exchange: Exchange) -> None:
         """BadRequest for what is none of these routes; JournalError, NodeFull."""
         method, path = exchange.method, exchange.path
@@ -93,7 +97,7 @@ class JournalRoutes:
             await exchange.answer(201, wire.encode(length))
             return
         data = await exchange.read_body(journal_wire.APPEND_BYTES_MAX)
-        length = await self._pool.run(self._files.append, change.owner, name, change.offset, data)
+        length = await self.append(change.owner, name, change.offset, data)
         await exchange.answer(200, wire.encode(length))
 
 

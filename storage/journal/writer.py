@@ -96,7 +96,7 @@ class ReplicatedJournal:
     def append(self, execute: Execute, group: AppliedGroup) -> bool:
         phase = self.phase
         if phase is Phase.OPEN:
-            self._append_everywhere(execute, group)
+            self._append_everywhere(execute, Record(advance(execute, group.applied_at_ms), encode_group(group)))
             return True
         if phase is not Phase.LOCAL and not all(
             isinstance(command, REGISTRY_COMMANDS) for command, applied in group.entries if applied
@@ -109,9 +109,8 @@ class ReplicatedJournal:
             return ""
         return "" if self.phase is Phase.CLOSED and isinstance(command, REGISTRY_COMMANDS) else self.reason
 
-    def _append_everywhere(self, execute: Execute, group: AppliedGroup) -> None:
+    def _append_everywhere(self, execute: Execute, record: Record) -> None:
         before = self.incarnation
-        record = Record(advance(execute, group.applied_at_ms), encode_group(group))
         failure: ReplicaFailed | None = None
         try:
             if self._append_here(record):

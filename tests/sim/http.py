@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -125,6 +125,10 @@ class SimClient:
         if method == "GET" and target.startswith(wire.CHUNKS) and answer.status in (200, 206):
             return answer._replace(body=network.garble(answer.body))
         return answer
+
+    async def send_whole(self, method: str, target: str, blocks: Sequence[Buffer], length: int) -> Answer:
+        assert sum(map(len, blocks)) == length
+        return await self.call(method, target, b"".join(blocks))
 
     async def send(
         self,
@@ -267,8 +271,9 @@ async def serve_app(
     *,
     on_started: Callable[[Address], None] | None = None,
     stop: asyncio.Event | None = None,
+    make_protocol: object = None,
 ) -> None:
-    """In place of internal_server.serve: until `stop`, or until the process dies."""
+    """In place of internal_server.serve: until `stop`, or until the process dies. There is only the ordinary road."""
     network, party = _network(), party_of(address)
     network.apps[party] = app
     require_process().on_death[app] = lambda: network.apps.pop(party, None)

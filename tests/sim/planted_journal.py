@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from storage.journal import writer
 from storage.journal.record import Record
 from storage.metadata import commands as c
-from storage.metadata.journal import encode_group
 from storage.metadata.rules import layouts_to_forget
 from storage.metadata.sqlite import layouts
 from storage.metadata.sqlite.apply import HANDLERS
-from storage.metadata.sqlite.position import advance
 from tests.sim.bugs import Bug, change
 from tests.sim.profiles import CHANGE_LAYOUT, LOSE_RECORDS
 
-LATE_S = 0.2
+LATE_RECORDS = 3
+
+_append = writer.ReplicatedJournal._append_everywhere
 
 
-def _append_later(self: writer.ReplicatedJournal, execute: Any, group: Any) -> None:
-    record = Record(advance(execute, group.applied_at_ms), encode_group(group))
-
-    async def append() -> None:
-        await asyncio.sleep(LATE_S)
-        await self._append_elsewhere(record)
-
-    asyncio.run_coroutine_threadsafe(append(), self._loop)
+def _append_later(self: writer.ReplicatedJournal, execute: Any, record: Record) -> None:
+    late = vars(self).setdefault("_late", [])
+    late.append(record)
+    if len(late) > LATE_RECORDS:
+        _append(self, execute, late.pop(0))
 
 
 def _forget_anything(tx: Any, command: c.ForgetBlobs) -> None:
@@ -64,7 +60,7 @@ _LOST = {
 JOURNAL_BUGS = (
     Bug(
         "journal written after the ack",
-        "A group of commands is answered, and put on the datanodes a moment later.",
+        "A group of commands is answered, and put on the datanodes with a later one.",
         change((writer.ReplicatedJournal, "_append_everywhere", _append_later)),
         "is not there",
         (1,),
