@@ -28,7 +28,7 @@ class Body(Protocol):
     """bytes that the blocks will add up to; finish() refuses any other sum"""
 
     def __aiter__(self) -> AsyncIterator[Buffer]:
-        """Blocks of 1 to BLOCK_BYTES_MAX bytes; they may come in any sizes."""
+        """Blocks of 1 to BLOCK_BYTES_MAX bytes; they may come in any sizes, and are left as they are from then on."""
         ...
 
     async def finish(self) -> BodyDigests:

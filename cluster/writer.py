@@ -200,7 +200,7 @@ class Writer:
             raise ChunkTruncated(f"{size} bytes came where {body.length} were announced")
         if not size:
             return Written(services, services.session.session_id, None)
-        return self._seal_inline(key, blocks[0] if len(blocks) == 1 else b"".join(blocks))
+        return self._seal_inline(key, b"".join(blocks))
 
     def is_whole(self, bucket: Bucket, size: int) -> bool:
         """Whether a body of this size, where it is held in memory, is small, or sent to its nodes in one go."""

@@ -33,6 +33,7 @@ from s3gw.protocol.checksums import (
 from s3gw.protocol.claims import PayloadMode
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.sigv4 import Verified
+from storage.crypto.envelope import Buffer
 from storage.model import Checksum, ChecksumAlgorithm
 
 __all__ = ["ClientDisconnected", "RequestBody", "open_body"]
@@ -141,7 +142,7 @@ class RequestBody:
         """Whether the client sent a Content-MD5 or a checksum, which DeleteObjects and some settings require."""
         return self._content_md5 is not None or self.requested is not None
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[Buffer]:
         return self._blocks()
 
     async def read_small_body(self, bytes_max: int) -> bytes:
@@ -150,7 +151,7 @@ class RequestBody:
             raise S3Error("MaxMessageLengthExceeded", MaxMessageLengthBytes=str(bytes_max))
         blocks = [block async for block in self]
         await self.finish()
-        return blocks[0] if len(blocks) == 1 else b"".join(blocks)
+        return b"".join(blocks)
 
     async def finish(self) -> BodyDigests:
         """Verify length, last signature, trailers, SHA-256, MD5 and checksum, in this order."""
@@ -177,13 +178,15 @@ class RequestBody:
             checksum = Checksum(self._kept_algorithm, encode_digest(self._kept.digest()))
         return BodyDigests(md5, checksum)
 
-    async def _blocks(self) -> AsyncIterator[bytes]:
+    async def _blocks(self) -> AsyncIterator[Buffer]:
         while not self._ended:
-            data, self._ended = await self._receiver.next_bytes()
+            received, self._ended = await self._receiver.next_bytes()
+            data: Buffer = received
             pieces: list[memoryview | ChunkEnd] = []
             if self._decoder is not None:
-                pieces = self._decoder.feed(data)
-                data = b"".join([piece for piece in pieces if not isinstance(piece, ChunkEnd)])
+                pieces = self._decoder.feed(received)
+                plain = [piece for piece in pieces if not isinstance(piece, ChunkEnd)]
+                data = plain[0] if len(plain) == 1 else b"".join(plain)
             self._received_bytes += len(data)
             if self._received_bytes > self.length:
                 raise S3Error("IncompleteBody")

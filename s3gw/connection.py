@@ -26,6 +26,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from s3gw.early_refusal import render_refusal, slow_down
+from s3gw.large_body import find_large_body
 from s3gw.patience import serve_while_there
 from s3gw.protocol.errors import S3Error
 from s3gw.short_connection import ShortConnection
@@ -141,7 +142,8 @@ class GatewayProtocol(ShortConnection):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         has_room = len(self.tasks) < self._limits.requests_max
-        super()._start_asgi_task(cycle, partial(serve_while_there, app, cycle) if has_room else slow_down)
+        serve = partial(serve_while_there, app, cycle, find_large_body(self, cycle))
+        super()._start_asgi_task(cycle, serve if has_room else slow_down)
 
     def _unsupported_upgrade_warning(self) -> None:
         self.cycle.keep_alive = False

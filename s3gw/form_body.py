@@ -94,7 +94,7 @@ class FormUpload:
     async def _next_pieces(self) -> list[bytes]:
         data, self._ended = await self._receiver.next_bytes()
         self._received_bytes += len(data)
-        return self._parser.feed(data) if data else []
+        return self._parser.feed(bytes(data)) if data else []
 
 
 class FormFile:

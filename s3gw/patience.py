@@ -8,7 +8,9 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from s3gw.large_body import LargeBody
 from s3gw.protocol.errors import S3Error
+from storage.crypto.envelope import Buffer
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -30,7 +32,7 @@ class PatientReceiver:
         self._patience_max_s = self._patience_s = patience_s
         self._progress_bytes = 0
 
-    async def next_bytes(self) -> tuple[bytes, bool]:
+    async def next_bytes(self) -> tuple[Buffer, bool]:
         """Some bytes as they came, and whether they are the last. ClientDisconnected; RequestTimeout."""
         loop = asyncio.get_running_loop()
         started_s = loop.time()
@@ -41,7 +43,7 @@ class PatientReceiver:
             raise S3Error("RequestTimeout") from None
         if message["type"] != "http.request":
             raise ClientDisconnected
-        data: bytes = message.get("body", b"")
+        data: Buffer = message.get("body", b"")
         self._progress_bytes += len(data)
         if self._progress_bytes >= PROGRESS_BYTES:
             self._progress_bytes = 0
@@ -51,13 +53,15 @@ class PatientReceiver:
         return data, not message.get("more_body", False)
 
 
-async def serve_while_there(app: Any, cycle: RequestResponseCycle, scope: Any, receive: Any, send: Any) -> None:
+async def serve_while_there(
+    app: Any, cycle: RequestResponseCycle, large_body: LargeBody | None, scope: Any, receive: Any, send: Any
+) -> None:
     """uvicorn drops in silence what is sent to nobody: an object would be read to its end. ClientDisconnected instead,
-    out of the send of a piece of a body."""
+    out of the send of a piece of a body. large_body: where the request's body comes from, if not out of the parser."""
 
     async def send_or_tell(message: Any) -> None:
         await send(message)
         if cycle.disconnected and message.get("more_body"):
             raise ClientDisconnected
 
-    await app(scope, receive, send_or_tell)
+    await app(scope, receive if large_body is None else large_body.receive, send_or_tell)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.assembly import ClusterSettings, Outside, open_cluster
@@ -21,6 +23,7 @@ from s3gw.protocol.checksums import new_hasher
 from s3gw.server import serve_gateway
 from s3gw.worker_config import WorkerConfig
 from storage.base.address import parse_address
+from storage.base.blocks import BLOCKS
 from storage.base.clock import SystemClock
 from storage.base.files import DiskFiles
 from storage.base.internal_server import TlsFiles
@@ -30,6 +33,10 @@ from storage.crypto.master_key import open_master_keys
 from storage.datanode.client import make_connect
 from storage.metadata.open import open_metadata
 from storage.model import ClusterMap
+
+BLOCKS_KEPT_MAX = 32
+"""of a MiB; more than a few parallel uploads have under way at once"""
+BLOCKS_KEPT_S = 5.0
 
 
 async def run_worker(config: WorkerConfig, listener: socket.socket, board: Board | None = None) -> None:
@@ -60,9 +67,28 @@ async def run_worker(config: WorkerConfig, listener: socket.socket, board: Board
             gc.freeze()
             tls = TlsFiles(config.tls_cert, config.tls_key) if config.tls_cert else None
             limits = HttpLimits(drain_s=round(config.drain_timeout_s))
-            await serve_gateway(app, listener, tls=tls, limits=limits, board=board)
+            with _blocks_kept():
+                await serve_gateway(app, listener, tls=tls, limits=limits, board=board)
     finally:
         await metadata.close()
+
+
+@contextmanager
+def _blocks_kept() -> Iterator[None]:
+    """For large bodies, while there are some."""
+
+    async def shed() -> None:
+        while True:
+            await asyncio.sleep(BLOCKS_KEPT_S)
+            BLOCKS.shed()
+
+    BLOCKS.keep(BLOCKS_KEPT_MAX)
+    shedding = asyncio.get_running_loop().create_task(shed())
+    try:
+        yield
+    finally:
+        shedding.cancel()
+        BLOCKS.keep(0)
 
 
 def _open_keyring(config: WorkerConfig, clock: SystemClock) -> Keyring:

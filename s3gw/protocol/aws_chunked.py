@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.sigv4 import Verified
+from storage.crypto.envelope import Buffer
 
 CHUNK_HEADER_BYTES_MAX = 128
 """16 hex digits and the signature have 97"""
@@ -63,14 +64,14 @@ class ChunkDecoder:
         self._tail: bytearray | None = None
         """what follows the chunk of size 0; None before"""
 
-    def feed(self, data: bytes) -> list[memoryview | ChunkEnd]:
+    def feed(self, data: Buffer) -> list[memoryview | ChunkEnd]:
         """The plaintext in `data`, as views of it, with a ChunkEnd behind each signed chunk. IncompleteBody."""
         pieces: list[memoryview | ChunkEnd] = []
         view = memoryview(data)
         position = 0
         while position < len(data):
             if self._tail is not None:
-                self._take_tail(data[position:])
+                self._take_tail(view[position:])
                 break
             if self._chunk_left:
                 piece = view[position : position + self._chunk_left]
@@ -80,10 +81,11 @@ class ChunkDecoder:
                 if not self._chunk_left:
                     self._end_chunk(pieces)
                 continue
-            newline = data.find(b"\n", position)
-            stop = len(data) if newline < 0 else newline + 1
-            self._line += data[position : min(stop, position + CHUNK_HEADER_BYTES_MAX + 1)]
-            position = stop
+            ahead = bytes(view[position : position + CHUNK_HEADER_BYTES_MAX + 1])
+            newline = ahead.find(b"\n")
+            part = ahead[: newline + 1] if newline >= 0 else ahead
+            self._line += part
+            position += len(part)
             if len(self._line) > CHUNK_HEADER_BYTES_MAX:
                 raise _incomplete()
             if newline >= 0:
@@ -128,7 +130,7 @@ class ChunkDecoder:
         if self._signature is not None:
             pieces.append(ChunkEnd(self._signature))
 
-    def _take_tail(self, data: bytes) -> None:
+    def _take_tail(self, data: Buffer) -> None:
         assert self._tail is not None
         if len(self._tail) + len(data) > TRAILER_BYTES_MAX:
             raise S3Error("MalformedTrailerError")
@@ -145,7 +147,7 @@ class ChunkVerifier:
         self._previous = claim.signature
         self._hasher = hashlib.sha256()
 
-    def update(self, data: bytes | memoryview) -> None:
+    def update(self, data: Buffer) -> None:
         """Some bytes of the chunk under way."""
         self._hasher.update(data)
 

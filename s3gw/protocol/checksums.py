@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 from awscrt import checksums as crt
 
 from s3gw.protocol.errors import S3Error
+from storage.crypto.envelope import Buffer
 from storage.model import Checksum, ChecksumAlgorithm, ChecksumType
 
 DEFAULT_ALGORITHM = ChecksumAlgorithm.CRC64NVME
@@ -48,7 +49,7 @@ _SEVERAL = "Expecting a single x-amz-checksum- header. Multiple checksum Types a
 class Hasher(Protocol):
     """hashlib's shape."""
 
-    def update(self, data: bytes | memoryview, /) -> None: ...
+    def update(self, data: Buffer, /) -> None: ...
 
     def digest(self) -> bytes: ...
 
@@ -58,12 +59,12 @@ class _Crc:
 
     __slots__ = ("_digest_bytes", "_function", "_value")
 
-    def __init__(self, function: Callable[[bytes | memoryview, int], int], digest_bytes: int) -> None:
+    def __init__(self, function: Callable[[Buffer, int], int], digest_bytes: int) -> None:
         self._function = function
         self._digest_bytes = digest_bytes
         self._value = 0
 
-    def update(self, data: bytes | memoryview, /) -> None:
+    def update(self, data: Buffer, /) -> None:
         self._value = self._function(data, self._value)
 
     def digest(self) -> bytes:

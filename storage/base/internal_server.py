@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -106,6 +107,15 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(held) + len(body) > BODY_HELD_BYTES_MAX:
             self.flow.pause_reading()
         cycle.message_event.set()
+
+    def count_received(self, count: int) -> None:
+        """Bytes of a body that came past the parser, which are progress all the same."""
+        self._received_bytes += count
+
+    def renew_parser(self) -> None:
+        """For the next request, after a body of which the parser saw no end. As uvicorn makes its own."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def abort_if_stalled(self, now_s: float) -> None:
         """Called every STALL_CHECK_S: end the connection when it waits for the peer and nothing has moved for long."""

@@ -23,6 +23,7 @@ from typing import NamedTuple, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from storage.base.blocks import BLOCKS
 from storage.base.errors import Corrupt, SealBroken
 from storage.base.ids import BLOB_ID_BYTES, CLUSTER_ID_BYTES, ChunkId
 
@@ -197,19 +198,19 @@ class Sealer(_Frames):
         nonce, bound = self._place(frame_index, final)
         return self._aead.encrypt(nonce, plaintext, bound)
 
-    def seal_frames(self, first_frame: int, plaintext: Buffer, final: bool) -> bytes | bytearray:
+    def seal_frames(self, first_frame: int, plaintext: Buffer, final: bool) -> bytes | memoryview:
         """As many frames as the plaintext has, in one buffer; unless final its length is a multiple of 64 KiB."""
         if len(plaintext) <= FRAME_BYTES:
             return self.seal_frame(first_frame, plaintext, final)
-        sealed = bytearray(len(plaintext) + TAG_BYTES * frame_count(len(plaintext)))
-        self._seal_into(memoryview(sealed), first_frame, memoryview(plaintext), final)
+        sealed = BLOCKS.take(len(plaintext) + TAG_BYTES * frame_count(len(plaintext)))
+        self._seal_into(sealed, first_frame, memoryview(plaintext), final)
         return sealed
 
-    def seal_whole(self, plaintext: Buffer) -> bytearray:
+    def seal_whole(self, plaintext: Buffer) -> memoryview:
         """A chunk whose plaintext is all there: header and frames in one buffer."""
-        sealed = bytearray(sealed_length(len(plaintext)))
+        sealed = BLOCKS.take(sealed_length(len(plaintext)))
         sealed[:HEADER_BYTES] = self.header()
-        self._seal_into(memoryview(sealed)[HEADER_BYTES:], 0, memoryview(plaintext), True)
+        self._seal_into(sealed[HEADER_BYTES:], 0, memoryview(plaintext), True)
         return sealed
 
     def _seal_into(self, sealed: memoryview, first_frame: int, plaintext: memoryview, final: bool) -> None:

@@ -122,10 +122,13 @@ async def read_until(reader: asyncio.StreamReader, until: bytes | None = None) -
 
 @contextlib.asynccontextmanager
 async def running(
-    limits: HttpLimits = DEFAULT_LIMITS, tls: TlsFiles | None = None, short_way: Any = None
+    limits: HttpLimits = DEFAULT_LIMITS,
+    tls: TlsFiles | None = None,
+    short_way: Any = None,
+    app: EchoApp | None = None,
 ) -> AsyncIterator[Running]:
     """Serve an EchoApp for the time of a test."""
-    app, stop, started = EchoApp(), asyncio.Event(), asyncio.Event()
+    app, stop, started = app or EchoApp(), asyncio.Event(), asyncio.Event()
     app.short_way = short_way
     sock = socket.create_server(("127.0.0.1", 0))
     port = sock.getsockname()[1]

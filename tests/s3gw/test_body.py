@@ -7,7 +7,6 @@ import base64
 import hashlib
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from s3gw.patience import PROGRESS_BYTES, ClientDisconnected
 from s3gw.protocol.checksums import encode_digest, header_name, new_hasher
 from s3gw.protocol.claims import PayloadMode
 from s3gw.protocol.errors import S3Error
+from storage.chunks.worker_pool import WorkerPool
 from storage.model import Checksum, ChecksumAlgorithm
 from tests.s3gw.protocol.framing import frame_by_botocore, frame_signed, frame_unsigned, split
 from tests.s3gw.protocol.signing import sign_by_header, verify
@@ -102,7 +102,7 @@ def content_md5(data: bytes) -> str:
 async def drain(body: RequestBody) -> tuple[bytes, BodyDigests]:
     """All blocks and the outcome; every block keeps the contract."""
     blocks = [block async for block in body]
-    assert all(1 <= len(block) <= BLOCK_BYTES_MAX and type(block) is bytes for block in blocks)
+    assert all(1 <= len(block) <= BLOCK_BYTES_MAX and not isinstance(block, bytearray) for block in blocks)
     return b"".join(blocks), await body.finish()
 
 
@@ -406,18 +406,19 @@ async def test_large_blocks_are_hashed_in_threads() -> None:
         def digest(self) -> bytes:
             return b""
 
-    with ThreadPoolExecutor(1) as executor:
-        digester = Digester([Watching()], executor=executor)
-        for number in range(8):
-            await digester.add(bytes([number]) * (BATCH_BYTES // 2))
-        await digester.finish()
-        assert [number for number, _ in seen] == list(range(8))
-        assert threading.get_ident() not in {thread for _, thread in seen}
-        seen.clear()
-        digester = Digester([Watching()], executor=executor)
-        await digester.add(b"a" * INLINE_BYTES_MAX)
-        await digester.finish()
-        assert seen == [(ord("a"), threading.get_ident())]
+    pool = WorkerPool(1, "test")
+    digester = Digester([Watching()], pool=pool)
+    for number in range(8):
+        await digester.add(bytes([number]) * (BATCH_BYTES // 2))
+    await digester.finish()
+    assert [number for number, _ in seen] == list(range(8))
+    assert threading.get_ident() not in {thread for _, thread in seen}
+    seen.clear()
+    digester = Digester([Watching()], pool=pool)
+    await digester.add(b"a" * INLINE_BYTES_MAX)
+    await digester.finish()
+    assert seen == [(ord("a"), threading.get_ident())]
+    pool.close()
 
 
 @settings(max_examples=50)

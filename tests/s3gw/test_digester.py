@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import hashlib
 import os
-from concurrent.futures import Executor, Future
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,29 +16,29 @@ from s3gw.digester import BATCH_BYTES, CROWDED_BATCH_BYTES, FEW_BODIES_MAX, INLI
 BLOCK_BYTES = 64 * 1024
 
 
-class CountingExecutor(Executor):
+class CountingPool:
     """Runs at once what it is given, and remembers how many bytes that was."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def run(self, function: Callable[..., None], *args: Any) -> asyncio.Future[None]:
         self.batches.append(sum(len(block) for block, _ in args[0]))
-        future: Future[Any] = Future()
-        future.set_result(fn(*args, **kwargs))
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_result(function(*args))
         return future
 
 
 async def hash_body(size: int) -> list[int]:
     """The batches that a body of this size was handed over in; what came out is right."""
-    data, executor = os.urandom(size), CountingExecutor()
+    data, pool = os.urandom(size), CountingPool()
     hashers = [hashlib.md5(usedforsecurity=False), hashlib.sha256()]
-    digester = Digester(hashers, executor=executor)
+    digester = Digester(hashers, pool=pool)
     for start in range(0, size, BLOCK_BYTES):
         await digester.add(data[start : start + BLOCK_BYTES])
     await digester.finish()
     assert [hasher.digest() for hasher in hashers] == [hashlib.md5(data).digest(), hashlib.sha256(data).digest()]
-    return executor.batches
+    return pool.batches
 
 
 @pytest.mark.parametrize(
