@@ -54,7 +54,7 @@ class WholeWrite:
         length, key = len(self._plaintext), self._key
         return Blob(self._blob_id, length, key.key_id, key.version, str(self._redundancy), self._chunks)
 
-    async def send(self) -> Blob:
+    async def send(self) -> None:
         """All of it, durable and verified on every node. NotEnoughNodes, Unavailable, ChunkError, Corrupt."""
         services, size = self._services, sealed_length(len(self._plaintext))
         column = services.placer.choose(self._blob_id, 0, self._redundancy.width).column
@@ -66,7 +66,6 @@ class WholeWrite:
             await self._send_to([node.number for node in column])
         finally:
             services.budget.release(size)
-        return self.describe()
 
     async def abort(self) -> None:
         """Stop sending."""

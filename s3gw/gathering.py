@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from s3gw.short_write import ShortWrite
+from storage.base.blocks import BLOCKS
 
 GATHERING_S_MAX = 1.0
 """from the head to the last byte; who is slower takes the road, which is patient"""
@@ -14,7 +15,7 @@ GATHERING_S_MAX = 1.0
 class Gathering:
     """Hashed block by block, while each is in the processor's cache. `stop_timer` or `end` must be called."""
 
-    __slots__ = ("_bodies", "_timer", "blocks", "missing_bytes", "write")
+    __slots__ = ("_beyond", "_first", "_room", "_taken", "_timer", "_with_head", "write")
 
     def __init__(
         self,
@@ -24,26 +25,40 @@ class Gathering:
         loop: asyncio.AbstractEventLoop,
         give_up: Callable[[], None],
     ) -> None:
-        """data: the first that came, head and `body`, which the write has taken. The write has room for all."""
+        """data: the first that came, head and `body`, which the write has taken. The write holds room for all."""
         self.write = write
-        self.blocks = [data]
-        """as they came"""
-        self.missing_bytes = write.length - len(body)
-        """below 0: more has come than belongs to it"""
-        self._bodies: list[bytes | memoryview] = [body]
+        self._first = data
+        self._with_head = self._taken = len(body)
+        self._room = BLOCKS.take(write.length)
+        self._room[: len(body)] = body
+        self._beyond = b""
+        """what ends behind the body"""
         self._timer = loop.call_later(GATHERING_S_MAX, give_up)
+
+    @property
+    def missing_bytes(self) -> int:
+        """Of the body; below 0: more has come than belongs to it."""
+        return self.write.length - self._taken - len(self._beyond)
+
+    @property
+    def body(self) -> memoryview:
+        """Once it is whole."""
+        return self._room
+
+    @property
+    def blocks(self) -> list[bytes]:
+        """All bytes, in the order in which they came."""
+        return [self._first, bytes(self._room[self._with_head : self._taken]), self._beyond]
 
     def take(self, block: bytes) -> None:
         """The next bytes."""
-        self.missing_bytes -= len(block)
-        self.blocks.append(block)
-        if self.missing_bytes >= 0:
-            self.write.take(block)
-            self._bodies.append(block)
-
-    def join(self) -> memoryview:
-        """The whole body."""
-        return memoryview(b"".join(self._bodies))
+        end = self._taken + len(block)
+        if end > self.write.length:
+            self._beyond = block
+            return
+        self._room[self._taken : end] = block
+        self._taken = end
+        self.write.take(block)
 
     def stop_timer(self) -> None:
         """The write goes on without this."""

@@ -123,7 +123,7 @@ class ShortConnection(BoundedProtocol):
         if gathering.missing_bytes > 0:
             return
         has_room = len(self.tasks) < self._limits.requests_max
-        if gathering.missing_bytes or not has_room or not self._commit(gathering.write, gathering.join()):
+        if gathering.missing_bytes or not has_room or not self._commit(gathering.write, gathering.body):
             self._leave_to_road()
             return
         gathering.stop_timer()
@@ -137,7 +137,7 @@ class ShortConnection(BoundedProtocol):
         gathering.end()
         self._is_for_road = True
         for block in gathering.blocks:
-            if not self.transport.is_closing():
+            if block and not self.transport.is_closing():
                 self._parse(block)
 
     # ------------------------------------------------------------------ through the parser
