@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import http.client
-from collections.abc import Mapping
-from urllib.parse import quote, urlsplit
+from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
@@ -23,6 +25,25 @@ def presign(endpoint: Endpoint, method: str, path: str) -> str:
     S3SigV4QueryAuth(credentials, "s3", REGION, expires=PRESIGNED_LIFETIME_S).add_auth(request)
     parts = urlsplit(request.url)
     return f"{parts.path!s}?{parts.query!s}"
+
+
+def presign_all(endpoint: Endpoint, method: str, paths: Sequence[str]) -> Iterator[str]:
+    """`presign` of each, as of one moment; of paths without a query. A tenth of the time: there are millions in a
+    comparison, and they differ in path and signature alone."""
+    if not paths:
+        return
+    query = presign(endpoint, method, paths[0]).partition("?")[2].partition("&X-Amz-Signature=")[0]
+    fields = dict(parse_qsl(query))
+    scope = fields["X-Amz-Credential"].partition("/")[2]
+    key = f"AWS4{endpoint.secret_access_key}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    beginning = f"{fields['X-Amz-Algorithm']}\n{fields['X-Amz-Date']}\n{scope}\n"
+    end = f"\n{query}\nhost:{endpoint.host}\n\nhost\nUNSIGNED-PAYLOAD"
+    for path in paths:
+        asked = hashlib.sha256(f"{method}\n{path}{end}".encode()).hexdigest()
+        signature = hmac.digest(key, f"{beginning}{asked}".encode(), "sha256").hex()
+        yield f"{path}?{query}&X-Amz-Signature={signature}"
 
 
 def object_path(bucket: str, object_key: str) -> str:

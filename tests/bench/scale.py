@@ -20,7 +20,7 @@ from tests.bench.comparison import describe_machine, make_bucket
 from tests.bench.keys import BATCH, KeyWriter, Shape, key_name
 from tests.bench.load import measured, run_wrk
 from tests.bench.report import format_number, format_spread, replace_section
-from tests.bench.requests import SignedConnection, object_path, presign
+from tests.bench.requests import SignedConnection, object_path, presign, presign_all
 from tests.bench.sides import Side, frostbyte
 from tests.bench.statistics import summarize
 
@@ -149,8 +149,8 @@ def put_p99_ms(side: Side, home: Path, label: str) -> float:
     """Of PUTs of 1 KiB with distinct keys, 16 in flight."""
     body, paths = home / "body", home / f"paths-{label}"
     body.write_bytes(bytes(BODY_BYTES))
-    names = (object_path(side.bucket, f"{label}/{number:07}") for number in range(PUT_RATE_MAX * PUT_S))
-    paths.write_text("".join(f"{presign(side.endpoint, 'PUT', name)}\n" for name in names))
+    names = [object_path(side.bucket, f"{label}/{number:07}") for number in range(PUT_RATE_MAX * PUT_S)]
+    paths.write_text("\n".join(presign_all(side.endpoint, "PUT", names)) + "\n")
     return run_wrk(side, "PUT", paths, body, PUT_S).p99_ms
 
 

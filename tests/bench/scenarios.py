@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tests.bench.load import measured, run_to_null, run_wrk, s5cmd_words
-from tests.bench.requests import SignedConnection, object_path, presign
+from tests.bench.requests import SignedConnection, object_path, presign, presign_all
 from tests.bench.sides import Side
 from tests.clients.material import MIB
 
@@ -84,7 +84,8 @@ class Bench:
         """A file of presigned paths, one a line."""
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{side.name}-{label}")
         file = self.directory / f"paths-{name}"
-        file.write_text("\n".join(presign(side.endpoint, method, object_path(side.bucket, key)) for key in keys) + "\n")
+        paths = [object_path(side.bucket, key) for key in keys]
+        file.write_text("\n".join(presign_all(side.endpoint, method, paths)) + "\n")
         return file
 
     def fill(self, side: Side, size: int, prefix: str, names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -191,7 +192,14 @@ def moto_server(home: Path) -> Side:
     """`moto_server`, which keeps everything in memory and checks no signature."""
     program, port = _program("moto_server"), free_port()
     words = [program, "-H", "127.0.0.1", "-p", str(port)]
-    return Side("moto_server", _endpoint(port), "in memory", "", [Command(words)], home / "moto.log")
+    return Side(
+        "moto_server",
+        _endpoint(port),
+        "in memory",
+        importlib.metadata.version("moto"),
+        [Command(words)],
+        home / "moto.log",
+    )
 
 
 def running_endpoint(url: str, home: Path) -> Side:
