@@ -10,6 +10,7 @@ not sent everything need not agree on who is the last.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 
 BLOCK_BYTES = (1 << 20) + (4 << 10)
@@ -19,9 +20,10 @@ WORTH_BYTES_MIN = 256 * 1024
 
 
 class BlockPool:
-    """Its blocks are taken by one thread, and let go by any."""
+    """Its blocks are taken and let go by any thread."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._blocks: list[bytearray] = []
         self._kept_max = 0
         self._was_used = False
@@ -40,30 +42,38 @@ class BlockPool:
         """Writable memory of this size, with anything in it, for as long as somebody refers to it or to a part."""
         if not WORTH_BYTES_MIN <= size_bytes <= BLOCK_BYTES:
             return memoryview(bytearray(size_bytes))
-        self._was_used = True
-        counts = _count_references(self._blocks)
-        if _IDLE in counts:
-            block = self._blocks[counts.index(_IDLE)]
-        else:
-            block = bytearray(BLOCK_BYTES)
-            if len(self._blocks) < self._kept_max:
-                self._blocks.append(block)
-        return memoryview(block)[:size_bytes]
+        with self._lock:
+            return memoryview(self._find())[:size_bytes]
 
     def shed(self) -> None:
         """To be called every few seconds: when none was taken since the last call, give back those not in use."""
-        if not self._was_used:
-            counts = _count_references(self._blocks)
-            self._blocks = [block for block, count in zip(self._blocks, counts, strict=True) if count != _IDLE]
-        self._was_used = False
+        with self._lock:
+            while not self._was_used and (index := _find_idle(self._blocks)) is not None:
+                del self._blocks[index]
+            self._was_used = False
+
+    def _find(self) -> bytearray:
+        self._was_used = True
+        index = _find_idle(self._blocks)  # of those that are idle the first: it was in use a moment ago, and is cached
+        if index is not None:
+            return self._blocks[index]
+        block = bytearray(BLOCK_BYTES)
+        if len(self._blocks) < self._kept_max:
+            self._blocks.append(block)
+        return block
 
 
-def _count_references(blocks: Sequence[bytearray]) -> list[int]:
-    return [sys.getrefcount(block) for block in blocks]
+def _find_idle(blocks: Sequence[bytearray], references: int | None = None) -> int | None:
+    """The first block that only the list refers to. references: how many that makes."""
+    wanted = _IDLE_REFERENCES if references is None else references
+    for index, block in enumerate(blocks):
+        if sys.getrefcount(block) == wanted:
+            return index
+    return None
 
 
-_IDLE = _count_references([bytearray()])[0]
-"""of a block that only the pool has"""
+_IDLE_REFERENCES = next(count for count in range(1, 10) if _find_idle([bytearray()], count) is not None)
+"""the list's, and those of looking itself, which are not the same in every version of Python"""
 
 BLOCKS = BlockPool()
 """of the process"""

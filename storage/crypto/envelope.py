@@ -194,7 +194,7 @@ class Sealer(_Frames):
 
         ValueError for another length, for a frame out of turn and after the final one.
         """
-        self._take_turn(frame_index, len(plaintext), final)
+        self._take_turns(frame_index, 1, len(plaintext), final)
         nonce, bound = self._place(frame_index, final)
         return self._aead.encrypt(nonce, plaintext, bound)
 
@@ -214,21 +214,25 @@ class Sealer(_Frames):
         return sealed
 
     def _seal_into(self, sealed: memoryview, first_frame: int, plaintext: memoryview, final: bool) -> None:
-        at = 0
-        for offset in range(0, len(plaintext), FRAME_BYTES):
+        count = frame_count(len(plaintext))
+        self._take_turns(first_frame, count, len(plaintext), final)
+        encrypt_into, last_frame = self._aead.encrypt_into, first_frame + count - 1
+        offset = at = 0
+        for frame_index in range(first_frame, first_frame + count):
+            nonce, bound = self._place(frame_index, final and frame_index == last_frame)
             frame = plaintext[offset : offset + FRAME_BYTES]
-            last = final and offset + FRAME_BYTES >= len(plaintext)
-            frame_index = first_frame + (offset >> FRAME_LOG2)
-            self._take_turn(frame_index, len(frame), last)
-            nonce, bound = self._place(frame_index, last)
-            at += self._aead.encrypt_into(nonce, frame, bound, sealed[at : at + len(frame) + TAG_BYTES])
+            encrypt_into(nonce, frame, bound, sealed[at : at + len(frame) + TAG_BYTES])
+            offset += FRAME_BYTES
+            at += SEALED_FRAME_BYTES
 
-    def _take_turn(self, frame_index: int, length: int, final: bool) -> None:
+    def _take_turns(self, frame_index: int, count: int, length: int, final: bool) -> None:
+        """Of so many frames, with `length` bytes together."""
         if frame_index != self._next_frame or self._finished:
             raise ValueError(f"frame {frame_index} is out of turn: frames are sealed in order and once")
-        if length > FRAME_BYTES or length < (1 if final else FRAME_BYTES):
-            raise ValueError(f"a frame of {length} bytes: all but the last are full, and none is empty")
-        self._next_frame += 1
+        last_length = length - (count - 1) * FRAME_BYTES
+        if last_length > FRAME_BYTES or last_length < (1 if final else FRAME_BYTES):
+            raise ValueError(f"a frame of {last_length} bytes: all but the last are full, and none is empty")
+        self._next_frame += count
         self._finished = final
 
 
