@@ -80,17 +80,8 @@ async def run(config: DatanodeConfig, directory: Path, store: DiskChunkStore, id
     medium = MediumWatch(store, clock)
     realm = f"{identity.cluster_id}/{identity.node_id}"
     app = DatanodeApp(
-        store,
-        node_key,
-        clock,
-        peers,
-        journal=journal,
-        realm=realm,
-        scrubber=scrubber,
-        intake=intake,
-        lending=store,
+        store, node_key, clock, peers, journal=journal, realm=realm, scrubber=scrubber, intake=intake, lending=store
     )
-
     fixed = NodeReport(
         *identity, config.advertise, domain, 0, 0, 0, format_version=FORMAT_VERSION, durability=config.durability
     )
