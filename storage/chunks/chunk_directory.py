@@ -33,11 +33,12 @@ from contextlib import ExitStack, suppress
 
 from storage.base.clock import Clock
 from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, NodeFull, Unavailable
-from storage.base.files import AnyPath, DiskSpace, FileStat, FileSystem, OpenFile, make_directories
+from storage.base.files import AnyPath, DiskSpace, FileSystem, OpenFile, make_directories
 from storage.base.ids import ChunkId
 from storage.chunks import medium_errors
 from storage.chunks.draft import Draft
 from storage.chunks.footer import FOOTER_BYTES, RunningDigest
+from storage.chunks.groups import Groups
 from storage.chunks.inventory import prune_empty_groups, read_inventory
 from storage.chunks.layout import CHUNKS, LOCK, QUARANTINE, TEMPORARY, SetAside, group_name, lent_draft_name
 from storage.chunks.lent_draft import LentDraft
@@ -51,7 +52,6 @@ from storage.chunks.tally import Tally
 from storage.chunks.times import read_times
 
 TURNSTILES = 64
-GROUPS_REMEMBERED_MAX = 4096
 PROBE = "probe"
 PROBE_BYTES = 4096
 
@@ -75,9 +75,7 @@ class ChunkDirectory:
         self._temporary = f"{self._root}/{TEMPORARY}"
         self._draft_numbers = itertools.count()
         self._turnstiles = [threading.Lock() for _ in range(TURNSTILES)]
-        self._groups: dict[str, None] = {}
-        """directories whose own name is known to be durable, the oldest first"""
-        self._groups_lock = threading.Lock()
+        self._groups = Groups(files, self.chunks)
         quarantine = f"{self._root}/{QUARANTINE}"
         for path in (self._root, self.chunks, self._temporary, quarantine):
             make_directories(files, path)
@@ -145,7 +143,7 @@ class ChunkDirectory:
         """Make a complete draft a durable chunk."""
         draft.sync()
         self._place(draft)
-        self._sync_groups([draft.chunk_id])
+        self._groups.sync([draft.chunk_id])
         return draft.receipt
 
     def lent_draft(self, chunk_id: ChunkId, token: str, length: int) -> LentDraft:
@@ -165,9 +163,11 @@ class ChunkDirectory:
             draft.accept(receipt)
             return self._settle(draft)
 
-    def store_many(self, items: Sequence[tuple[ChunkId, Sequence[Buffer]]]) -> list[ChunkReceipt | ChunkError]:
+    def store_many(
+        self, items: Sequence[tuple[ChunkId, Sequence[Buffer]]], *, keep_open: bool = False
+    ) -> list[ChunkReceipt | ChunkError]:
         """Each item, a chunk and its bytes in order, a durable chunk, or why not; small ones with one sync for each
-        segment."""
+        segment. keep_open: more will come soon for these groups, until `rest`."""
         outcomes: dict[int, ChunkReceipt | ChunkError] = {}
         groups: dict[str, dict[int, NewRecord]] = {}
         for number, (chunk_id, blocks) in enumerate(items):
@@ -178,11 +178,16 @@ class ChunkDirectory:
                 group = groups.setdefault(group_name(str(chunk_id)), {})
                 group[number] = NewRecord(chunk_id, blocks, running.receipt())
         for group in groups.values():
-            outcomes |= self._records.store(group)
+            outcomes |= self._records.store(group, keep_open=keep_open)
         rest = [number for number in range(len(items)) if number not in outcomes]
         if rest:
             outcomes |= zip(rest, self._store_files([items[number] for number in rest]), strict=True)
         return [outcomes[number] for number in range(len(items))]
+
+    def rest(self, groups: Iterable[str]) -> None:
+        """No more comes for these now: their segments are open for writing no longer."""
+        for group in groups:
+            self._segments.rest(group)
 
     def _store_files(self, items: Sequence[tuple[ChunkId, Sequence[Buffer]]]) -> list[ChunkReceipt | ChunkError]:
         """Each in a file of its own. All are written before the first is synced, so that one commit of the file
@@ -205,24 +210,24 @@ class ChunkDirectory:
         attempt(lambda draft, _: self._place(draft))
         placed = [draft.chunk_id for draft, _ in drafts if draft not in failures]
         with medium_errors.writing():
-            self._sync_groups(placed)
+            self._groups.sync(placed)
         return [failures.get(draft) or draft.receipt for draft, _ in drafts]
 
     def _place(self, draft: Draft) -> None:
         """Give a synced draft its chunk's name, or find that the same bytes have it already. ChunkConflict."""
         name = str(draft.chunk_id)
-        target = self._path(name)
+        target = self._groups.path(name)
         for _ in range(PLACE_ATTEMPTS_MAX):
-            self._prepare_group(group_name(name))
+            self._groups.prepare(group_name(name))
             try:
                 with self.turn_of(draft.chunk_id):
-                    if self._find(target) is None and not self._records.has(draft.chunk_id):
+                    if self._groups.find(draft.chunk_id) is None and not self._records.has(draft.chunk_id):
                         self._files.replace(draft.path, target)
                         draft.moved()
                         self.tally.stored(draft.chunk_id, draft.receipt.length)
                         return
             except FileNotFoundError:  # an inventory removed the empty directory just now
-                self._groups.pop(group_name(name), None)
+                self._groups.forget(group_name(name))
                 continue
             if self.holds_same(draft.chunk_id, draft.receipt):
                 draft.discard()
@@ -244,7 +249,7 @@ class ChunkDirectory:
         if not is_durable:
             if not self.has_file(chunk_id):
                 return False
-            self._sync_groups([chunk_id])
+            self._groups.sync([chunk_id])
         return True
 
     def turn_of(self, chunk_id: ChunkId) -> threading.Lock:
@@ -253,32 +258,7 @@ class ChunkDirectory:
 
     def has_file(self, chunk_id: ChunkId) -> bool:
         """As Names says."""
-        return self._find(self._path(str(chunk_id))) is not None
-
-    def _find(self, path: str) -> FileStat | None:
-        try:
-            return self._files.stat(path)
-        except FileNotFoundError:
-            return None
-
-    def _prepare_group(self, group: str) -> None:
-        """Make a directory of chunks durable, once in this process's life (or again when it was forgotten)."""
-        if group in self._groups:
-            return
-        with suppress(FileExistsError):
-            self._files.make_directory(f"{self.chunks}/{group}")
-        self._files.fsync_directory(self.chunks)
-        with self._groups_lock:
-            self._groups[group] = None
-            if len(self._groups) > GROUPS_REMEMBERED_MAX:
-                del self._groups[next(iter(self._groups))]
-
-    def _sync_groups(self, chunk_ids: Iterable[ChunkId]) -> None:
-        for group in dict.fromkeys(group_name(str(chunk_id)) for chunk_id in chunk_ids):
-            try:
-                self._files.fsync_directory(f"{self.chunks}/{group}")
-            except FileNotFoundError:  # the directory itself is gone: its names are when that is durable
-                self._files.fsync_directory(self.chunks)
+        return self._groups.find(chunk_id) is not None
 
     # --- reading
 
@@ -303,7 +283,7 @@ class ChunkDirectory:
     def _open_file(self, chunk_id: ChunkId) -> OpenFile:
         with medium_errors.reading():
             try:
-                return self._files.open(self._path(str(chunk_id)))
+                return self._files.open(self._groups.path(str(chunk_id)))
             except FileNotFoundError:
                 raise ChunkNotFound(f"no chunk {chunk_id}") from None
 
@@ -374,12 +354,12 @@ class ChunkDirectory:
             if isinstance(place, RecordPlace):
                 return self._set_aside_records([(chunk_id, place)], is_damaged=True) == [True]
             with self.turn_of(chunk_id):
-                found = self._find(self._path(str(chunk_id)))
+                found = self._groups.find(chunk_id)
                 if found is None or found.inode != place.file.stat().inode:
                     return False
                 moved = self._set_aside(chunk_id, is_damaged=True)
             self.quarantined.sync()
-            self._sync_groups([chunk_id])
+            self._groups.sync([chunk_id])
             return moved
 
     def read_spans(self, spans: Sequence[tuple[ChunkId, int, int]]) -> list[bytes | ChunkError | Corrupt]:
@@ -402,7 +382,7 @@ class ChunkDirectory:
             removed = [self._remove(chunk_id, self._files.unlink) for chunk_id in chunk_ids]
             freed = self._records.remove([(chunk_id, None) for chunk_id in chunk_ids])
             outcomes = list(zip(chunk_ids, removed, freed, strict=True))
-            self._sync_groups(it for it, in_file, in_segment in outcomes if in_file or not in_segment)
+            self._groups.sync(it for it, in_file, in_segment in outcomes if in_file or not in_segment)
             return [in_file or in_segment for _, in_file, in_segment in outcomes]
 
     def quarantine(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
@@ -420,7 +400,7 @@ class ChunkDirectory:
                     places[chunk_id] = held.enter_context(place)
             freed = dict(zip(places, self._set_aside_records(list(places.items())), strict=True))
             self.quarantined.sync()
-            self._sync_groups([chunk_id for chunk_id in chunk_ids if chunk_id not in places])
+            self._groups.sync([chunk_id for chunk_id in chunk_ids if chunk_id not in places])
             return [in_file or freed.pop(chunk_id, False) for chunk_id, in_file in zip(chunk_ids, moved, strict=True)]
 
     def _set_aside_records(
@@ -462,7 +442,7 @@ class ChunkDirectory:
     def _remove(self, chunk_id: ChunkId, step: Callable[[str], None]) -> bool:
         """Take a chunk's name from it; False when it has none, or when the medium lost what the name leads to: nobody
         can take that away, and nobody shall wait for it."""
-        path = self._path(str(chunk_id))
+        path = self._groups.path(str(chunk_id))
         try:
             found = self._files.stat(path)
         except FileNotFoundError:
@@ -478,9 +458,6 @@ class ChunkDirectory:
             return False
         self.tally.removed(chunk_id, max(0, found.size - FOOTER_BYTES), read_times(found).verified_ms)
         return True
-
-    def _path(self, name: str) -> str:
-        return f"{self.chunks}/{group_name(name)}/{name}"
 
     # --- all of them
 

@@ -24,7 +24,7 @@ from storage.chunks.chunk_reading import ChunkReading
 from storage.chunks.lent_draft import LentDraft
 from storage.chunks.room import Room, Share
 from storage.chunks.segment_format import RECORD_BYTES_MAX
-from storage.chunks.small_puts import SMALL_BYTES_MAX, SmallPuts
+from storage.chunks.small_puts import BATCHES_AT_ONCE, SMALL_BYTES_MAX, SmallPuts
 from storage.chunks.store import (
     BATCH_BYTES_MAX,
     INVENTORY_ENTRIES_MAX,
@@ -40,7 +40,8 @@ from storage.chunks.worker_pool import WorkerPool
 HOP_BYTES = 1 << 20
 HOP_ITEMS = 64
 """chunks of one hop of a batch: those that need files have them open at once"""
-WORKER_THREADS = 8
+WORKER_THREADS = 6
+"""beside those of small puts"""
 COUNTED_AT_ONCE = 1000
 GATHERED_BYTES_MAX = 256 << 20
 """of small chunks that are held until they are durable: more are refused before their first byte"""
@@ -72,7 +73,8 @@ class DiskChunkStore:
         self._room = Room(lambda: self._directory.space().free_bytes, reserve_bytes, clock)
         self._reserve_bytes = reserve_bytes
         self._pool = WorkerPool(threads, "chunks")
-        self.small_puts = SmallPuts(self._directory, self._pool)
+        self._batches_pool = WorkerPool(min(threads, BATCHES_AT_ONCE), "batches")
+        self.small_puts = SmallPuts(self._directory, self._batches_pool)
         self.gathered_bytes = 0
         """of small chunks that come or wait; kept by DiskPut"""
         self._small_bytes_max = max(record_bytes_max, SMALL_BYTES_MAX)
@@ -80,6 +82,7 @@ class DiskChunkStore:
     def close(self) -> None:
         """Finish what was begun and let go of the directory. Blocking, for the end of a process."""
         self._pool.close()
+        self._batches_pool.close()
         self._directory.close()
 
     # --- put

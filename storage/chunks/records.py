@@ -142,13 +142,15 @@ class Records:
 
     # --- writing
 
-    def store(self, chunks: Mapping[int, NewRecord]) -> dict[int, ChunkReceipt | ChunkError]:
+    def store(
+        self, chunks: Mapping[int, NewRecord], *, keep_open: bool = False
+    ) -> dict[int, ChunkReceipt | ChunkError]:
         """Make chunks of one group durable, with one sync for all of them: what became of each, by its number, but for
-        those that need a file of their own."""
+        those that need a file of their own. keep_open: for writing, until Segments.rest."""
         outcomes: dict[int, ChunkReceipt | ChunkError] = {}
         for _ in range(PLACE_ATTEMPTS_MAX):
             again: dict[int, NewRecord] = {}
-            for number, outcome in zip(chunks, self._attempt(list(chunks.values())), strict=True):
+            for number, outcome in zip(chunks, self._attempt(list(chunks.values()), keep_open), strict=True):
                 if outcome is NotStored.TAKEN:
                     again[number] = chunks[number]
                 elif not isinstance(outcome, NotStored):
@@ -165,7 +167,7 @@ class Records:
             chunks = again
         return outcomes | dict.fromkeys(chunks, ChunkError("the chunk's name is never free nor taken"))
 
-    def _attempt(self, chunks: Sequence[NewRecord]) -> list[ChunkReceipt | ChunkError | NotStored]:
+    def _attempt(self, chunks: Sequence[NewRecord], keep_open: bool) -> list[ChunkReceipt | ChunkError | NotStored]:
         try:
             segment = self._segments.make(group_name(str(chunks[0].chunk_id)))
         except Corrupt:
@@ -173,7 +175,7 @@ class Records:
         except ChunkError as error:
             return [error] * len(chunks)
         try:
-            with segment.changing():
+            with segment.changing(keep_open=keep_open):
                 if segment.is_gone or segment.is_poisoned:
                     return [NotStored.ELSEWHERE] * len(chunks)
                 return self._store(segment, chunks)
@@ -205,14 +207,15 @@ class Records:
         return outcomes
 
     def _append(self, segment: Segment, chunk: NewRecord) -> NotStored | None:
-        try:
-            slot = segment.find(chunk.chunk_id)
-        except OSError as error:
-            if medium_errors.is_unreadable(error):
-                return NotStored.ELSEWHERE
-            raise
-        if slot is not None:
-            return NotStored.TAKEN if slot.chunk_id == chunk.chunk_id else NotStored.ELSEWHERE
+        if not segment.is_free(chunk.chunk_id):
+            try:
+                slot = segment.find(chunk.chunk_id)
+            except OSError as error:
+                if medium_errors.is_unreadable(error):
+                    return NotStored.ELSEWHERE
+                raise
+            if slot is not None:
+                return NotStored.TAKEN if slot.chunk_id == chunk.chunk_id else NotStored.ELSEWHERE
         if self._names.has_file(chunk.chunk_id):
             return NotStored.TAKEN
         footer = Footer(chunk.receipt.length, chunk.receipt.digest, self._clock.now_ms())

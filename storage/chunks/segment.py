@@ -3,13 +3,14 @@
 The write of a batch, and what a power cut before each step leaves:
 
     1 write each body, then its slot     nothing, or any of them
-    2 write the header's mark            the same
+    2 write the header's mark, where it  the same
+      is far behind
     3 fdatasync                          the same
     4 fsync of the directory, once       the same, or everything
     5 answer                             everything
 
-Steps 1 to 3 reach the medium in any order, so a cut may leave a slot whose body is torn. The mark of a header tells
-where the batches before ended, which were durable: whoever opens the segment again reads every body that lies behind
+Steps 1 to 3 reach the medium in any order, so a cut may leave a slot whose body is torn. All before the mark of a
+header was durable when that was written: whoever opens the segment again reads every body that lies behind
 it, and frees the slots of those that are not whole, before anything is listed. So much was answered for by nobody.
 Room is never used twice, so that a slot leads to its own body or to zeros.
 
@@ -40,6 +41,7 @@ from storage.chunks.segment_format import (
     EMPTY_SLOT,
     HEADER_BYTES,
     SLOT_BYTES,
+    SLOTS,
     TABLE_BYTES,
     TABLE_OFFSET,
     VERIFIED_OFFSET,
@@ -58,6 +60,8 @@ from storage.chunks.segment_format import (
 )
 from storage.chunks.store import Buffer
 
+MARK_BEHIND_BYTES_MAX = 1 << 20
+"""of durable bodies behind the mark: so much, and a batch, is read by whoever opens a segment that was not closed"""
 SETTLE_BYTES = 1 << 20
 """read at once while what lies behind the mark is verified"""
 _PADDING = bytes(BLOCK_BYTES)
@@ -69,8 +73,9 @@ class Segment:
     """Whoever changes something does so within `changing`; looking needs nothing. OSError as the medium gives it, where
     nothing else is said.
 
-    It is open for reading only. For each batch and other change it is opened for writing, so that the error of a sync
-    is that of what was just written, and no disk is kept from being made read-only."""
+    It is open for reading only. For each batch and other change it is opened for writing, and kept so while batches
+    come one upon the other; no disk is kept from being made read-only for longer. A sync tells of every error since
+    then, so that one of a batch before is never missed."""
 
     def __init__(self, files: FileSystem, chunks: str, group: str) -> None:
         """chunks: the directory of that name. Touches nothing yet."""
@@ -96,6 +101,8 @@ class Segment:
         self._is_prepared = False
         self._must_name = True
         """the directory was not synced since it was opened"""
+        self._taken: bytearray | None = None
+        """by number of slot: 0 where it is free; None while nobody knows"""
         self._unsynced: list[int] = []
         self._void: set[int] = set()
         """numbers of slots that count as free"""
@@ -199,14 +206,15 @@ class Segment:
     # --- writing
 
     @contextmanager
-    def changing(self) -> Iterator[None]:
-        """Let nobody else change anything."""
+    def changing(self, *, keep_open: bool = False) -> Iterator[None]:
+        """Let nobody else change anything. keep_open: for writing, for the next who comes, who may be somebody else."""
         with self._lock:
             try:
                 yield
             finally:
-                writer, self._writer = self._writer, None
-                if writer is not None:
+                writer = self._writer
+                if writer is not None and (self.is_poisoned or not keep_open):
+                    self._writer = None
                     writer.close()
 
     def _writable(self) -> OpenFile:
@@ -214,28 +222,47 @@ class Segment:
             self._writer = self._files.open(self._path, writable=True)
         return self._writer
 
+    def is_free(self, chunk_id: ChunkId) -> bool:
+        """Whether its slot is known to be free, within `changing`. False says nothing. OSError."""
+        self._prepare()
+        return self._taken is not None and not self._taken[slot_number(chunk_id)]
+
     def append(self, chunk_id: ChunkId, footer: Footer, buffers: Sequence[Buffer]) -> None:
         """Write a chunk, whose slot is free, behind the others; durable after `commit`. If that fails there is no
         slot."""
         self._prepare()
         number, offset, size = slot_number(chunk_id), self._end, padded(footer.length)
         file = self._writable()
-        file.pwritev([*buffers, _PADDING[: size - footer.length]], offset)
+        padding = size - footer.length
+        file.pwritev([*buffers, _PADDING[:padding]] if padding else buffers, offset)
+        self._note(number, is_taken=True)
         file.pwrite(format_slot(chunk_id, offset, footer), slot_offset(number))
         self._unsynced.append(number)
         self._end = offset + size
 
     def _prepare(self) -> None:
         """Before the first write: whatever took the file's end away, no slot leads to what will be written."""
-        if not self._is_prepared:
-            self._end = max([self._end, *(slot.end for slot in self.list_slots() if not slot.is_damaged)])
-            self._durable_end = self._end
-            self._is_prepared = True
+        if self._is_prepared:
+            return
+        taken = bytearray(SLOTS)
+        for number, slot in self._list(self.file):
+            taken[number] = 1
+            if number not in self._void and not slot.is_damaged:
+                self._end = max(self._end, slot.end)
+        self._durable_end = self._end
+        with suppress(OSError):  # of blocks that cannot be read nobody knows whether their slots are free
+            self.file.pread(TABLE_BYTES, TABLE_OFFSET)
+            self._taken = taken
+        self._is_prepared = True
+
+    def _note(self, number: int, *, is_taken: bool) -> None:
+        if self._taken is not None:
+            self._taken[number] = is_taken
 
     def commit(self) -> None:
         """Make what was appended durable. After an OSError none of it is there, and the segment is poisoned."""
         try:
-            self._write_mark()
+            self._write_mark(MARK_BEHIND_BYTES_MAX)
             self._writable().fdatasync()
             if self._must_name:
                 self._files.fsync_directory(self._chunks)
@@ -246,8 +273,9 @@ class Segment:
         self._unsynced.clear()
         self._durable_end = self._end
 
-    def _write_mark(self) -> None:
-        if self._mark != self._durable_end:
+    def _write_mark(self, behind_bytes_max: int = 0) -> None:
+        """Unless it is no further behind what is durable."""
+        if self._mark is None or self._durable_end - self._mark > behind_bytes_max:
             self._writable().pwrite(format_header(self.group, self._durable_end), 0)
             self._mark = self._durable_end
 
@@ -282,6 +310,7 @@ class Segment:
                 removed.append(None)
                 continue
             self._writable().pwrite(EMPTY_SLOT, slot_offset(slot_number(chunk_id)))
+            self._note(slot_number(chunk_id), is_taken=False)
             removed.append(slot)
             is_changed = True
         if is_changed:

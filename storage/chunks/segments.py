@@ -64,6 +64,19 @@ class Segments:
         if is_over:
             segment.close()
 
+    def rest(self, group: str) -> None:
+        """Whoever kept it open for writing needs it no more."""
+        with self._lock:
+            segment = self._open.get(group)
+            if segment is None:
+                return
+            segment.users += 1
+        try:
+            with segment.changing():
+                pass
+        finally:
+            self.release(segment)
+
     def touch(self, group: str) -> None:
         """Something was removed from it: the next pass looks at it."""
         with self._lock:

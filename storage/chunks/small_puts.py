@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 from storage.base.errors import ChunkError, Unavailable
 from storage.base.ids import ChunkId
@@ -21,9 +22,12 @@ from storage.chunks.worker_pool import CALLS_WAITING_MAX, WorkerPool
 
 SMALL_BYTES_MAX = 256 * 1024
 """of a chunk with a file of its own that is written in a batch; larger ones are written while they come"""
-BATCHES_AT_ONCE = 4
+BATCHES_AT_ONCE = 2
+"""each with a thread of its own: a batch that any of eight takes costs a third more, in switches and cold caches"""
 BATCH_ITEMS_MAX = 32
 """chunks of one batch: those that need files have them open at once"""
+KEPT_OPEN_S = 1.0
+"""how long a segment may stay open for writing, more or less, when nothing comes for it"""
 BATCH_BYTES_MAX = 8 << 20
 """of one batch, but for the chunk that reaches beyond"""
 
@@ -40,6 +44,9 @@ class SmallPuts:
         """by group; the one whose turn was longest ago first"""
         self._count = 0
         self._running: set[str] = set()
+        self._kept_open: set[str] = set()
+        """groups whose segments may be open for writing"""
+        self._timer: asyncio.TimerHandle | None = None
 
     def put(self, chunk_id: ChunkId, blocks: Sequence[Buffer]) -> asyncio.Future[ChunkReceipt]:
         """The receipt of a durable chunk, to be awaited. Errors as ChunkStore.put; Unavailable when too many wait.
@@ -51,6 +58,24 @@ class SmallPuts:
         self._count += 1
         self._begin()
         return settled
+
+    def _store_kept_open(self, items: Sequence[tuple[ChunkId, Sequence[Buffer]]]) -> list[ChunkReceipt | ChunkError]:
+        return self._directory.store_many(items, keep_open=True)
+
+    def _rest_later(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(KEPT_OPEN_S, self._rest)
+
+    def _rest(self) -> None:
+        """Close what was not written to just now."""
+        self._timer = None
+        idle = self._kept_open - self._running - self._waiting.keys()
+        self._kept_open -= idle
+        if idle:
+            with suppress(Unavailable):  # at the end of a process they are closed with all others
+                self._pool.run(self._directory.rest, idle)
+        if self._kept_open:
+            self._rest_later()
 
     def _begin(self) -> None:
         while len(self._running) < BATCHES_AT_ONCE:
@@ -78,12 +103,14 @@ class SmallPuts:
     def _store(self, group: str, batch: Sequence[_Waiting]) -> None:
         items = [(chunk_id, blocks) for chunk_id, blocks, _ in batch]
         try:
-            stored = self._pool.run(self._directory.store_many, items)
+            stored = self._pool.run(self._store_kept_open, items)
         except Unavailable as error:
             for _, _, waiting in batch:
                 settle(waiting, error)
             return
         self._running.add(group)
+        self._kept_open.add(group)
+        self._rest_later()
         stored.add_done_callback(lambda done: self._settle(group, batch, done))
 
     def _settle(

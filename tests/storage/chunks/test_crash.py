@@ -19,6 +19,7 @@ import pytest
 from storage.base.clock import ManualClock
 from storage.base.errors import ChunkNotFound, Corrupt
 from storage.base.ids import ChunkId, chunk_id_from_bytes
+from storage.chunks import segment
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import FOOTER_BYTES, digest_of
 from storage.chunks.layout import lent_draft_name
@@ -193,10 +194,15 @@ async def cut_everywhere(make: Callable[[], CrashFiles], record_bytes_max: int) 
     raise AssertionError("the script never ends")
 
 
-@pytest.mark.parametrize("record_bytes_max", [FILES_ONLY, RECORD_BYTES_MAX])
-async def test_a_cut_before_every_step(record_bytes_max: int) -> None:
+@pytest.mark.parametrize(
+    ("record_bytes_max", "behind_bytes_max"), [(FILES_ONLY, 0), (RECORD_BYTES_MAX, 0), (RECORD_BYTES_MAX, 1 << 20)]
+)
+async def test_a_cut_before_every_step(
+    monkeypatch: pytest.MonkeyPatch, record_bytes_max: int, behind_bytes_max: int
+) -> None:
     """Of start, put, put_many, puts in one batch, a lent draft, quarantine, delete, restart and purge; at least those
-    we know of."""
+    we know of. behind_bytes_max: of a segment's mark."""
+    monkeypatch.setattr(segment, "MARK_BEHIND_BYTES_MAX", behind_bytes_max)
     assert await cut_everywhere(CrashFiles, record_bytes_max) > 60
 
 
@@ -268,9 +274,9 @@ def mark_too_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """The header vouches for what is synced together with it."""
     commit = Segment.commit
 
-    def early(segment: Segment) -> None:
-        segment._durable_end = segment._end
-        commit(segment)
+    def early(self: Segment) -> None:
+        self._durable_end = self._end
+        commit(self)
 
     monkeypatch.setattr(Segment, "commit", early)
 
@@ -279,9 +285,9 @@ def free_without_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slot is freed and its body's room given back, in whatever order they reach the medium."""
     remove = Segment.remove
 
-    def hasty(segment: Segment, items: Sequence[tuple[ChunkId, bytes | None]]) -> list[Slot | None]:
+    def hasty(self: Segment, items: Sequence[tuple[ChunkId, bytes | None]]) -> list[Slot | None]:
         monkeypatch.setattr(_Handle, "fdatasync", lambda _: None)
-        removed = remove(segment, items)
+        removed = remove(self, items)
         monkeypatch.setattr(_Handle, "fdatasync", lambda handle: handle._sync("fdatasync"))
         return removed
 
@@ -299,14 +305,16 @@ async def test_the_check_notices_a_wrong_order_in_segments(
     monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     """Each of the steps has its reason."""
+    monkeypatch.setattr(segment, "MARK_BEHIND_BYTES_MAX", 0)
     break_it(monkeypatch)
     with pytest.raises((AssertionError, Corrupt)):
         await cut_everywhere(CrashFiles, RECORD_BYTES_MAX)
 
 
 @pytest.mark.parametrize("seed", range(40))
-async def test_a_cut_among_concurrent_writers(seed: int) -> None:
+async def test_a_cut_among_concurrent_writers(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Puts, deletes and a batch in flight on several threads when the power goes at some step."""
+    monkeypatch.setattr(segment, "MARK_BEHIND_BYTES_MAX", seed % 2 << 20)
     rng = random.Random(seed)
     files, ledger = CrashFiles(), Ledger()
     record_bytes_max = FILES_ONLY if seed % 3 == 0 else RECORD_BYTES_MAX

@@ -21,6 +21,7 @@ from storage.chunks.room import FREE_KEPT_S
 from storage.chunks.segment_format import RECORD_BYTES_MAX
 from storage.chunks.store import Buffer
 from storage.chunks.times import VERIFIED_MARK_NS
+from storage.chunks.worker_pool import WorkerPool
 from tests.storage.chunks.chunk_files import FILES_ONLY, damage_chunk, find_chunk, path_of, shorten_chunk
 from tests.storage.chunks.conformance import (
     LARGE_BYTES,
@@ -335,13 +336,18 @@ async def test_small_chunks_that_are_held_are_bounded_in_bytes(
 async def test_small_chunks_take_one_hop(disk: DiskChunkStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A put or a get of up to a MiB is one hop to a thread; a large one is about one for each MiB."""
     hops: list[object] = []
-    run = disk._pool.run
 
-    def counted(function: Callable[..., object], *args: object) -> asyncio.Future[object]:
-        hops.append(function)
-        return run(function, *args)
+    def count(pool: WorkerPool) -> None:
+        run = pool.run
 
-    monkeypatch.setattr(disk._pool, "run", counted)
+        def counted(function: Callable[..., object], *args: object) -> asyncio.Future[object]:
+            hops.append(function)
+            return run(function, *args)
+
+        monkeypatch.setattr(pool, "run", counted)
+
+    count(disk._pool)
+    count(disk._batches_pool)
     for length, expected in ((1000, 1), (HOP_BYTES, 1), (8 * HOP_BYTES, 8)):
         data = some_bytes(length)
         hops.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 from storage.base.clock import ManualClock, SystemClock
 from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt
 from storage.base.files import DiskFile, DiskFiles
-from storage.chunks import segments
+from storage.chunks import segment, segments, small_puts
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import digest_of
 from storage.chunks.segment import Segment
@@ -249,12 +250,17 @@ async def test_an_empty_segment_goes_and_comes_back(store: DiskChunkStore, root:
 
 
 async def test_few_segments_are_open(store: DiskChunkStore, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are; those that were closed are found again, and go on where they ended."""
+    """However many there are; those that were closed are found again, and go on where they ended. For a moment those
+    that were written to are open for that too."""
     monkeypatch.setattr(segments, "OPEN_SEGMENTS_MAX", 3)
+    monkeypatch.setattr(small_puts, "KEPT_OPEN_S", 0.1)
     for turn in range(2):
         for n in range(8):
             await put(store, chunk_id(4096 * n + turn), some_bytes(100, n + turn))
-            assert open_files(root) <= 3
+            assert open_files(root) <= 2 * 3
+    async with asyncio.timeout(20):
+        while open_files(root) > 3:
+            await asyncio.sleep(0.01)
     for turn in range(2):
         for n in range(8):
             assert await read(store, chunk_id(4096 * n + turn)) == some_bytes(100, n + turn)
@@ -417,16 +423,21 @@ async def test_what_is_torn_behind_the_mark_is_nobodys() -> None:
     store.close()
 
 
-async def test_what_is_damaged_before_the_mark_is_damage() -> None:
-    """It was answered for: a scrub is to find it."""
+@pytest.mark.parametrize(("behind_bytes_max", "more"), [(0, 1), (1 << 20, 2)])
+async def test_what_is_damaged_before_the_mark_is_damage(
+    monkeypatch: pytest.MonkeyPatch, behind_bytes_max: int, more: int
+) -> None:
+    """It was answered for: a scrub is to find it. The mark is so far behind at most, and a batch."""
+    monkeypatch.setattr(segment, "MARK_BEHIND_BYTES_MAX", behind_bytes_max)
     files = CrashFiles()
     store = DiskChunkStore(files, "/node", reserve_bytes=0, clock=ManualClock(), threads=1)
-    for n in range(3):
-        await put(store, chunk_id(n), DATA)
+    await put(store, chunk_id(0), DATA)
+    for n in range(more):
+        await put(store, chunk_id(1 + n), some_bytes(behind_bytes_max or 1000))
     survivors = files.survivors()
     write_over(Path("/node"), chunk_id(0), bytes(10), files=survivors)
     again = DiskChunkStore(survivors, "/node", reserve_bytes=0, clock=ManualClock(), threads=1)
-    assert len(await listed(again)) == 3
+    assert len(await listed(again)) == 1 + more
     assert not await again.check(chunk_id(0))
     assert [of for of, _ in await again.list_damaged(None, 10)] == [chunk_id(0)]
     again.close()

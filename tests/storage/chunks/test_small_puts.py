@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from storage.base.clock import ManualClock
 from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, NodeFull, Unavailable
-from storage.base.files import AnyPath, OpenFile
+from storage.base.files import AnyPath, DiskFiles, OpenFile
 from storage.chunks import small_puts
 from storage.chunks.chunk_directory import ChunkDirectory
 from storage.chunks.footer import digest_of
@@ -172,3 +174,45 @@ async def test_too_many_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         puts._pool.close()
         with pytest.raises(Unavailable):
             await puts.put(chunk_id(99), [b"x"])
+
+
+class Writable(DiskFiles):
+    """Counts what is open for writing."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+
+    def open(self, path: AnyPath, *, writable: bool = False) -> OpenFile:
+        self.opened += writable
+        return super().open(path, writable=writable)
+
+
+def open_for_writing(root: Path) -> int:
+    """Segments that this process has so open now."""
+    found = 0
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            is_segment = str(entry.readlink()).startswith(str(root)) and ".segment" in str(entry.readlink())
+            flags = (Path("/proc/self/fdinfo") / entry.name).read_text().partition("flags:")[2].split()[0]
+            found += is_segment and bool(int(flags, 8) & os.O_RDWR)
+    return found
+
+
+async def test_a_segment_stays_open_for_writing_while_batches_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is closed once none does, for as long as none does."""
+    monkeypatch.setattr(small_puts, "KEPT_OPEN_S", 0.05)
+    files = Writable()
+    directory = ChunkDirectory(files, tmp_path / "node", ManualClock())
+    pool = WorkerPool(2, "chunks")
+    puts = SmallPuts(directory, pool)
+    for turn in range(2):
+        for n in range(5):
+            await puts.put(chunk_id(10 * turn + n), [b"x"])
+        async with asyncio.timeout(20):
+            while open_for_writing(tmp_path):
+                await asyncio.sleep(0.01)
+    assert files.opened < 10
+    pool.close()
+    directory.close()
