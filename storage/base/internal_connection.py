@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import socket
 from collections import deque
 from collections.abc import Sequence
 from typing import cast
@@ -19,6 +20,10 @@ READ_BUFFER_BYTES = 512 * 1024
 """of an answer that nobody has taken yet; reading pauses above"""
 WRITE_BUFFER_BYTES = 256 * 1024
 """of a body that the system has not taken yet; above, a sender waits"""
+
+UNIX_SEND_BYTES = 640 * 1024
+"""asked of the system for a Unix socket. It takes twice that, with what it needs for itself, so a body of a MiB is
+handed over in one call instead of five, with as many wakings on both sides; where it gives less, it takes more calls"""
 
 Buffer = bytes | bytearray | memoryview
 
@@ -164,6 +169,9 @@ class InternalConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
+        own = transport.get_extra_info("socket")
+        if own is not None and own.family == socket.AF_UNIX:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNIX_SEND_BYTES)
 
     def data_received(self, data: bytes) -> None:
         if self.failure is not None:

@@ -471,3 +471,29 @@ def test_a_missing_authority_is_an_error_of_the_configuration(tmp_path: Path) ->
     for name, error in (("none", FileNotFoundError), ("junk", ssl.SSLError)):
         with pytest.raises(error):
             InternalClient(parse_address("https://127.0.0.1:1"), "t", tls_ca=str(tmp_path / name))
+
+
+async def test_a_body_of_a_mib_is_handed_over_at_once(tmp_path: Path) -> None:
+    """To a Unix socket, in its pieces, to a peer that has not read a byte: nothing is left for this side to hold."""
+    taken = asyncio.Event()
+    blocks = [b"%d" % (n % 10) * 65_536 for n in range(16)]
+    found: list[bytes] = []
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await taken.wait()
+        await reader.readuntil(b"\r\n\r\n")
+        found.append(await reader.readexactly(1 << 20))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with raw_peer(tmp_path / "s", late) as address:
+        client = InternalClient(address, "t")
+        sending = asyncio.create_task(client.send_whole("PUT", "/", blocks, 1 << 20))
+        async with asyncio.timeout(20):
+            while not (used := list(client._pool._used)) or used[0]._transport is None or not used[0].exchanges:
+                await asyncio.sleep(0)
+            while used[0]._transport.get_write_buffer_size():
+                await asyncio.sleep(0.001)
+        taken.set()
+        assert (await sending).status == 200
+        assert found == [b"".join(blocks)]
+        await client.close()
