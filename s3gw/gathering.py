@@ -1,9 +1,10 @@
-"""The body of a PUT on the short way, while it comes."""
+"""The body of a PUT on the short way, while it comes: received straight into memory that is used again."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 from s3gw.short_write import ShortWrite
 from storage.base.blocks import BLOCKS
@@ -12,33 +13,41 @@ GATHERING_S_MAX = 1.0
 """from the head to the last byte; who is slower takes the road, which is patient"""
 
 
-class Gathering:
-    """Hashed block by block, while each is in the processor's cache. `stop_timer` or `end` must be called."""
+class Connection(Protocol):
+    """What this needs of the HTTP protocol that the connection belongs to."""
 
-    __slots__ = ("_beyond", "_first", "_room", "_taken", "_timer", "_with_head", "write")
+    loop: asyncio.AbstractEventLoop
+    transport: Any
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+
+class Gathering(asyncio.BufferedProtocol):
+    """The protocol of the connection until the body is whole, or is not waited for any more. Each piece is hashed while
+    it is in the processor's cache; what follows the body is left in the socket. `end` must be called."""
 
     def __init__(
         self,
+        connection: Connection,
         write: ShortWrite,
         data: bytes,
         body: memoryview,
-        loop: asyncio.AbstractEventLoop,
+        on_whole: Callable[[], None],
         give_up: Callable[[], None],
     ) -> None:
-        """data: the first that came, head and `body`, which the write has taken. The write holds room for all."""
+        """data: the first that came, head and `body`, which the write has taken. The write has room for all. One of
+        on_whole and give_up is called, unless `end` is called before."""
         self.write = write
+        self._connection = connection
         self._first = data
         self._with_head = self._taken = len(body)
         self._room = BLOCKS.take(write.length)
         self._room[: len(body)] = body
-        self._beyond = b""
-        """what ends behind the body"""
-        self._timer = loop.call_later(GATHERING_S_MAX, give_up)
-
-    @property
-    def missing_bytes(self) -> int:
-        """Of the body; below 0: more has come than belongs to it."""
-        return self.write.length - self._taken - len(self._beyond)
+        self._on_whole = on_whole
+        self._timer = connection.loop.call_later(GATHERING_S_MAX, give_up)
+        connection.transport.set_protocol(self)
 
     @property
     def body(self) -> memoryview:
@@ -47,24 +56,31 @@ class Gathering:
 
     @property
     def blocks(self) -> list[bytes]:
-        """All bytes, in the order in which they came."""
-        return [self._first, bytes(self._room[self._with_head : self._taken]), self._beyond]
-
-    def take(self, block: bytes) -> None:
-        """The next bytes."""
-        end = self._taken + len(block)
-        if end > self.write.length:
-            self._beyond = block
-            return
-        self._room[self._taken : end] = block
-        self._taken = end
-        self.write.take(block)
-
-    def stop_timer(self) -> None:
-        """The write goes on without this."""
-        self._timer.cancel()
+        """All bytes that came, in their order."""
+        return [self._first, bytes(self._room[self._with_head : self._taken])]
 
     def end(self) -> None:
-        """The write is given up."""
+        """What comes from now on is the connection's own."""
         self._timer.cancel()
-        self.write.give_up()
+        self._connection.transport.set_protocol(cast(asyncio.Protocol, self._connection))
+
+    # ------------------------------------------------------------------ asyncio's callbacks
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._room[self._taken :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        end = self._taken + nbytes
+        self.write.take(self._room[self._taken : end])
+        self._taken = end
+        if end == self.write.length:
+            self._on_whole()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()

@@ -52,9 +52,10 @@ class ShortConnection(BoundedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._end_leaving()
-        if self._gathering is not None:
-            self._gathering.end()
-            self._gathering = None
+        gathering, self._gathering = self._gathering, None
+        if gathering is not None:
+            gathering.end()
+            gathering.write.give_up()
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -63,9 +64,7 @@ class ShortConnection(BoundedProtocol):
             self._end_leaving()
 
     def data_received(self, data: bytes) -> None:
-        if self._gathering is not None:
-            self._gather(self._gathering, data)
-        elif not self._serve_plain(data):
+        if not self._serve_plain(data):
             self._parse(data)
 
     def timeout_keep_alive_handler(self) -> None:
@@ -111,23 +110,23 @@ class ShortConnection(BoundedProtocol):
             if not self._commit(write, body):
                 return False
         elif write.make_room():
-            self._gathering = Gathering(write, data, body, self.loop, self._leave_to_road)
+            self._gathering = Gathering(self, write, data, body, self._end_gathering, self._leave_to_road)
         else:
             return False
         self._heads += 1
         self._unset_keepalive_if_required()  # until it is answered
         return True
 
-    def _gather(self, gathering: Gathering, data: bytes) -> None:
-        gathering.take(data)
-        if gathering.missing_bytes > 0:
-            return
+    def _end_gathering(self) -> None:
+        """The body is whole."""
+        gathering = self._gathering
+        assert gathering is not None, "it was being gathered"
         has_room = len(self.tasks) < self._limits.requests_max
-        if gathering.missing_bytes or not has_room or not self._commit(gathering.write, gathering.body):
+        if has_room and self._commit(gathering.write, gathering.body):
+            self._gathering = None
+            gathering.end()
+        else:
             self._leave_to_road()
-            return
-        gathering.stop_timer()
-        self._gathering = None
 
     def _leave_to_road(self) -> None:
         """What was gathered, if anything, arrives anew."""
@@ -135,6 +134,7 @@ class ShortConnection(BoundedProtocol):
         if gathering is None:
             return
         gathering.end()
+        gathering.write.give_up()
         self._is_for_road = True
         for block in gathering.blocks:
             if block and not self.transport.is_closing():

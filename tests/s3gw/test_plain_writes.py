@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from s3gw.call import Response
 from s3gw.connection import GatewayProtocol
 from s3gw.http_limits import HttpLimits
+from storage.base.internal_server import TlsFiles
+from tests.clients.certificates import make_certificates
 from tests.s3gw.echo import Running, head, on_uvloop, read_until, running
 
 HELD_MAX = 2
@@ -180,14 +184,13 @@ async def test_a_client_that_goes_while_its_commit_is_under_way(commits: Commits
 
 
 @asynccontextmanager
-async def used(server: Running, commits: Commits) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def used(
+    server: Running, commits: Commits, context: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection that has had an answer, so that what follows may go past the parser."""
-    async with server.connect() as (reader, writer):
-        writer.write(put(b"/short", b"first"))
-        await commits.wait(1)
-        commits.answer()
-        await read_until(reader, b"done")
-        commits.asked.clear()
+    async with server.connect(context) as (reader, writer):
+        writer.write(head(b"GET", b"/first"))
+        await read_until(reader, b"GET /first 0 1")
         yield reader, writer
 
 
@@ -220,7 +223,7 @@ async def test_a_body_in_pieces_is_gathered(commits: Commits) -> None:
 
 @on_uvloop
 async def test_what_is_gathered_and_left_takes_the_road_whole(commits: Commits) -> None:
-    """Where the head is not for the short way, the body is not, or there is no room; and more behind a body."""
+    """Where the head is not for the short way, the body is not, or there is no room."""
     async with running(short_way=commits) as server, used(server, commits) as (reader, writer):
         for path in (b"/road", b"/long"):
             one = put(path, b"0123456789")
@@ -228,13 +231,23 @@ async def test_what_is_gathered_and_left_takes_the_road_whole(commits: Commits) 
             await read_until(reader, b"PUT %b 10 2" % path)
         assert [url for url, _ in commits.asked] == [b"/long"]
         one = put(b"/short", b"0123456789")
-        await send(writer, one[:-4], one[-4:] + head(b"GET", b"/behind"))
-        got = await read_until(reader, b"GET /behind 0 1")
-        assert b"PUT /short 10 2" in got and len(commits.asked) == 1
         commits.held.update(Write(commits, b"", 0) for _ in range(HELD_MAX))
         await send(writer, one[:-4], one[-4:])
         await read_until(reader, b"PUT /short 10 2")
     assert len(commits.asked) == 1 and len(commits.held) == HELD_MAX
+
+
+@on_uvloop
+async def test_what_follows_a_body_waits_its_turn(commits: Commits) -> None:
+    """It is the parser's, which takes up behind the body."""
+    one = put(b"/short", b"0123456789")
+    async with running(short_way=commits) as server, used(server, commits) as (reader, writer):
+        await send(writer, one[:-4], one[-4:] + head(b"GET", b"/behind") + one)
+        await commits.wait(1)
+        commits.answer()
+        got = await read_until(reader, b"PUT /short 10 2")
+        assert got.index(b"done") < got.index(b"GET /behind 0 1") < got.index(b"PUT /short 10 2")
+    assert len(commits.asked) == 1
 
 
 @on_uvloop
@@ -253,6 +266,51 @@ async def test_a_body_that_comes_slowly_takes_the_road(commits: Commits, monkeyp
         await commits.wait(1)
         commits.answer()
         await read_until(reader, b"done")
+
+
+@on_uvloop
+async def test_a_large_body_that_comes_slowly(commits: Commits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The road receives it in its own way, and the connection serves on."""
+    monkeypatch.setattr("s3gw.gathering.GATHERING_S_MAX", 0.05)
+    one = put(b"/short", bytes(900_000))
+    async with running(short_way=commits) as server, used(server, commits) as (reader, writer):
+        for cut in (100, 100_000, 300_000):
+            await send(writer, one[:cut])
+            await asyncio.sleep(0.1)
+            await send(writer, one[cut : cut + 400_000], one[cut + 400_000 :])
+            await read_until(reader, b"PUT /short 900000 2")
+            assert not commits.held
+        await send(writer, put(b"/short", b"again"))
+        await commits.wait(1)
+        commits.answer()
+        await read_until(reader, b"done")
+    assert [body for _, body in commits.asked] == [b"again"]
+
+
+@on_uvloop
+async def test_over_tls(commits: Commits, tmp_path: Path) -> None:
+    """Gathered all the same, left to the road all the same, and a client that goes leaves nothing."""
+    files = make_certificates(tmp_path)
+    tls = TlsFiles(str(files.certificate), str(files.private_key))
+    context = ssl.create_default_context(cafile=str(files.ca))
+    body = bytes(range(256)) * 1000
+    one = put(b"/short", body)
+    async with running(tls=tls, short_way=commits) as server:
+        async with used(server, commits, context) as (reader, writer):
+            for cut in (len(body), 1000, 1):
+                await send(writer, one[:-cut], one[-cut:])
+                await commits.wait(1)
+                commits.answer()
+                await read_until(reader, b"done")
+            long = put(b"/long", body)
+            await send(writer, long[:-9], long[-9:])
+            await read_until(reader, b"PUT /long 256000 2")
+            await send(writer, one[:-1])
+            assert len(commits.held) == 1
+        async with asyncio.timeout(30):
+            while commits.held:
+                await asyncio.sleep(0.005)
+    assert [asked for _, asked in commits.asked] == [body] * 4
 
 
 @on_uvloop

@@ -77,7 +77,7 @@ def at_once(
 def converse(gateway: Gateway, requests: bytes) -> list[Answer]:
     """The answers on one connection; after each but a refusal that left a body unread it serves the next one."""
     last = {"Host": f"{gateway.host}:{gateway.port}", "Connection": "close"}
-    answers = parse(send_bytes(gateway, requests + render("GET", "/-/healthy", last), b"ok\n"))
+    answers = parse(send_bytes(gateway, requests + render("GET", "/-/healthy", last), b"\r\n\r\nok\n"))
     if answers[-1].headers.get("content-type") == "application/xml" and answers[-1].headers["connection"] == "close":
         return answers
     assert answers.pop().body == b"ok\n"
