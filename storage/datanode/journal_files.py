@@ -7,8 +7,9 @@ them: they are sealed.
 
 What a power cut before each step leaves:
 - put: temporary file → fsync → link → fsync of the directory → answer. The whole file or none.
-- append: write at the end → fdatasync → answer. What was there before, and of the new bytes any part, none of which
-  was answered for: who reads a segment finds where its whole records end.
+- append: write at the end, over zeros that are there already or with some more behind (AppendedFile) → fdatasync →
+  answer. What was there before, and of the new bytes any part, none of which was answered for: who reads a segment
+  finds where its whole records end. After a kill -9 a file is listed with its zeros, up to the next append to it.
 - fence: temporary file → fsync → rename → fsync of the directory → answer. The old fence or the new one; once it was
   answered, what an owner below it still had under way is answered with JournalFenced, whatever became of the bytes.
 - delete: unlink → fsync of the directory → answer. Gone, or still there: the owner asks again.
@@ -27,8 +28,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from storage.base.errors import JournalConflict, JournalError, JournalFenced, JournalFileNotFound, NodeFull
-from storage.base.files import TEMPORARY_SUFFIX, AnyPath, FileSystem, OpenFile, fetch_file, make_directories, store_file
+from storage.base.files import TEMPORARY_SUFFIX, AnyPath, FileSystem, fetch_file, make_directories, store_file
 from storage.chunks.medium_errors import FULL
+from storage.datanode.appended_file import AppendedFile
 from storage.datanode.journal_wire import (
     APPEND_BYTES_MAX,
     FILE_BYTES_MAX,
@@ -61,7 +63,7 @@ class JournalFiles:
         self._reserve_bytes = reserve_bytes
         self._fence_lock = threading.Lock()
         self._turnstiles = [threading.Lock() for _ in range(TURNSTILES)]
-        self._open_files: dict[str, OpenFile] = {}
+        self._open_files: dict[str, AppendedFile] = {}
         """the one that was used last comes last"""
         self._open_lock = threading.Lock()
         self._broken: set[str] = set()
@@ -75,7 +77,7 @@ class JournalFiles:
         """Let go of the open files."""
         with self._open_lock:
             for file in self._open_files.values():
-                file.close()
+                file.finish()
             self._open_files.clear()
 
     # --- who may change anything
@@ -103,12 +105,18 @@ class JournalFiles:
     def list(self) -> JournalListing:
         """Every file, by name."""
         with _reading():
-            return JournalListing(self._fence, list_journal(self._files, self._root))
+            found = list_journal(self._files, self._root)
+        with self._open_lock:
+            lengths = {name: file.length for name, file in self._open_files.items()}
+        return JournalListing(self._fence, [JournalFile(it.name, lengths.get(it.name, it.length)) for it in found])
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Up to `length` bytes (READ_BYTES_MAX at most); fewer only where the file ends. JournalFileNotFound."""
+        with self._open_lock:
+            appended = self._open_files.get(name)
+        ends = offset + READ_BYTES_MAX if appended is None else appended.length
         with _reading(), self._files.open(self._path(name)) as file:
-            return file.pread(min(length, READ_BYTES_MAX), offset)
+            return file.pread(max(0, min(length, READ_BYTES_MAX, ends - offset)), offset)
 
     # --- changing
 
@@ -141,7 +149,13 @@ class JournalFiles:
         with self._turnstiles[hash(name) % TURNSTILES], _writing():
             if name in self._broken:
                 raise JournalError(f"a write to {name} failed; it takes no more")
-            self._append(self._opened(name), name, offset, data)
+            file = self._opened(name)
+            try:
+                file.append(offset, data)
+            except OSError:
+                self._broken.add(name)
+                self._drop(name)
+                raise
         self._require_newest(owner)
         return length
 
@@ -159,21 +173,6 @@ class JournalFiles:
             self._files.fsync_directory(self._root)
             return was_there
 
-    def _append(self, file: OpenFile, name: str, offset: int, data: bytes) -> None:
-        size = file.size()
-        is_repeated = size == offset + len(data) and file.pread(len(data), offset) == data
-        if size != offset and not is_repeated:
-            raise JournalConflict(f"{name} has {size} bytes, not {offset}")
-        self._require_room(len(data))
-        try:
-            if not is_repeated:
-                file.pwrite(data, offset)
-            file.fdatasync()
-        except OSError:
-            self._broken.add(name)
-            self._drop(name)
-            raise
-
     def _require_room(self, length: int) -> None:
         free_bytes = self._files.space(self._root).free_bytes
         if free_bytes - length < self._reserve_bytes // 2:
@@ -185,11 +184,12 @@ class JournalFiles:
                 raise JournalConflict("the file is there with other bytes")
         self._files.fsync_directory(self._root)  # its writer may have been cut off before that
 
-    def _opened(self, name: str) -> OpenFile:
+    def _opened(self, name: str) -> AppendedFile:
         with self._open_lock:
             file = self._open_files.pop(name, None)
             if file is None:
-                file = self._files.open(self._path(name), writable=True)
+                opened = self._files.open(self._path(name), writable=True)
+                file = AppendedFile(name, opened, FILE_BYTES_MAX, self._require_room)
                 while len(self._open_files) >= OPEN_FILES_MAX:
                     self._open_files.pop(next(iter(self._open_files))).close()
             self._open_files[name] = file
