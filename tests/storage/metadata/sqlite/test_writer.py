@@ -196,6 +196,26 @@ async def test_half_groups_do_not_go_on_alternating(slow: SlowOwned, monkeypatch
     await asyncio.gather(*tasks)
 
 
+@pytest.mark.parametrize(
+    ("size", "applying_s", "waiting_s", "wanted"),
+    [
+        (8, 0.0006, 0.0004, 8),
+        (16, 0.0012, 0.0017, 8),
+        (8, 0.0006, 0.003, 12),
+        (16, 0.0012, 0.0019, 12),
+        (8, 0.0, 0.0, 12),
+    ],
+)
+async def test_half_of_them_are_enough_where_the_sync_is_quick(
+    slow: SlowOwned, size: int, applying_s: float, waiting_s: float, wanted: int
+) -> None:
+    """Of sixteen; quick beside what applying all of them would take."""
+    committer = slow.owner.committer
+    committer._companions = 16
+    committer._plan_wait(size, applying_s, waiting_s)
+    assert committer._wanted == wanted
+
+
 async def test_a_lone_client_is_not_kept_waiting(slow: SlowOwned) -> None:
     """However long its groups take: there is nobody to wait for."""
     worker = await Worker.start(slow.metadata)
