@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -36,7 +36,8 @@ def small_disk(path: Path, size_mib: int) -> Iterator[None]:
 @contextmanager
 def frozen(path: Path) -> Iterator[None]:
     """The directories in `path` are read-only, as a disk with errors turns: each becomes a read-only mount of itself
-    (the whole could not be: a process that has a lock file open for writing forbids it)."""
+    (the whole could not be: a process that has a lock file open for writing forbids it). What is open for writing
+    stays so, other than on a disk with errors: see is_written_to."""
     folders = sorted(it for it in path.iterdir() if it.is_dir())
     try:
         for folder in folders:
@@ -46,6 +47,20 @@ def frozen(path: Path) -> Iterator[None]:
     finally:
         for folder in folders:
             subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def is_written_to(path: Path) -> bool:
+    """Whether any process has a file below `path` open for writing."""
+    for opened in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # it was closed, or its process ended
+            if opened.readlink().is_relative_to(path) and _open_flags(opened) & os.O_ACCMODE != os.O_RDONLY:
+                return True
+    return False
+
+
+def _open_flags(opened: Path) -> int:
+    lines = (opened.parents[1] / "fdinfo" / opened.name).read_text().splitlines()
+    return next(int(line.split()[1], 8) for line in lines if line.startswith("flags:"))
 
 
 def fill(path: Path, leave_mib: int = 0) -> Path:
