@@ -20,6 +20,9 @@ REST_S = 0.001
 """for which a connection is left to the others"""
 RESTS_MAX = 16
 """in a row; halved each time that none of the others took it, as one of them may hang or be gone"""
+ACCEPTS_MAX = 64
+"""in one turn of the event loop. (One a turn made hundreds of clients that came at once wait for seconds, as each
+turn served all those before.)"""
 RETRY_S = 0.5
 """after the system had no room for another connection (files, memory)"""
 
@@ -99,17 +102,21 @@ class Acceptor:
             self._board.show(self._count_connections() + len(self._beginning))
 
     def _accept(self) -> None:
-        if self._leaves_it_to_others():
-            self._pause(REST_S)
-            return
-        try:
-            connection, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return  # another worker was first, or the client is gone
-        except OSError as error:
-            _log.warning("cannot accept connections for now: %s", error)
-            self._pause(RETRY_S)
-            return
+        for _ in range(ACCEPTS_MAX):
+            if self._leaves_it_to_others():
+                self._pause(REST_S)
+                return
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return  # another worker was first, or the client is gone
+            except OSError as error:
+                _log.warning("cannot accept connections for now: %s", error)
+                self._pause(RETRY_S)
+                return
+            self._take(connection)
+
+    def _take(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         task = self._loop.create_task(self._begin(connection))
         self._beginning.add(task)

@@ -71,12 +71,17 @@ class KeyWriter:
         for _ in range(layers):
             names = (key_name(number, shape.keys) for number in range(shape.keys))
             for batch in _batches(names):
-                await self._metadata.apply(RenewSession(self._session_id, 0))  # a million take longer than a lease
+                await self._renew()
                 await asyncio.gather(*(self._put(bucket.bucket_id, object_key) for object_key in batch))
         hidden = (key_name(number, shape.markers) + b"-gone" for number in range(shape.markers))
         for batch in _batches(hidden):
             targets = tuple(DeleteTarget(object_key) for object_key in batch)
+            await self._renew()
             await self._metadata.apply(DeleteVersions(bucket.bucket_id, targets))
+
+    async def _renew(self) -> None:
+        """A million take longer than a lease."""
+        await self._metadata.apply(RenewSession(self._session_id, 0))
 
     async def _put(self, bucket_id: int, object_key: bytes) -> None:
         version = NewVersion(os.urandom(8), 0, EMPTY_ETAG, self._owner_id, Attributes(), os.urandom(32))

@@ -118,6 +118,18 @@ async def test_connections_are_shared_evenly(listener: socket.socket, board_fd: 
         worker.end()
 
 
+async def test_many_that_come_at_once_are_taken_in_a_few_turns(listener: socket.socket) -> None:
+    """A turn of a busy loop is long: with one connection in each the last of a crowd would wait for seconds."""
+    worker = Worker(listener, None)
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(40)]
+    for _ in range(12):
+        await asyncio.sleep(0)
+    assert len(worker.held) == 40
+    for client in clients:
+        client.close()
+    worker.end()
+
+
 async def test_a_worker_that_hangs_holds_nobody_up(listener: socket.socket, board_fd: int) -> None:
     """Its connections are left to it for a while and then taken; each time the wait is shorter."""
     Board(board_fd, 1)
