@@ -12,7 +12,7 @@ import os
 
 from awscrt.checksums import crc64nvme
 
-from cluster.blob_write import WriteServices
+from cluster.blob_write import WriteServices, WriteSettings
 from cluster.cleanup import Place
 from cluster.redundancy import Redundancy
 from storage.base.errors import ChunkError, Corrupt, NodeUnreachable, NotEnoughNodes, Unavailable
@@ -25,6 +25,18 @@ from storage.model import Blob, Chunk
 
 WHOLE_BYTES_MAX = 1 << 20
 """of plaintext: sealed it still is small enough for a datanode's segment"""
+
+
+def seal_only_chunk(
+    settings: WriteSettings, key: BucketKey, blob_id: bytes, plaintext: Buffer, nodes: tuple[int, ...] = ()
+) -> tuple[Chunk, Buffer]:
+    """All of a blob as its one chunk: the row, for `nodes`, and the sealed bytes."""
+    data_key = os.urandom(DATA_KEY_BYTES)
+    wrapped_key = BlobKey(key.secret, settings.cluster_id, blob_id).wrap(0, data_key)
+    sealer = Sealer(settings.cluster_id, ChunkId(blob_id, 0), data_key, settings.cipher)
+    sealed = sealer.seal_whole(plaintext)
+    digest = crc64nvme(sealed).to_bytes(DIGEST_BYTES, "big")
+    return Chunk(0, 0, len(plaintext), wrapped_key, digest, nodes), sealed
 
 
 class WholeWrite:
@@ -74,8 +86,10 @@ class WholeWrite:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _send_to(self, numbers: list[int]) -> None:
-        sealed = self._seal(numbers)
-        expected = ChunkReceipt(len(sealed), self._chunks[0].digest)
+        settings = self._services.settings
+        chunk, sealed = seal_only_chunk(settings, self._key, self._blob_id, self._plaintext, tuple(numbers))
+        self._chunks = (chunk,)
+        expected = ChunkReceipt(len(sealed), chunk.digest)
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._put(number, sealed, expected)) for number in numbers[1:]]
         try:
@@ -85,16 +99,6 @@ class WholeWrite:
         except BaseException:
             await self.abort()
             raise
-
-    def _seal(self, numbers: list[int]) -> Buffer:
-        settings = self._services.settings
-        data_key = os.urandom(DATA_KEY_BYTES)
-        wrapped_key = BlobKey(self._key.secret, settings.cluster_id, self._blob_id).wrap(0, data_key)
-        sealer = Sealer(settings.cluster_id, ChunkId(self._blob_id, 0), data_key, settings.cipher)
-        sealed = sealer.seal_whole(self._plaintext)
-        digest = crc64nvme(sealed).to_bytes(DIGEST_BYTES, "big")
-        self._chunks = (Chunk(0, 0, len(self._plaintext), wrapped_key, digest, tuple(numbers)),)
-        return sealed
 
     async def _put(self, number: int, sealed: Buffer, expected: ChunkReceipt) -> None:
         nodes = self._services.nodes

@@ -19,19 +19,16 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-
-from awscrt.checksums import crc64nvme
 
 from cluster.blob_write import BlobWrite, WriteServices
 from cluster.body import Body, HeldBody
 from cluster.bucket_redundancy import redundancy_of_blob
 from cluster.redundancy import INLINE, Redundancy
 from cluster.seal import Seal
-from cluster.whole_write import WHOLE_BYTES_MAX, WholeWrite
+from cluster.whole_write import WHOLE_BYTES_MAX, WholeWrite, seal_only_chunk
 from storage.base.errors import (
     ChunkError,
     ChunkTruncated,
@@ -41,13 +38,11 @@ from storage.base.errors import (
     SessionFenced,
     Unavailable,
 )
-from storage.base.ids import SESSION_ID_BYTES, ChunkId
-from storage.chunks.store import DIGEST_BYTES
-from storage.crypto.envelope import DATA_KEY_BYTES, Buffer, Sealer
+from storage.base.ids import SESSION_ID_BYTES
+from storage.crypto.envelope import Buffer
 from storage.crypto.keyring import BucketKey
-from storage.crypto.keys import BlobKey
 from storage.metadata.commands import Command
-from storage.model import Blob, Bucket, Chunk, Extent
+from storage.model import Blob, Bucket, Extent
 
 log = logging.getLogger(__name__)
 
@@ -220,15 +215,10 @@ class Writer:
         return self._seal_inline(self._services.keyring.current_bucket_key(bucket.bucket_key_id), plaintext)
 
     def _seal_inline(self, key: BucketKey, plaintext: Buffer) -> Written:
-        services, size = self._services, len(plaintext)
+        services = self._services
         blob_id = services.session.next_blob_id()
-        data_key = os.urandom(DATA_KEY_BYTES)
-        wrapped_key = BlobKey(key.secret, services.settings.cluster_id, blob_id).wrap(0, data_key)
-        sealer = Sealer(services.settings.cluster_id, ChunkId(blob_id, 0), data_key, services.settings.cipher)
-        sealed = bytes(sealer.seal_whole(plaintext))
-        digest = crc64nvme(sealed).to_bytes(DIGEST_BYTES, "big")
-        chunk = Chunk(0, 0, size, wrapped_key, digest)
-        blob = Blob(blob_id, size, key.key_id, key.version, INLINE, (chunk,), sealed)
+        chunk, sealed = seal_only_chunk(services.settings, key, blob_id, plaintext)
+        blob = Blob(blob_id, len(plaintext), key.key_id, key.version, INLINE, (chunk,), bytes(sealed))
         return Written(services, blob_id[:SESSION_ID_BYTES], blob)
 
     async def _undo(self, blob_write: BlobWrite | WholeWrite, outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+from s3gw.borrowed_connection import BorrowedConnection, Owner
 from s3gw.short_write import ShortWrite
 from storage.base.blocks import BLOCKS
 
@@ -13,18 +14,14 @@ GATHERING_S_MAX = 1.0
 """from the head to the last byte; who is slower takes the road, which is patient"""
 
 
-class Connection(Protocol):
+class Connection(Owner, Protocol):
     """What this needs of the HTTP protocol that the connection belongs to."""
 
     loop: asyncio.AbstractEventLoop
     transport: Any
 
-    def connection_lost(self, exc: Exception | None) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
 
-
-class Gathering(asyncio.BufferedProtocol):
+class Gathering(BorrowedConnection):
     """The protocol of the connection until the body is whole, or is not waited for any more. Each piece is hashed while
     it is in the processor's cache; what follows the body is left in the socket. `end` must be called."""
 
@@ -39,6 +36,7 @@ class Gathering(asyncio.BufferedProtocol):
     ) -> None:
         """data: the first that came, head and `body`, which the write has taken. The write has room for all. One of
         on_whole and give_up is called, unless `end` is called before."""
+        super().__init__(connection)
         self.write = write
         self._connection = connection
         self._first = data
@@ -75,12 +73,3 @@ class Gathering(asyncio.BufferedProtocol):
         self._taken = end
         if end == self.write.length:
             self._on_whole()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._connection.resume_writing()

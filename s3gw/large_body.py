@@ -22,6 +22,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from cluster.body import BLOCK_BYTES_MAX
+from s3gw.borrowed_connection import BorrowedConnection, Owner
 from s3gw.digester import batch_bytes
 from storage.base.blocks import BLOCKS
 from storage.crypto.envelope import FRAME_BYTES
@@ -42,7 +43,7 @@ _HAS_WAKE_BYTES = sys.platform == "linux"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class HttpConnection(Protocol):
+class HttpConnection(Owner, Protocol):
     """What this needs of the HTTP protocol that the connection belongs to."""
 
     transport: asyncio.Transport
@@ -55,9 +56,6 @@ class HttpConnection(Protocol):
     def count_received(self, count: int) -> None: ...
     def renew_parser(self) -> None: ...
     def on_message_complete(self) -> None: ...
-    def connection_lost(self, exc: Exception | None) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
 
 
 def find_large_body(connection: HttpConnection, cycle: RequestResponseCycle) -> LargeBody | None:
@@ -72,11 +70,12 @@ def find_large_body(connection: HttpConnection, cycle: RequestResponseCycle) -> 
     return LargeBody(connection, cycle, length)
 
 
-class LargeBody(asyncio.BufferedProtocol):
+class LargeBody(BorrowedConnection):
     """`receive` is ASGI's, of this request. Its blocks are nobody else's, and end at multiples of a frame as far as the
     client keeps up."""
 
     def __init__(self, connection: HttpConnection, cycle: RequestResponseCycle, length: int) -> None:
+        super().__init__(connection)
         self._connection = connection
         self._cycle = cycle
         self._length = length
@@ -134,15 +133,6 @@ class LargeBody(asyncio.BufferedProtocol):
             self._cycle.message_event.set()
         elif self._is_due:
             self._cycle.message_event.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        self._connection.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._connection.resume_writing()
 
     # ------------------------------------------------------------------ the connection
 

@@ -30,8 +30,6 @@ class ShortConnection(BoundedProtocol):
         super().__init__(*args, **kwargs)
         self._limits = limits
         self._short_way = short_way
-        self._served_s = 0.0
-        """when the last request was served past the parser, by the loop's clock"""
         self._is_tls = False
         """what such a transport has not sent yet cannot be known"""
         self._leaving: LeavingCycle | None = None
@@ -67,13 +65,6 @@ class ShortConnection(BoundedProtocol):
         if not self._serve_plain(data):
             self._parse(data)
 
-    def timeout_keep_alive_handler(self) -> None:
-        left_s = self._served_s + self.timeout_keep_alive - self.loop.time()
-        if left_s > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
-        else:
-            super().timeout_keep_alive_handler()
-
     # ------------------------------------------------------------------ past the parser
 
     def _serve_plain(self, data: bytes) -> bool:
@@ -98,8 +89,7 @@ class ShortConnection(BoundedProtocol):
             self._long_reads.expected += 1  # this one: the parser brings it again
             return False
         self._heads += 1
-        self._served_s = self.loop.time()  # in place of the idle timer: setting it each time would cost 1 µs
-        self.server_state.total_requests += 1
+        self.note_served()
         if not self._hand_over(read):
             self._unset_keepalive_if_required()
         return True

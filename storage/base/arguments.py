@@ -57,9 +57,8 @@ def _parse_pairs(options: Sequence[Option], words: Sequence[str]) -> dict[str, A
 def _ask_argparse(program: str, description: str | None, options: Sequence[Option], words: Sequence[str]) -> Any:
     parser = importlib.import_module("argparse").ArgumentParser(prog=program, description=description)
     for option in options:
-        parser.add_argument(
-            *(option.name,), type=option.convert, required=option.required, default=option.default, help=option.help
-        )
+        name, convert, text, required, default = option
+        parser.add_argument(name, type=convert, required=required, default=default, help=text)
     return parser.parse_args(words)
 
 

@@ -63,6 +63,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._received_bytes = 0
         self._mark: tuple[str, int, int] | None = None
         self._mark_s = 0.0
+        self._served_s = float("-inf")
+        """when `note_served` was called last, by the loop's clock"""
 
     def data_received(self, data: bytes) -> None:
         self._received_bytes += len(data)
@@ -111,6 +113,21 @@ class BoundedProtocol(HttpToolsProtocol):
     def count_received(self, count: int) -> None:
         """Bytes of a body that came past the parser, which are progress all the same."""
         self._received_bytes += count
+
+    def note_served(self) -> None:
+        """A request was answered past the parser, in place of on_response_complete: to set the idle timer anew each
+        time would cost as much as parsing a head."""
+        self._served_s = self.loop.time()
+        self.server_state.total_requests += 1
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The idle timer, which may have been set long before what was served past the parser."""
+        is_serving = self.cycle is not None and not self.cycle.response_complete
+        left_s = self.timeout_keep_alive if is_serving else self._served_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def renew_parser(self) -> None:
         """For the next request, after a body of which the parser saw no end. As uvicorn makes its own."""

@@ -111,8 +111,6 @@ class LeanProtocol(BoundedProtocol):
         self._calls = calls
         self._lean: LeanCycle | None = None
         """the request under way, if it came past the parser"""
-        self._answered_s = 0.0
-        """when the last of these was answered, by the loop's clock"""
 
     def data_received(self, data: bytes) -> None:
         lean = self._lean
@@ -168,18 +166,7 @@ class LeanProtocol(BoundedProtocol):
         if self.pipeline or self.timeout_keep_alive_task is None:
             self.on_response_complete()
         else:
-            # In place of the idle timer: setting it each time would cost as much as parsing the head.
-            self._answered_s = self.loop.time()
-            self.server_state.total_requests += 1
-
-    def timeout_keep_alive_handler(self) -> None:
-        left_s = self._answered_s + self.timeout_keep_alive - self.loop.time()
-        if self._lean is not None:
-            left_s = self.timeout_keep_alive
-        if left_s > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
-        else:
-            super().timeout_keep_alive_handler()
+            self.note_served()
 
     def connection_lost(self, exc: Exception | None) -> None:
         lean, self._lean = self._lean, None
