@@ -89,6 +89,8 @@ class ChunkDirectory:
         self._record_bytes_max = min(record_bytes_max, RECORD_BYTES_MAX)
         self._segments = Segments(files, self.chunks)
         self._records = Records(files, self._segments, clock, self.tally, self)
+        self._leaving: set[ChunkId] = set()
+        """of segments, being set aside: marked already, perhaps still in their places"""
 
     def close(self) -> None:
         """Let go of the segments and of the lock."""
@@ -407,6 +409,13 @@ class ChunkDirectory:
         self, places: Sequence[tuple[ChunkId, RecordPlace]], *, is_damaged: bool = False
     ) -> list[bool]:
         """True where the chunk was still there. Copies that were made for nothing are harmless: a purge takes them."""
+        self._leaving.update(chunk_id for chunk_id, _ in places)
+        try:
+            return self._move_records_aside(places, is_damaged=is_damaged)
+        finally:
+            self._leaving.difference_update([chunk_id for chunk_id, _ in places])
+
+    def _move_records_aside(self, places: Sequence[tuple[ChunkId, RecordPlace]], *, is_damaged: bool) -> list[bool]:
         copied = []
         for chunk_id, place in places:
             path = self._temporary_path(chunk_id)
@@ -425,12 +434,13 @@ class ChunkDirectory:
         return [freed.get((place.slot.chunk_id, place.slot.identity), False) for _, place in places]
 
     def list_damaged(self, after: ChunkId | None, limit: int) -> list[SetAside]:
-        """As ChunkStore. What was stored anew is forgotten on the way."""
+        """As ChunkStore. What was stored anew is forgotten on the way; what is just being set aside was not."""
         listed: list[SetAside] = []
         while len(listed) < limit and (page := self.quarantined.list_damaged(after, limit - len(listed))):
             after = page[-1].chunk_id
+            settled = [of.chunk_id for of in page if of.chunk_id not in self._leaving]  # asked before what is there
             with medium_errors.reading():
-                healed = [of.chunk_id for of in page if self.has_file(of.chunk_id) or self._records.has(of.chunk_id)]
+                healed = [of for of in settled if self.has_file(of) or self._records.has(of)]
             if healed:
                 self.quarantined.forget_damaged(healed)
             listed += [found for found in page if found.chunk_id not in healed]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from pathlib import Path
@@ -10,10 +11,12 @@ import pytest
 
 from storage.base.errors import ChunkError, Corrupt, NodeFull
 from storage.base.files import AnyPath, DiskFile, DiskFiles, OpenFile
+from storage.base.ids import ChunkId
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import digest_of
+from storage.chunks.layout import QUARANTINE
 from storage.chunks.segment_format import slot_number, slot_offset
-from tests.storage.chunks.chunk_files import find_chunk, segment_of
+from tests.storage.chunks.chunk_files import damage_chunk, find_chunk, segment_of
 from tests.storage.chunks.conformance import chunk_id, put, read, some_bytes
 from tests.storage.crash_files import CrashFiles
 
@@ -270,3 +273,23 @@ async def test_a_medium_that_became_read_only_is_read(root: Path) -> None:
         await put(store, chunk_id(2), DATA)
     store.close()
     assert segment_of(root, chunk_id(1)).exists()
+
+
+async def test_a_mark_that_is_looked_at_while_its_chunk_is_set_aside_stays(root: Path) -> None:
+    """For a moment the chunk is under its mark and still in its segment, as one that was healed is."""
+    loop = asyncio.get_running_loop()
+    found: list[list[tuple[ChunkId, int]]] = []
+
+    class WatchedFiles(DiskFiles):
+        def fsync_directory(self, path: AnyPath) -> None:
+            super().fsync_directory(path)
+            if Path(path).name == QUARANTINE and not found:
+                found.append(asyncio.run_coroutine_threadsafe(store.list_damaged(None, 10), loop).result(30))
+
+    store = DiskChunkStore(WatchedFiles(), root, reserve_bytes=0)
+    await put(store, chunk_id(1), some_bytes(5000))
+    damage_chunk(root, chunk_id(1), 2000)
+    assert not await store.check(chunk_id(1))
+    assert [[of for of, _ in listed] for listed in found] == [[chunk_id(1)]]
+    assert await store.list_damaged(None, 10) == found[0]
+    store.close()
