@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
+from cluster.column_runs import ColumnRuns
 from cluster.domains import parse_levels
 from cluster.nodes import NodePool
 from cluster.placement import Placement, eligible, make_blob_seed
 from storage.base.errors import NotEnoughNodes
 from storage.model import ClusterMap, Node
+
+_START_BYTES = 6
+"""workers begin anywhere"""
 
 
 class Choice:
@@ -47,6 +53,7 @@ class Placer:
         self._built: dict[int, _Built] = {}
         """by width"""
         self._left_out: frozenset[int] = frozenset()
+        self._runs = ColumnRuns(int.from_bytes(os.urandom(_START_BYTES)))
 
     def adopt(self, cluster_map: ClusterMap) -> None:
         """Place over this map from now on."""
@@ -59,6 +66,18 @@ class Placer:
 
     def choose(self, blob_id: bytes, chunk_index: int, width: int) -> Choice:
         """Where the pieces of a chunk go. NotEnoughNodes."""
+        return self._choose(make_blob_seed(blob_id), chunk_index, width)
+
+    @contextmanager
+    def choosing_small(self, length: int, width: int) -> Iterator[Choice]:
+        """Where the one chunk of a blob of so many bytes goes, which is written within. NotEnoughNodes."""
+        column = self._runs.enter(length)
+        try:
+            yield self._choose(column, 0, width)
+        finally:
+            self._runs.leave()
+
+    def _choose(self, seed: int, chunk_index: int, width: int) -> Choice:
         failed = self._nodes.failed_numbers()
         if failed != self._left_out:
             self._built.clear()
@@ -66,7 +85,7 @@ class Placer:
         built = self._built.get(width)
         if built is None:
             built = self._built[width] = self._build(width)
-        return Choice(built.placement, make_blob_seed(blob_id), chunk_index, built.last_resort)
+        return Choice(built.placement, seed, chunk_index, built.last_resort)
 
     def _build(self, width: int) -> _Built:
         everybody = self.eligible(width)

@@ -68,16 +68,18 @@ class WholeWrite:
 
     async def send(self) -> None:
         """All of it, durable and verified on every node. NotEnoughNodes, Unavailable, ChunkError, Corrupt."""
-        services, size = self._services, sealed_length(len(self._plaintext))
-        column = services.placer.choose(self._blob_id, 0, self._redundancy.width).column
-        if not services.settings.survive_min.is_met(self._redundancy, [node.report.failure_domain for node in column]):
-            raise NotEnoughNodes(f"{len(column)} replicas do not survive {services.settings.survive_min}")
-        if not services.budget.try_acquire(size):
-            raise Unavailable("there is no memory to write it whole")
-        try:
-            await self._send_to([node.number for node in column])
-        finally:
-            services.budget.release(size)
+        services, length = self._services, len(self._plaintext)
+        with services.placer.choosing_small(length, self._redundancy.width) as choice:
+            domains = [node.report.failure_domain for node in choice.column]
+            if not services.settings.survive_min.is_met(self._redundancy, domains):
+                raise NotEnoughNodes(f"{len(domains)} replicas do not survive {services.settings.survive_min}")
+            size = sealed_length(length)
+            if not services.budget.try_acquire(size):
+                raise Unavailable("there is no memory to write it whole")
+            try:
+                await self._send_to([node.number for node in choice.column])
+            finally:
+                services.budget.release(size)
 
     async def abort(self) -> None:
         """Stop sending."""
