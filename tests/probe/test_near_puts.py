@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.probe.load import Writers, body_of, verify
+from tests.probe.killing import kill_under_load
+from tests.probe.load import Writers, body_of
 from tests.probe.server import Server
-from tests.probe.test_restart_and_kill import kill_and_wait_for_another
 from tests.probe.waiting import wait_until
 
 SIZES = (2 << 20, 9 << 20, 20_000)
@@ -92,18 +92,9 @@ def test_a_datanode_that_dies_with_a_draft(server: Server) -> None:
 @pytest.mark.parametrize("role", ["gateway", "datanode"])
 def test_kill_under_load(server: Server, role: str) -> None:
     """Every acknowledged object is whole, and what was acknowledged had been written directly."""
-    client = server.client()
-    client.create_bucket(Bucket="load")
-    seen: set[str] = set()
-    with Writers(server, "load", SIZES) as writers:
-        for _ in range(3):
-            writers.wait_for_acknowledged(6)
-            seen |= {path.name for path in drafts(server)}
-            kill_and_wait_for_another(server, role)
-            server.wait_ready()
-        wait_until(lambda: bool(seen) or bool(drafts(server)), SETTLE_S, "a draft")
-        writers.wait_for_acknowledged(6)
-    verify(server.client(), "load", writers)
+    server.client().create_bucket(Bucket="load")
+    writers = Writers(server, "load", SIZES)
+    kill_under_load(server, role, writers, "load", 6, lambda: wait_until(lambda: drafts(server), SETTLE_S, "a draft"))
     wait_until(lambda: not drafts(server), SETTLE_S, "the end of the drafts")
 
 

@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.probe.conftest import FAST_SWEEP
 from tests.probe.engines import ENGINES, running_server
+from tests.probe.killing import kill_under_load
 from tests.probe.load import Writers, body_of, verify
 from tests.probe.server import Server
 from tests.probe.waiting import wait_until
@@ -30,16 +31,6 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     """Over each engine."""
     with running_server(tmp_path / "frost", request.param, {**FAST_SWEEP, "chunk_size_bytes": CHUNK_BYTES}) as running:
         yield running
-
-
-def kill_and_wait_for_another(server: Server, role: str) -> None:
-    """Until the supervisor has replaced the killed child. A database opens as many backends as it is asked for."""
-    count = len(server.pids(role))
-    killed = server.kill(role)
-    if role == "metadata" and server.database is not None:
-        wait_until(lambda: killed not in server.pids(role), SWEEP_WAIT_S, "the end of a backend")
-    else:
-        wait_until(lambda: len(set(server.pids(role)) - {killed}) >= count, SWEEP_WAIT_S, f"a new {role}")
 
 
 def stored_chunks(server: Server) -> set[str]:
@@ -79,15 +70,8 @@ def test_everything_is_there_after_a_restart(server: Server) -> None:
 @pytest.mark.parametrize("role", ["gateway", "metadata", "datanode", "master"])
 def test_kill_of_one_process_under_load(server: Server, role: str) -> None:
     """Requests are in flight when the process dies; it comes back, and every acknowledged object is whole."""
-    client = server.client()
-    client.create_bucket(Bucket="load")
-    with Writers(server, "load", SIZES) as writers:
-        for _ in range(2):
-            writers.wait_for_acknowledged(8)
-            kill_and_wait_for_another(server, role)
-            server.wait_ready()
-        writers.wait_for_acknowledged(8)
-    verify(server.client(), "load", writers)
+    server.client().create_bucket(Bucket="load")
+    kill_under_load(server, role, Writers(server, "load", SIZES), "load", 8)
 
 
 @pytest.mark.timeout(300)

@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.probe.killing import kill_and_wait_for_another, kill_under_load
 from tests.probe.load import Put, Writers, verify
 from tests.probe.server import Server
-from tests.probe.test_restart_and_kill import kill_and_wait_for_another, leftovers, stored_chunks
+from tests.probe.test_restart_and_kill import leftovers, stored_chunks
 from tests.probe.waiting import wait_until
 
 SIZES = (64 << 10, 1 << 20, 20_000, 200_001)
@@ -58,13 +59,7 @@ def presign(client: object, bucket: str, object_key: str) -> str:
 def test_kill_under_load(server: Server, role: str) -> None:
     """Every acknowledged object is whole, and what was not acknowledged is whole or not there."""
     server.client().create_bucket(Bucket="load")
-    with PlainWriters(server, "load", SIZES) as writers:
-        for _ in range(2):
-            writers.wait_for_acknowledged(12)
-            kill_and_wait_for_another(server, role)
-            server.wait_ready()
-        writers.wait_for_acknowledged(12)
-    verify(server.client(), "load", writers)
+    kill_under_load(server, role, PlainWriters(server, "load", SIZES), "load", 12)
 
 
 def test_one_of_two_replicas_is_away(tmp_path_factory: pytest.TempPathFactory) -> None:
