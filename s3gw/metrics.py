@@ -23,9 +23,10 @@ from s3gw.worker_config import METRICS_VARIABLE
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 120)
 
-
 PENDING_MAX = 256
 """requests that wait to be told"""
+PENDING_S_MAX = 0.02
+"""how long they do; other workers show them when they are told"""
 
 
 class _Latencies(Histogram):
@@ -97,11 +98,12 @@ class RequestMetrics:
         self._pending_sent += sent_bytes
         self._pending_count += 1
         if self._pending_count == 1:
-            asyncio.get_running_loop().call_soon(self._tell)
+            asyncio.get_running_loop().call_later(PENDING_S_MAX, self.tell)
         elif self._pending_count >= PENDING_MAX:
-            self._tell()
+            self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """The counters are what they should be by now."""
         pending, self._pending = self._pending, {}
         for (operation, status), latencies in pending.items():
             requests, seconds = self._children.get((operation, status)) or self._child(operation, status)
@@ -130,7 +132,7 @@ class RequestMetrics:
 
     def render(self) -> bytes:
         """The exposition text."""
-        self._tell()
+        self.tell()
         if METRICS_VARIABLE not in os.environ:
             return generate_latest(self._registry)
         registry = CollectorRegistry()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from s3gw.call import Response
 from s3gw.respond import Headers
 
+DEFAULT_HEADERS_MAX = 8
+"""lists of headers that every answer carries and that are remembered: there is a new one every second"""
 LONG_READS_EXPECTED_MAX = 7
 _CONTROLS = bytes(byte for byte in (*range(32), 127) if byte != ord("\t"))
 
@@ -51,6 +53,8 @@ class Connection(Protocol):
 
     def on_response_complete(self) -> None: ...
 
+    def end_short(self) -> None: ...
+
 
 class _NobodyWaits:
     def set(self) -> None:
@@ -75,18 +79,19 @@ class ShortCycle:
         self.response_started = False
         self.response_complete = False
 
-    def answer(self, response: Response) -> None:
-        """The response, once. Nothing is sent to a client that has gone."""
+    def answer(self, status: int, lines: bytes, body: bytes) -> None:
+        """The response, once. lines: as format_lines makes them. Nothing is sent to a client that has gone."""
         self.response_started = self.response_complete = True
         connection = self._connection
-        if self.disconnected or connection.transport.is_closing():
+        transport = connection.transport
+        if self.disconnected or transport.is_closing():
             return
-        if not self.keep_alive:
-            response.headers.append((b"connection", b"close"))
-        connection.transport.write(format_response(connection.server_state.default_headers, response))
-        if not self.keep_alive:
-            connection.transport.close()
-        connection.on_response_complete()
+        default = _join_lines(tuple(connection.server_state.default_headers))
+        close = b"" if self.keep_alive else b"connection: close\r\n"
+        transport.write(b"%b%b%b%b\r\n%b" % (STATUS_LINE[status], default, lines, close, body))
+        if close:
+            transport.close()
+        connection.end_short()
 
 
 class LeavingCycle(ShortCycle):
@@ -111,16 +116,21 @@ class LeavingCycle(ShortCycle):
         connection.on_response_complete()
 
 
-def format_response(default_headers: list[tuple[bytes, bytes]], response: Response) -> bytes:
-    """Head and body, as format_head."""
-    return format_head(default_headers, response.status, response.headers) + response.body
-
-
 def format_head(default_headers: list[tuple[bytes, bytes]], status: int, headers: Headers) -> bytes:
-    """ValueError for a header that would end early, as uvicorn has it."""
+    """All of a head, to its blank line. ValueError as of format_lines."""
+    return b"%b%b%b\r\n" % (STATUS_LINE[status], _join_lines(tuple(default_headers)), format_lines(headers))
+
+
+def format_lines(headers: Headers) -> bytes:
+    """Each with its end. ValueError for a header that would end early, as uvicorn has it."""
     lines = b"\r\n".join([b"%b: %b" % line for line in headers])
     ends = len(headers) - 1
     if len(lines) - len(lines.translate(None, _CONTROLS)) != 2 * ends or lines.count(b"\r\n") != ends:
         raise ValueError("a header's value holds a control character")
-    default = b"".join([b"%b: %b\r\n" % line for line in default_headers])
-    return b"%b%b%b\r\n\r\n" % (STATUS_LINE[status], default, lines)
+    return lines + b"\r\n"
+
+
+@lru_cache(DEFAULT_HEADERS_MAX)
+def _join_lines(headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Of the server's own."""
+    return b"".join([b"%b: %b\r\n" % line for line in headers])

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from s3gw.gathering import Gathering
 from s3gw.http_limits import HttpLimits
+from s3gw.known_heads import KnownRequest
 from s3gw.plain_head import parse_plain_head, parse_plain_write
 from s3gw.protocol.claims import join_headers
 from s3gw.short_answer import HeldRequest, LeavingCycle, LongReads, ShortCycle, format_head
@@ -30,8 +31,8 @@ class ShortConnection(BoundedProtocol):
         super().__init__(*args, **kwargs)
         self._limits = limits
         self._short_way = short_way
-        self._is_tls = False
-        """what such a transport has not sent yet cannot be known"""
+        self._read_bytes_max = READ_BYTES_MAX
+        self._address = ""
         self._leaving: LeavingCycle | None = None
         self._long_reads = LongReads()
         self._is_for_road = False
@@ -45,7 +46,10 @@ class ShortConnection(BoundedProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._is_tls = transport.get_extra_info("sslcontext") is not None
+        if transport.get_extra_info("sslcontext") is not None:
+            self._read_bytes_max = SMALL_BYTES_MAX  # what such a transport has not sent yet cannot be known
+        if self.client:
+            self._address = self.client[0]
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -70,21 +74,35 @@ class ShortConnection(BoundedProtocol):
     def _serve_plain(self, data: bytes) -> bool:
         """A read that is whole, or a PUT of which at least the head is, on a connection that was idle. False: nothing
         has happened."""
+        cycle = self.cycle
         if (
             self.timeout_keep_alive_task is None
             or self._in_head
             or self._short_way is None
+            or (cycle is not None and not cycle.response_complete)
             or self.transport.get_write_buffer_size()
             or len(self.tasks) >= self._limits.requests_max
         ):
             return False
-        if (put := parse_plain_write(data, WRITE_BYTES_MAX)) is not None:
-            write = self._begin_write(put.target, put.headers, put.length)
-            self._is_for_road = write is None or not self._take_plain_write(write, data, put.body)
-            return not self._is_for_road
-        if self._long_reads.expected or (head := parse_plain_head(data)) is None:
+        known = self._short_way.find_known(data)
+        if known is None:
+            if (put := parse_plain_write(data, WRITE_BYTES_MAX)) is not None:
+                write = self._begin_write(put.target, put.headers, put.length, data)
+                return self._serve_plain_write(write, data, put.body)
+        elif known.method == b"PUT":
+            write = self._short_way.begin_known(known, self._address)
+            return self._serve_plain_write(write, data, memoryview(data)[known.body_at :])
+        return not self._long_reads.expected and self._serve_plain_read(data, known)
+
+    def _serve_plain_read(self, data: bytes, known: KnownRequest | None) -> bool:
+        assert self._short_way is not None
+        if known is not None:
+            read = self._short_way.read_known(known, self._address, self._read_bytes_max)
+            self._long_reads.note(is_long=read is None)
+        elif (head := parse_plain_head(data)) is not None:
+            read = self._read_short(*head, data)
+        else:
             return False
-        read = self._read_short(*head)
         if read is None:
             self._long_reads.expected += 1  # this one: the parser brings it again
             return False
@@ -94,6 +112,10 @@ class ShortConnection(BoundedProtocol):
             self._unset_keepalive_if_required()
         return True
 
+    def _serve_plain_write(self, write: ShortWrite | None, data: bytes, body: memoryview) -> bool:
+        self._is_for_road = write is None or not self._take_plain_write(write, data, body)
+        return not self._is_for_road
+
     def _take_plain_write(self, write: ShortWrite, data: bytes, body: memoryview) -> bool:
         write.take(body)
         if len(body) == write.length:
@@ -101,10 +123,10 @@ class ShortConnection(BoundedProtocol):
                 return False
         elif write.make_room():
             self._gathering = Gathering(self, write, data, body, self._end_gathering, self._leave_to_road)
+            self._unset_keepalive_if_required()  # until it is answered
         else:
             return False
         self._heads += 1
-        self._unset_keepalive_if_required()  # until it is answered
         return True
 
     def _end_gathering(self) -> None:
@@ -209,9 +231,11 @@ class ShortConnection(BoundedProtocol):
 
     # ------------------------------------------------------------------ to and from the short way
 
-    def _begin_write(self, url: bytes, headers: dict[bytes, bytes], length: int) -> ShortWrite | None:
+    def _begin_write(
+        self, url: bytes, headers: dict[bytes, bytes], length: int, data: bytes = b""
+    ) -> ShortWrite | None:
         assert self._short_way is not None
-        return self._short_way.begin_write(url, headers, length, self.client[0] if self.client else "")
+        return self._short_way.begin_write(url, headers, length, self._address, data)
 
     def _commit(self, write: ShortWrite, body: memoryview) -> bool:
         """The body is whole. False: it is for the road."""
@@ -221,17 +245,23 @@ class ShortConnection(BoundedProtocol):
         self.cycle = self._running = cycle  # type: ignore[assignment]
         return True
 
+    def end_short(self) -> None:
+        """A PUT was answered. Where its bytes were all that came since the idle timer was set, that goes on: to set it
+        anew each time costs as much as the answer."""
+        if self.timeout_keep_alive_task is None:
+            self.on_response_complete()
+        else:
+            self.note_served()
+
     def _start_task(self, storing: Coroutine[Any, Any, None]) -> None:
         """A request under way, as uvicorn keeps them."""
         task = self.loop.create_task(storing)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def _read_short(self, method: str, url: bytes, headers: dict[bytes, bytes]) -> ShortRead | None:
+    def _read_short(self, method: str, url: bytes, headers: dict[bytes, bytes], data: bytes = b"") -> ShortRead | None:
         assert self._short_way is not None
-        address = self.client[0] if self.client else ""
-        bytes_max = SMALL_BYTES_MAX if self._is_tls else READ_BYTES_MAX
-        read = self._short_way.read(method, url, headers, address, bytes_max)
+        read = self._short_way.read(method, url, headers, self._address, self._read_bytes_max, data)
         self._long_reads.note(is_long=read is None)
         return read
 

@@ -13,27 +13,24 @@ Once a commit is on its way there is no second way: its refusals are told like t
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from cluster.objectstore import SmallReading
 from s3gw.call import Services
+from s3gw.known_heads import KnownRequest
 from s3gw.metrics import RequestMetrics
 from s3gw.plain_head import CONDITIONS, HEADERS_OF_A_READ, HEADERS_OF_A_WRITE
-from s3gw.protocol.authorize import owns_everything
-from s3gw.protocol.claims import PayloadMode, RawRequest, parse_claim
 from s3gw.protocol.conditions import Verdict, evaluate_read
 from s3gw.protocol.encryption import SSE_S3_LINES
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.object_attributes import find_checksum
 from s3gw.protocol.operations import Operation
-from s3gw.protocol.presigned import PresignedRequests, PresignedTerms
 from s3gw.protocol.ranges import format_content_range, parse_range
-from s3gw.protocol.routing import QUERY_PARAMETERS_MAX, parse_target
-from s3gw.protocol.sigv4 import SigningKeys, verify_claim
+from s3gw.protocol.sigv4 import SigningKeys
 from s3gw.respond import Headers, format_checksum
-from s3gw.short_write import Asked, ShortWrite, ShortWrites
+from s3gw.short_asker import Asked, ShortAsker
+from s3gw.short_write import ShortWrite, ShortWrites
 from s3gw.version_answer import describe_unmodified, describe_version
 from storage.base.errors import FrostbyteError
 from storage.crypto.envelope import Buffer
@@ -41,13 +38,10 @@ from storage.model import Bucket, Version
 
 READ_BYTES_MAX = 1 << 20
 """what is read and sent in one go; longer bodies take the road, at the pace of who takes them"""
-REMEMBERED_MAX = 256
-"""queries"""
 
 _CONDITIONS = frozenset(CONDITIONS)
-_SERVICE_PAGE = b"/-"
-_PAYLOADS = frozenset({PayloadMode.SIGNED, PayloadMode.UNSIGNED})
-_READS = {"GET": Operation.GET_OBJECT, "HEAD": Operation.HEAD_OBJECT}
+_READS = {"GET": Operation.GET_OBJECT.value, "HEAD": Operation.HEAD_OBJECT.value}
+_METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
 
 
 class ShortRead(NamedTuple):
@@ -67,50 +61,69 @@ class ShortWay:
     def __init__(self, services: Services, metrics: RequestMetrics, signing_keys: SigningKeys, host_id: str) -> None:
         self._services = services
         self._metrics = metrics
-        self._signing_keys = signing_keys
-        self._presigned = PresignedRequests()
-        self._host_id = host_id
+        self._asker = ShortAsker(services, signing_keys)
+        self.find_known = self._asker.find_known
+        """of data: as KnownHeads.find"""
         self._host_header = (b"x-amz-id-2", host_id.encode("ascii"))
         self._random = random.Random()  # noqa: S311 - request ids name requests, and keep nothing secret
-        self._writes = ShortWrites(services, metrics, host_id, self._identify)
+        self._writes = ShortWrites(services, metrics, host_id, self._make_request_id)
 
     def read(
         self,
         method: str,
         url: bytes,
-        headers: dict[bytes, bytes],
+        headers: Mapping[bytes, bytes],
         client_address: str,
         body_bytes_max: int = READ_BYTES_MAX,
+        data: bytes = b"",
     ) -> ShortRead | None:
         """The whole answer to a GET or HEAD; None: it is for the road, and nothing has happened.
 
-        headers: one value a name, lower-case. url: the request's target as it was sent. Before the next one is asked
-        for, the body has left or is kept.
+        headers: one value a name, lower-case. url: the request's target as it was sent. data: all of the request, where
+        it came past the parser, so that others like it are known. Before the next one is asked for, the body has left
+        or is kept.
         """
         started_s = self._services.clock.monotonic_s()
         if not HEADERS_OF_A_READ.issuperset(headers):
             return None
         try:
-            asked = self._authenticate(method, url, headers, client_address)
-            if asked is None:
-                return None
-            reading = self._services.objects.read_small(asked.bucket, asked.object_key)
+            asked = self._asker.authenticate(method, url, headers, client_address)
+        except S3Error:
+            return None
+        if asked is not None and data:
+            self._asker.remember(data, method, url, headers, 0)
+        return None if asked is None else self._read(method, headers, asked, body_bytes_max, started_s)
+
+    def read_known(self, known: KnownRequest, client_address: str, body_bytes_max: int) -> ShortRead | None:
+        """As read."""
+        started_s = self._services.clock.monotonic_s()
+        asked = self._asker.authenticate_known(known, client_address)
+        if asked is None:
+            return None
+        return self._read(_METHODS[known.method], known.head.headers, asked, body_bytes_max, started_s)
+
+    def _read(
+        self, method: str, headers: Mapping[bytes, bytes], asked: Asked, bytes_max: int, started_s: float
+    ) -> ShortRead | None:
+        services = self._services
+        try:
+            reading = services.objects.read_small(asked.bucket, asked.object_key)
             if (
                 reading is None
-                or reading.configuration_sequence != self._services.directory.sequence
+                or reading.configuration_sequence != services.directory.sequence
                 or not _is_plain(reading.version, asked)
             ):
                 return None
-            read = self._answer_read(method, headers, asked.bucket, reading, body_bytes_max)
+            read = self._answer_read(method, headers, asked.bucket, reading, bytes_max)
         except (S3Error, FrostbyteError):
             return None
         if read is not None:
-            elapsed_s = self._services.clock.monotonic_s() - started_s
-            self._metrics.record(_READS[method].value, read.status, elapsed_s, 0, len(read.body))
+            elapsed_s = services.clock.monotonic_s() - started_s
+            self._metrics.record(_READS[method], read.status, elapsed_s, 0, len(read.body))
         return read
 
     def _answer_read(
-        self, method: str, headers: dict[bytes, bytes], bucket: Bucket, reading: SmallReading, bytes_max: int
+        self, method: str, headers: Mapping[bytes, bytes], bucket: Bucket, reading: SmallReading, bytes_max: int
     ) -> ShortRead | None:
         """Conditions, then the range, then the bytes."""
         version, status = reading.version, 200
@@ -145,69 +158,45 @@ class ShortWay:
         return ShortRead(status, answer, body, reading.keep)
 
     def begin_write(
-        self, url: bytes, headers: dict[bytes, bytes], length: int, client_address: str
+        self, url: bytes, headers: Mapping[bytes, bytes], length: int, client_address: str, data: bytes = b""
     ) -> ShortWrite | None:
         """A PUT of a body of so many bytes, of which the head has come; None: it is for the road, and nothing has
-        happened."""
+        happened. data: as of read, with as much of the body as has come."""
         started_s = self._services.clock.monotonic_s()
         if not length or not HEADERS_OF_A_WRITE.issuperset(headers):
             return None
         try:
-            asked = self._authenticate("PUT", url, headers, client_address)
-            if asked is None or asked.bucket.settings or not self._services.directory.is_current():
+            asked = self._asker.authenticate("PUT", url, headers, client_address)
+        except S3Error:
+            return None
+        if asked is not None and data:
+            self._asker.remember(data, "PUT", url, headers, length)
+        return None if asked is None else self._begin_write(asked, url, headers, length, started_s)
+
+    def begin_known(self, known: KnownRequest, client_address: str) -> ShortWrite | None:
+        """As begin_write."""
+        started_s = self._services.clock.monotonic_s()
+        asked = self._asker.authenticate_known(known, client_address)
+        if asked is None:
+            return None
+        head = known.head
+        return self._begin_write(asked, known.path, head.headers, head.length, started_s)
+
+    def _begin_write(
+        self, asked: Asked, url: bytes, headers: Mapping[bytes, bytes], length: int, started_s: float
+    ) -> ShortWrite | None:
+        try:
+            if asked.bucket.settings or not self._services.directory.is_current():
                 return None
             return self._writes.begin(asked, url, headers.get(b"content-type", b""), length, started_s)
         except (S3Error, FrostbyteError):
             return None
 
-    def _authenticate(self, method: str, url: bytes, headers: dict[bytes, bytes], client_address: str) -> Asked | None:
-        """None for what the road must look at. S3Error: it will find the same."""
-        path, _, query = url.partition(b"?")
-        settings = self._services.settings
-        if (
-            path.startswith(_SERVICE_PAGE)
-            or not path.startswith(b"/")
-            or b"#" in url
-            or client_address in settings.trusted_proxies
-            or (query and not _is_signature(query))
-        ):
-            return None
-        host = headers.get(b"host", b"")
-        if query and (found := self._presigned.find(method, query, host, headers)) is not None:
-            return self._check_presigned(path, host, *found)
-        raw = RawRequest(method, path, query, headers, host)
-        claim = parse_claim(raw, settings.region)
-        if claim is None or claim.payload_mode not in _PAYLOADS:
-            return None
-        bucket_name, object_key = parse_target(path, raw.host.decode("latin-1"), settings.domains)
-        known = self._services.directory.recall(claim.access_key_id, bucket_name)
-        if known is None or not object_key:
-            return None
-        credential, bucket = known
-        now_s = self._services.clock.now_ms() / 1000
-        verified = verify_claim(raw, claim, credential.secret_access_key, now_s, self._signing_keys)
-        if verified.path_as_sent or verified.query_as_sent or not owns_everything(credential.user, bucket):
-            return None
-        if claim.expires_s is not None:
-            self._presigned.remember(raw, verified, credential.secret_access_key)
-        payload_text = claim.payload_text if claim.payload_mode is PayloadMode.SIGNED else ""
-        return Asked(credential, bucket, object_key, payload_text)
-
-    def _check_presigned(self, path: bytes, host: bytes, terms: PresignedTerms, signature: bytes) -> Asked | None:
-        """As _authenticate, of a request whose terms are known."""
-        bucket_name, object_key = parse_target(path, host.decode("latin-1"), self._services.settings.domains)
-        known = self._services.directory.recall(terms.access_key_id, bucket_name)
-        if known is None or not object_key:
-            return None
-        credential, bucket = known
-        if credential.secret_access_key != terms.secret_access_key or not owns_everything(credential.user, bucket):
-            return None
-        if not terms.hold(path, signature, self._services.clock.now_ms() / 1000):
-            return None
-        return Asked(credential, bucket, object_key, "")
-
     def _identify(self) -> Headers:
-        return [(b"x-amz-request-id", b"%016X" % self._random.getrandbits(64)), self._host_header]
+        return [(b"x-amz-request-id", self._make_request_id()), self._host_header]
+
+    def _make_request_id(self) -> bytes:
+        return b"%016X" % self._random.getrandbits(64)
 
 
 def _is_plain(version: Version, asked: Asked) -> bool:
@@ -220,15 +209,3 @@ def _is_plain(version: Version, asked: Asked) -> bool:
         and not lock.legal_hold
         and (user.is_root or version.owner_id == asked.bucket.owner_id)
     )
-
-
-def _is_signature(query: bytes) -> bool:
-    """Whether all parameters belong to a presigned signature, but for SDKs' x-id, which means nothing."""
-    rest, _, last = query.rpartition(b"&")
-    return last.startswith((b"X-Amz-Signature=", b"x-id=")) and (not rest or _is_rest_of_signature(rest))
-
-
-@lru_cache(REMEMBERED_MAX)
-def _is_rest_of_signature(query: bytes) -> bool:
-    pieces = query.split(b"&")
-    return len(pieces) < QUERY_PARAMETERS_MAX and all(piece.startswith((b"X-Amz-", b"x-id=")) for piece in pieces)

@@ -10,25 +10,27 @@ import hashlib
 import logging
 from collections.abc import Callable, Coroutine
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from awscrt.checksums import crc64nvme
 
 from cluster.body import BodyDigests, HeldBody
-from cluster.directory import Credential
 from cluster.objectstore import PutRequest
-from s3gw.call import Response, Services
+from s3gw.call import Services
 from s3gw.metrics import RequestMetrics
 from s3gw.protocol.attributes import parse_attributes
 from s3gw.protocol.checksums import encode_digest
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.operations import Operation
 from s3gw.refusals import translate
-from s3gw.respond import Headers, format_error_headers, format_written, quoted, render_error
+from s3gw.respond import format_error_headers, format_written, quoted, render_error
+from s3gw.short_answer import format_lines
+from s3gw.short_asker import Asked
 from storage.base.errors import FrostbyteError
+from storage.base.ids import NULL_VERSION_ID
 from storage.crypto.envelope import Buffer
 from storage.metadata.commands import VersionCommitted
-from storage.model import Attributes, Bucket, Checksum, ChecksumAlgorithm
+from storage.model import Attributes, Checksum, ChecksumAlgorithm
 
 SMALL_BYTES_MAX = 16 << 10
 WRITE_BYTES_MAX = 1 << 20
@@ -38,35 +40,40 @@ HELD_BYTES_MAX = 32 << 20
 REMEMBERED_MAX = 256
 """attributes that objects are written with"""
 
-OnAnswer = Callable[[Response], None]
+OnAnswer = Callable[[int, bytes, bytes], None]
+"""status, headers as format_lines makes them, body"""
 StartTask = Callable[[Coroutine[Any, Any, None]], None]
 
 log = logging.getLogger(__name__)
 
+_PUT_OBJECT = Operation.PUT_OBJECT.value
 
-class Asked(NamedTuple):
-    """A request whose signature holds, and whose caller may do all in its bucket."""
 
-    credential: Credential
-    bucket: Bucket
-    object_key: bytes
-    payload_text: str
-    """the SHA-256 of the body that was signed; `` where it was not"""
+def _make_template(version_id: str | None) -> bytes:
+    """The headers of an answer to a PUT that was committed; each `%b` is filled in."""
+    checksum = Checksum(ChecksumAlgorithm.CRC64NVME, "%b")
+    identity = [(b"x-amz-request-id", b"%b"), (b"x-amz-id-2", b"%b")]
+    outcome = [(b"etag", quoted("%b")), *format_written(version_id, checksum), (b"content-length", b"0")]
+    return format_lines(identity + outcome)
+
+
+_WRITTEN = _make_template(None)
+_WRITTEN_VERSION = _make_template("%b")
 
 
 class ShortWrites:
     """Of a worker."""
 
     def __init__(
-        self, services: Services, metrics: RequestMetrics, host_id: str, identify: Callable[[], Headers]
+        self, services: Services, metrics: RequestMetrics, host_id: str, make_request_id: Callable[[], bytes]
     ) -> None:
-        """identify: the headers that name an answer, its id first."""
         self.objects = services.objects
         self.held_bytes = 0
         self._clock = services.clock
         self._metrics = metrics
         self._host_id = host_id
-        self._identify = identify
+        self._host_id_raw = host_id.encode("ascii")
+        self._make_request_id = make_request_id
 
     def begin(self, asked: Asked, url: bytes, content_type: bytes, length: int, started_s: float) -> ShortWrite | None:
         """None: it is for the road. S3Error: it will find the same."""
@@ -77,25 +84,35 @@ class ShortWrites:
         request = PutRequest(asked.credential.user.canonical_id, _plan_attributes(content_type))
         return ShortWrite(self, asked, url, request, length, started_s)
 
-    def answer(self, write: ShortWrite, outcome: VersionCommitted | FrostbyteError | S3Error) -> Response:
-        """What a PUT is told, and its line in the metrics."""
-        headers = self._identify()
-        document = b""
+    def answer(
+        self, write: ShortWrite, outcome: VersionCommitted | FrostbyteError | S3Error
+    ) -> tuple[int, bytes, bytes]:
+        """What a PUT is told (as OnAnswer takes it), and its line in the metrics."""
         if isinstance(outcome, VersionCommitted):
-            status = 200
-            headers.append((b"etag", quoted(outcome.etag)))
-            headers += format_written(outcome.version_id, write.checksum)
+            status, lines, document = 200, self._format_written(write, outcome), b""
         else:
-            request_id = headers[0][1].decode("ascii")
-            refusal = _refuse(write, outcome, request_id)
-            status = refusal.status
-            resource = write.url.partition(b"?")[0].decode("utf-8", "replace")
-            document = render_error(refusal, resource, request_id, self._host_id)
-            headers += format_error_headers(refusal)
-        headers.append((b"content-length", b"%d" % len(document)))
+            status, lines, document = self._format_refusal(write, outcome)
         elapsed_s = self._clock.monotonic_s() - write.started_s
-        self._metrics.record(Operation.PUT_OBJECT.value, status, elapsed_s, write.length, len(document))
-        return Response(status, headers, document)
+        self._metrics.record(_PUT_OBJECT, status, elapsed_s, write.length, len(document))
+        return status, lines, document
+
+    def _format_written(self, write: ShortWrite, committed: VersionCommitted) -> bytes:
+        assert write.checksum is not None, "it was committed"
+        identity = (self._make_request_id(), self._host_id_raw, committed.etag.encode("ascii"))
+        value, version_id = write.checksum.value.encode("ascii"), committed.version_id
+        if version_id is None or version_id == NULL_VERSION_ID:
+            return _WRITTEN % (*identity, value)
+        return _WRITTEN_VERSION % (*identity, version_id.encode("ascii"), value)
+
+    def _format_refusal(self, write: ShortWrite, outcome: FrostbyteError | S3Error) -> tuple[int, bytes, bytes]:
+        request_id = self._make_request_id()
+        named = request_id.decode("ascii")
+        refusal = _refuse(write, outcome, named)
+        resource = write.url.partition(b"?")[0].decode("utf-8", "replace")
+        document = render_error(refusal, resource, named, self._host_id)
+        headers = [(b"x-amz-request-id", request_id), (b"x-amz-id-2", self._host_id_raw)]
+        headers += [*format_error_headers(refusal), (b"content-length", b"%d" % len(document))]
+        return refusal.status, format_lines(headers), document
 
 
 class ShortWrite:
@@ -184,7 +201,7 @@ class ShortWrite:
         """The VersionCommitted or the error. Out of the metadata's connection, which nothing may disturb."""
         assert self._on_answer is not None, "it was committed"
         try:
-            self._on_answer(self._writes.answer(self, outcome))
+            self._on_answer(*self._writes.answer(self, outcome))
         except Exception:  # the edge of the process: one bad answer must not end the others
             log.exception("a PUT was committed or refused and could not be answered")
 

@@ -69,6 +69,7 @@ async def run_worker(config: WorkerConfig, listener: socket.socket, board: Board
             limits = HttpLimits(drain_s=round(config.drain_timeout_s))
             with _blocks_kept():
                 await serve_gateway(app, listener, tls=tls, limits=limits, board=board)
+            app.metrics.tell()
     finally:
         await metadata.close()
 

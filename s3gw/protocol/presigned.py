@@ -47,9 +47,13 @@ class PresignedTerms(NamedTuple):
 
     def hold(self, raw_path: bytes, signature: bytes, now_s: float) -> bool:
         """Whether this is the signature of a request for this path now."""
+        return self.hold_canonical(encode_path(raw_path), signature, now_s)
+
+    def hold_canonical(self, path: bytes, signature: bytes, now_s: float) -> bool:
+        """The same of a path that is in its canonical form."""
         if not self.begins_s <= now_s <= self.ends_s:
             return False
-        digest = hashlib.sha256(self.head + encode_path(raw_path) + self.tail).hexdigest()
+        digest = hashlib.sha256(self.head + path + self.tail).hexdigest()
         expected = self.signing_key.mac.digest(self.to_sign + digest.encode()).hex()
         return hmac.compare_digest(expected.encode(), signature)
 

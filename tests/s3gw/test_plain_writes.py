@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from s3gw.call import Response
 from s3gw.connection import GatewayProtocol
 from s3gw.http_limits import HttpLimits
+from s3gw.short_write import OnAnswer
 from storage.base.internal_server import TlsFiles
 from tests.clients.certificates import make_certificates
 from tests.s3gw.echo import Running, head, on_uvloop, read_until, running
@@ -45,7 +45,7 @@ class Write:
         """Room for another one."""
         self._commits.held.discard(self)
 
-    def commit(self, body: memoryview, on_answer: Callable[[Response], None], _: Any) -> bool:
+    def commit(self, body: memoryview, on_answer: OnAnswer, _: Any) -> bool:
         """Of /short only."""
         assert body == self._taken and len(body) == self.length
         self._commits.asked.append((self._url, bytes(body)))
@@ -61,7 +61,7 @@ class Commits:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[bytes, bytes]] = []
-        self.open: list[Callable[[Response], None]] = []
+        self.open: list[OnAnswer] = []
         self.held: set[Write] = set()
         self.plain = 0
         serve_plain = GatewayProtocol._serve_plain
@@ -76,7 +76,10 @@ class Commits:
     def read(self, *_: Any) -> None:
         """No GET."""
 
-    def begin_write(self, url: bytes, headers: dict[bytes, bytes], length: int, address: str) -> Write | None:
+    def find_known(self, _: bytes) -> None:
+        """None is."""
+
+    def begin_write(self, url: bytes, headers: dict[bytes, bytes], length: int, *_: Any) -> Write | None:
         """Of anything but /road."""
         assert int(headers[b"content-length"]) == length
         return None if url.startswith(b"/road") else Write(self, url, length)
@@ -89,7 +92,7 @@ class Commits:
 
     def answer(self, status: int = 200) -> None:
         """The one that came first."""
-        self.open.pop(0)(Response(status, [(b"content-length", b"4")], b"done"))
+        self.open.pop(0)(status, b"content-length: 4\r\n", b"done")
 
 
 @pytest.fixture
@@ -115,6 +118,42 @@ async def test_puts_after_the_first_are_taken_past_the_parser(commits: Commits) 
             assert got.startswith(b"HTTP/1.1 %d " % status) and got.count(b"HTTP/1.1") == 1
     assert commits.plain == 3
     assert commits.asked == [(b"/short/%d" % number, b"\r\n\r\n%d" % number) for number in range(4)]
+
+
+@on_uvloop
+async def test_the_idle_timer_goes_on_past_the_parser(commits: Commits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It spares a PUT that is under way, and counts from the answer before."""
+    made: list[GatewayProtocol] = []
+    connection_made = GatewayProtocol.connection_made
+
+    def watched(protocol: GatewayProtocol, transport: Any) -> None:
+        connection_made(protocol, transport)
+        made.append(protocol)
+
+    monkeypatch.setattr(GatewayProtocol, "connection_made", watched)
+    async with running(short_way=commits) as server, server.connect() as (reader, writer):
+        timers = []
+        for _ in range(3):
+            writer.write(put(b"/short", b"abc"))
+            await commits.wait(1)
+            made[0]._served_s -= 2 * made[0].timeout_keep_alive
+            if made[0].timeout_keep_alive_task is not None:
+                made[0].timeout_keep_alive_handler()
+            commits.answer()
+            await read_until(reader, b"done")
+            timers.append(made[0].timeout_keep_alive_task)
+        assert None not in timers and not made[0].transport.is_closing()
+        writer.write(put(b"/short", b"abc"))
+        await commits.wait(1)
+        commits.answer()
+        await read_until(reader, b"done")
+        assert made[0].timeout_keep_alive_task is timers[-1]
+        made[0].timeout_keep_alive_handler()
+        assert not made[0].transport.is_closing(), "it was answered a moment ago"
+        made[0]._served_s -= made[0].timeout_keep_alive
+        made[0].timeout_keep_alive_handler()
+        assert await read_until(reader) == b""
+    assert commits.plain == 3
 
 
 @on_uvloop

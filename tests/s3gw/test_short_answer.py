@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from s3gw.call import Response
-from s3gw.short_answer import LeavingCycle, ShortCycle, format_response
+from s3gw.short_answer import LeavingCycle, ShortCycle, format_head, format_lines
 
 DATE = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
 
@@ -39,20 +38,31 @@ class Wire:
         """Counted."""
         self.completed += 1
 
+    def end_short(self) -> None:
+        """As the protocol does where nothing else came."""
+        self.on_response_complete()
+
+
+HEAD = b'HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\netag: "e"\r\ncontent-length: 2\r\n\r\n'
+
 
 def test_a_head_and_a_body() -> None:
-    """The server's own headers first."""
-    written = format_response(DATE, Response(200, [(b"etag", b'"e"'), (b"content-length", b"2")], b"ab"))
-    assert written == (
-        b'HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\netag: "e"\r\ncontent-length: 2\r\n\r\nab'
-    )
+    """The server's own headers first, of a read and of a PUT, and those of the moment."""
+    headers = [(b"etag", b'"e"'), (b"content-length", b"2")]
+    assert format_head(DATE, 200, headers) == HEAD
+    wire = Wire()
+    for year in (b"1970", b"1971"):
+        wire.server_state.default_headers = [(name, text.replace(b"1970", year)) for name, text in DATE]
+        wire.sent = b""
+        ShortCycle(wire).answer(200, format_lines(headers), b"ab")
+        assert wire.sent == HEAD.replace(b"1970", year) + b"ab"
 
 
 @pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\nb", b"a\rb", b"a\0b", b"a\x7fb"])
 def test_a_value_cannot_end_a_header(value: bytes) -> None:
     """Nor break the one after it."""
     with pytest.raises(ValueError, match="control character"):
-        format_response(DATE, Response(200, [(b"etag", value), (b"content-length", b"0")]))
+        format_lines([(b"etag", value), (b"content-length", b"0")])
 
 
 def test_an_answer_leaves_the_connection_open() -> None:
@@ -60,7 +70,7 @@ def test_an_answer_leaves_the_connection_open() -> None:
     wire = Wire()
     cycle = ShortCycle(wire)
     assert not cycle.response_complete
-    cycle.answer(Response(200, [(b"content-length", b"0")]))
+    cycle.answer(200, b"content-length: 0\r\n", b"")
     assert cycle.response_complete and wire.sent.endswith(b"content-length: 0\r\n\r\n")
     assert wire.completed == 1 and not wire.closed
 
@@ -70,7 +80,7 @@ def test_a_server_that_drains_closes_after_the_answer() -> None:
     wire = Wire()
     cycle = ShortCycle(wire)
     cycle.keep_alive = False
-    cycle.answer(Response(200, [(b"content-length", b"0")]))
+    cycle.answer(200, b"content-length: 0\r\n", b"")
     assert b"connection: close\r\n" in wire.sent and wire.closed
 
 
@@ -81,7 +91,7 @@ def test_nobody_is_answered_who_has_gone(how: str) -> None:
     cycle = ShortCycle(wire)
     cycle.disconnected = how == "disconnected"
     wire.closed = how == "closing"
-    cycle.answer(Response(200, [(b"content-length", b"0")]))
+    cycle.answer(200, b"content-length: 0\r\n", b"")
     assert wire.sent == b"" and cycle.response_complete
 
 

@@ -36,7 +36,7 @@ class Taken:
 def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Taken]:
     """Counts the requests that the short way takes."""
     counts = Taken()
-    read, commit = ShortWay.read, ShortWrite.commit
+    read, commit = ShortWay._read, ShortWrite.commit
 
     def counted_read(self: ShortWay, *arguments: Any) -> ShortRead | None:
         response = read(self, *arguments)
@@ -48,7 +48,7 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[Taken]:
         counts.count += is_taken
         return is_taken
 
-    monkeypatch.setattr(ShortWay, "read", counted_read)
+    monkeypatch.setattr(ShortWay, "_read", counted_read)
     monkeypatch.setattr(ShortWrite, "commit", counted_commit)
     yield counts
 

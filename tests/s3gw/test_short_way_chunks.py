@@ -17,6 +17,7 @@ import pytest
 from cluster.directory import Directory
 from cluster.objectstore import ObjectStore
 from s3gw.connection import GatewayProtocol
+from s3gw.short_write import SMALL_BYTES_MAX
 from storage.base.cached_files import open_cached
 from tests.cluster.faulty import FaultyDatanode
 from tests.cluster.world import SETTINGS, open_world
@@ -246,7 +247,7 @@ def test_under_tls_a_chunk_is_for_the_road(
 
     def secured(self: GatewayProtocol, transport: Any) -> None:
         connection_made(self, transport)
-        self._is_tls = True
+        self._read_bytes_max = SMALL_BYTES_MAX
 
     monkeypatch.setattr(GatewayProtocol, "connection_made", secured)
     for size, count in ((20_000, 0), (10_000, 1)):
