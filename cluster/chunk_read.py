@@ -64,6 +64,14 @@ class ChunkReader:
             return None
         return self._replicas.open_at_once(layout, self.opener(blob, chunk), chunk, start, end, room)
 
+    def open_at_hand(self, opener: Opener, piece: ChunkSlice) -> Buffer | None:
+        """The plaintext of a slice whose replica is at hand in the memory of this machine, without waiting for anything
+        and with nothing noted. None: `fetch` says more. Corrupt, of a record."""
+        layout = piece.layout
+        if layout.redundancy.is_erasure or not layout.nodes or not self._services.near:
+            return None
+        return self._replicas.open_at_hand(layout, opener, piece)
+
     async def fetch(self, opener: Opener, piece: ChunkSlice) -> Buffer:
         """The plaintext of a slice. Corrupt when too much of it is missing or damaged, Unavailable when pieces that
         cannot be reached may still have it."""

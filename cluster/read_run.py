@@ -2,8 +2,9 @@
 
 Spans grow while a client keeps up and shrink to one frame when it does not, so that a slow client holds next to
 nothing. A span is in the byte budget while it is fetched; the one fetched ahead is a loan, dropped when others need the
-bytes. What was handed to the sender is out of the budget (no client can starve the others by not reading) but counted:
-above SENDING_BYTES_MAX in all hands together, everybody gets single frames.
+bytes. What is at hand in memory is neither fetched ahead nor in the budget: it is opened when it is asked for. What was
+handed to the sender is out of the budget (no client can starve the others by not reading) but counted: above
+SENDING_BYTES_MAX in all hands together, everybody gets single frames.
 """
 
 from __future__ import annotations
@@ -167,6 +168,8 @@ class _Run:
         self._next: ChunkSlice | None = None
         """cut already; fetched ahead, perhaps"""
         self._ahead: _Ahead | None = None
+        self._is_at_hand = False
+        """the last span needed no wait: the next one is opened when it is asked for, as nothing is gained by a task"""
         self._opener: tuple[ChunkSlice, Opener] | None = None
 
     async def next_block(self) -> Buffer | None:
@@ -176,7 +179,7 @@ class _Run:
             return None
         block = await self._take(piece)
         self.left -= len(block)
-        if self._keeps_up and self.left:
+        if self._keeps_up and self.left and not self._is_at_hand:
             self._next = await self._cut()
             if self._next is not None:
                 self._begin_ahead(self._next)
@@ -210,6 +213,10 @@ class _Run:
             finally:
                 ahead.task.cancel()
                 budget.release(ahead.size_bytes)
+        if self._is_at_hand:
+            await asyncio.sleep(0)  # a client that takes everything at once does not keep the others waiting
+        if (block := self._open_at_hand(piece)) is not None:
+            return block
         size_bytes = piece.held_bytes
         await budget.acquire(size_bytes)
         try:
@@ -217,15 +224,24 @@ class _Run:
         finally:
             budget.release(size_bytes)
 
+    def _open_at_hand(self, piece: ChunkSlice) -> Buffer | None:
+        """Without a wait, and so without bytes of the budget."""
+        block = self._shared.chunks.open_at_hand(self._opener_of(piece), piece)
+        self._is_at_hand = block is not None
+        return block
+
     def _begin_ahead(self, piece: ChunkSlice) -> None:
         if piece.blob.inline is not None:
             return
         size_bytes = piece.held_bytes
         if not self._shared.budget.try_acquire(size_bytes):
             return
-        fetch = self._shared.chunks.fetch(self._opener_of(piece), piece)
-        self._ahead = _Ahead(asyncio.get_running_loop().create_task(fetch), size_bytes)
+        self._ahead = _Ahead(asyncio.get_running_loop().create_task(self._fetch_ahead(piece)), size_bytes)
         self._shared.budget.lend(self, self._drop_ahead)
+
+    async def _fetch_ahead(self, piece: ChunkSlice) -> Buffer:
+        block = self._open_at_hand(piece)
+        return await self._shared.chunks.fetch(self._opener_of(piece), piece) if block is None else block
 
     def _drop_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None

@@ -12,15 +12,27 @@ from collections.abc import Sequence
 from cluster.chunk_slice import ChunkSlice, Layout
 from cluster.fetching import Attempt, ReadServices
 from cluster.piece_read import PieceRead, Race
+from storage.base.blocks import BLOCKS
 from storage.base.errors import Corrupt, Unavailable
 from storage.base.untouched import untouched_memory
 from storage.chunks.near_chunks import FAILURES
-from storage.crypto.envelope import FRAME_LOG2, SEALED_FRAME_BYTES, Buffer, Opener, open_span_into, sealed_span
+from storage.crypto.envelope import (
+    FRAME_BYTES,
+    FRAME_LOG2,
+    SEALED_FRAME_BYTES,
+    TAG_BYTES,
+    Buffer,
+    Opener,
+    open_span_into,
+    sealed_span,
+)
 from storage.crypto.frame_reader import FrameReader
 from storage.model import Chunk
 
 NEAR_HELD_BYTES_MAX = 17 * SEALED_FRAME_BYTES
 """a slice that holds more is not opened on the spot"""
+BLOCK_BYTES_MIN = 15 * FRAME_BYTES
+"""of plaintext that is opened into a block of the pool: what a slow client holds is no larger than it seems"""
 
 
 class ReplicaFetcher:
@@ -56,6 +68,14 @@ class ReplicaFetcher:
                         attempt.is_degraded = True
                     else:
                         read.wait_longer()
+
+    def open_at_hand(self, layout: Layout, opener: Opener, piece: ChunkSlice) -> memoryview | None:
+        """As open_at_once, in memory that is the caller's."""
+        start, end, length = piece.start, piece.end, piece.chunk.length
+        span = sealed_span(start, end, length)
+        size_bytes = span.length - (span.last_frame - span.first_frame + 1) * TAG_BYTES
+        room = BLOCKS.take(size_bytes) if size_bytes >= BLOCK_BYTES_MIN else memoryview(bytearray(size_bytes))
+        return self.open_at_once(layout, opener, piece.chunk, start, end, room)
 
     def open_at_once(
         self, layout: Layout, opener: Opener, chunk: Chunk, start: int, end: int, room: memoryview

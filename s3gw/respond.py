@@ -15,6 +15,7 @@ from s3gw.protocol.checksums import header_name
 from s3gw.protocol.encryption import SSE_S3_LINES
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.xml import DECLARATION, escape
+from storage.base.deadline import StepLimit
 from storage.base.ids import NULL_VERSION_ID
 from storage.model import Checksum
 
@@ -69,13 +70,14 @@ class Intake:
 class Responder:
     """One response."""
 
-    __slots__ = ("_identity", "_intake", "_is_head", "_send", "bytes_sent", "finished", "status")
+    __slots__ = ("_identity", "_intake", "_is_head", "_send", "_stall", "bytes_sent", "finished", "status")
 
     def __init__(self, send: Send, intake: Intake, is_head: bool, identity: Headers) -> None:
         self._send = send
         self._intake = intake
         self._is_head = is_head
         self._identity = identity
+        self._stall: StepLimit | None = None
         self.status = 0
         """of the response once it has started, 0 before"""
         self.bytes_sent = 0
@@ -116,7 +118,9 @@ class Responder:
 
     async def write(self, block: bytes) -> None:
         """Some bytes of the body. TimeoutError when the client takes none for too long."""
-        async with asyncio.timeout(SEND_STALL_S_MAX):
+        if self._stall is None:
+            self._stall = StepLimit(SEND_STALL_S_MAX)
+        with self._stall:
             await self._send({"type": "http.response.body", "body": block, "more_body": True})
         self.bytes_sent += len(block)
 
@@ -124,6 +128,11 @@ class Responder:
         """The body is complete."""
         await self._send({"type": "http.response.body", "body": b""})
         self.finished = True
+
+    def close(self) -> None:
+        """Nothing more is written, however it ended."""
+        if self._stall is not None:
+            self._stall.close()
 
 
 def render_error(error: S3Error, resource: str, request_id: str, host_id: str) -> bytes:

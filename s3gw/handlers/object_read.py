@@ -188,9 +188,12 @@ async def _send_blocks(
         raise Corrupt("the object has fewer bytes than its record says")
     responder = call.responder
     await responder.start(status, headers, length)
-    await responder.write(first)
-    async for block in blocks:
-        await responder.write(block)
+    try:
+        await responder.write(first)
+        async for block in blocks:
+            await responder.write(block)
+    finally:
+        responder.close()
     if responder.bytes_sent != length:
         raise Corrupt("the object has fewer bytes than its record says")
     await responder.end()

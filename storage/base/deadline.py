@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import TracebackType
 
 
 class Deadline:
@@ -53,3 +54,40 @@ class Deadline:
             return
         self._moment_s = None
         self._strike()
+
+
+class StepLimit:
+    """`with limit:` around each of a long row of steps that one task takes: what asyncio.timeout says of one that takes
+    too long, by a timer that stays. Closed once, when no more steps follow."""
+
+    __slots__ = ("_deadline", "_is_struck", "_task", "_within_s")
+
+    def __init__(self, within_s: float) -> None:
+        """within_s: for each step. To be made in the task that takes them."""
+        task = asyncio.current_task()
+        assert task is not None, "a step is a task's"
+        self._task = task
+        self._within_s = within_s
+        self._is_struck = False
+        self._deadline = Deadline(task.get_loop(), self._strike)
+
+    def __enter__(self) -> None:
+        self._deadline.move(self._within_s)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """TimeoutError in place of the cancellation that ended the step."""
+        self._deadline.move(None)
+        if self._is_struck:
+            self._is_struck = False
+            if self._task.uncancel() <= 0 and kind is not None and issubclass(kind, asyncio.CancelledError):
+                raise TimeoutError from error
+
+    def close(self) -> None:
+        """Nothing is limited any more."""
+        self._deadline.close()
+
+    def _strike(self) -> None:
+        self._is_struck = True
+        self._task.cancel()

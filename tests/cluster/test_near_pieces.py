@@ -14,7 +14,7 @@ import pytest
 
 from cluster.near_pieces import NearPieces
 from cluster.read_counts import ReadCounts
-from storage.base.cached_files import CachedFile
+from storage.base.cached_files import CachedFile, open_file
 from storage.base.errors import Corrupt
 from storage.base.files import DiskFiles
 from storage.base.ids import ChunkId
@@ -27,6 +27,7 @@ from tests.cluster.nodes import CLUSTER_ID, make_node
 from tests.cluster.world import SETTINGS, World, open_world
 
 CHUNK = ChunkId(b"b" * 16, 3)
+LARGE = os.urandom(7 << 20)
 OTHER_CLUSTER = "d1" * 16
 DATA = os.urandom(SETTINGS.chunk_bytes + 100_000)
 SEALED = sealed_length(SETTINGS.chunk_bytes) + sealed_length(100_000) - 2 * 64  # no read needs the headers
@@ -63,6 +64,61 @@ async def test_what_is_not_in_memory_is_read_in_threads(world: World, monkeypatc
     assert asked(world) == 0
     assert world.cluster.operations.reads.near_bytes == SEALED
     assert world.cluster.operations.budget.held_bytes == 0
+
+
+@pytest.fixture
+async def large_world(tmp_path: Path) -> AsyncIterator[World]:
+    """One object of two chunks that are several blocks each, on one node."""
+    settings = replace(SETTINGS, chunk_bytes=4 << 20, redundancy="replica:1")
+    async with open_world(tmp_path, settings=settings, near=True) as opened:
+        await opened.put(b"key", LARGE)
+        yield opened
+
+
+async def test_what_is_at_hand_is_opened_as_it_is_asked_for(
+    large_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is fetched ahead or held of the budget for it, and a block stays as it is while somebody has it. Between
+    two blocks the others have their turn, though no step of the reader waits for anything."""
+    budget, turns, blocks = large_world.cluster.operations.budget, [0], []
+    monkeypatch.setattr(CachedFile, "read_cached", CachedFile.read)
+    monkeypatch.setattr("storage.chunks.near_chunks.open_cached", open_file)
+    monkeypatch.setattr("cluster.chunk_read.ChunkReader.fetch", None)
+    loop = asyncio.get_running_loop()
+
+    def count_turns() -> None:
+        turns[0] += 1
+        loop.call_soon(count_turns)
+
+    async with large_world.objects.open(large_world.bucket, b"key") as reading:
+        tasks = len(asyncio.all_tasks())
+        count_turns()
+        async for block in reading:
+            blocks.append(block)
+            assert turns[0] >= len(blocks)
+            assert len(asyncio.all_tasks()) == tasks
+            assert budget.held_bytes == 0
+    assert b"".join(blocks) == LARGE
+    assert max(map(len, blocks)) == 1 << 20
+
+
+async def test_what_is_not_at_hand_is_fetched_ahead_until_it_is(
+    large_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that comes into memory on the way."""
+    budget, seen, got = large_world.cluster.operations.budget, [], b""
+    cached = [False]
+    monkeypatch.setattr(CachedFile, "read_cached", lambda *arguments: cached[0] and CachedFile.read(*arguments))
+    monkeypatch.setattr("storage.chunks.near_chunks.open_cached", open_file)
+    async with large_world.objects.open(large_world.bucket, b"key") as reading:
+        async for block in reading:
+            got += block
+            seen.append(budget.held_bytes > 0)
+            cached[0] = len(got) > 2 << 20
+    assert got == LARGE
+    assert all(seen[:4]), "a span is on its way while the one before it is taken"
+    assert seen == sorted(seen, reverse=True)
+    assert not seen[-2]
 
 
 @pytest.mark.parametrize("error", [PermissionError, OSError(5, "EIO"), OSError(117, "EUCLEAN")])

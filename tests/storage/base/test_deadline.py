@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from storage.base.deadline import Deadline
+import pytest
+
+from storage.base.deadline import Deadline, StepLimit
 
 
 class Timers:
@@ -85,3 +87,52 @@ def test_it_is_taken_back() -> None:
     deadline.close()
     timers.go_to(30)
     assert struck == [15]
+
+
+async def test_a_step_that_takes_too_long_times_out() -> None:
+    """The one step; those before it did not, and the task goes on behind it."""
+    limit = StepLimit(0.05)
+    try:
+        for _ in range(4):
+            with limit:
+                await asyncio.sleep(0.02)
+        with pytest.raises(TimeoutError):
+            with limit:
+                await asyncio.sleep(60)
+        with limit:
+            await asyncio.sleep(0.001)
+        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+    finally:
+        limit.close()
+
+
+async def test_what_is_between_steps_is_not_limited() -> None:
+    """Nor anything once it is closed."""
+    limit = StepLimit(0.02)
+    with limit:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+    limit.close()
+    await asyncio.sleep(0.1)
+
+
+async def test_a_cancellation_stays_one() -> None:
+    """Somebody else's is no timeout; nor is an error of the step."""
+
+    async def take_steps() -> None:
+        limit = StepLimit(60)
+        try:
+            with limit:
+                await asyncio.sleep(60)
+        finally:
+            limit.close()
+
+    task = asyncio.create_task(take_steps())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    limit = StepLimit(60)
+    with pytest.raises(KeyError), limit:
+        raise KeyError
+    limit.close()
