@@ -9,6 +9,7 @@ here (RFC 9110 §9.2.2).
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from contextlib import suppress
@@ -94,7 +95,7 @@ class InternalLine:
     def _transmit(self) -> None:
         self._reader.begin(has_body=True)
         if self._socket is None:
-            made = self._connect()
+            made = connect(self._address, self._left_s(), self._tls)
             with self._lock:
                 self._socket = made
         self._limited().sendall(self._request)
@@ -118,25 +119,6 @@ class InternalLine:
         if not head.keeps:
             self._drop()
         return Answer(head.status, head.headers, b"".join(blocks))
-
-    def _connect(self) -> socket.socket:
-        address, left_s = self._address, self._left_s()
-        if address.is_unix:
-            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                made.settimeout(left_s)
-                made.connect(address.path)
-            except BaseException:
-                made.close()
-                raise
-            return made
-        made = socket.create_connection((address.host, address.port), left_s)
-        try:
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return made if self._tls is None else self._tls.wrap_socket(made, server_hostname=address.host)
-        except BaseException:
-            made.close()
-            raise
 
     def _limited(self) -> socket.socket:
         """The connection, for one step of what is left of the time."""
@@ -164,3 +146,23 @@ class InternalLine:
             self._is_busy = False
         kind = "missed a deadline" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
         return NodeUnreachable(f"{self._asked}: {kind}")
+
+
+def connect(address: Address, within_s: float, tls: ssl.SSLContext | None = None) -> socket.socket:
+    """A connection whose steps are bounded by within_s each. OSError."""
+    if address.is_unix:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            made.settimeout(within_s)
+            made.connect(address.path)
+        except BaseException:
+            made.close()
+            raise
+        return made
+    made = socket.create_connection((address.host, address.port), within_s)
+    try:
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made if tls is None else tls.wrap_socket(made, server_hostname=address.host)
+    except BaseException:
+        made.close()
+        raise

@@ -42,6 +42,7 @@ from storage.chunks.groups import Groups
 from storage.chunks.inventory import prune_empty_groups, read_inventory
 from storage.chunks.layout import CHUNKS, LOCK, QUARANTINE, TEMPORARY, SetAside, group_name, lent_draft_name
 from storage.chunks.lent_draft import LentDraft
+from storage.chunks.lent_ranges import LentRanges
 from storage.chunks.open_chunk import FilePlace, OpenChunk, OpenChunkFile
 from storage.chunks.quarantine import Quarantine
 from storage.chunks.records import PLACE_ATTEMPTS_MAX, NewRecord, RecordPlace, Records
@@ -89,6 +90,7 @@ class ChunkDirectory:
         self._record_bytes_max = min(record_bytes_max, RECORD_BYTES_MAX)
         self._segments = Segments(files, self.chunks)
         self._records = Records(files, self._segments, clock, self.tally, self)
+        self.lent_ranges = LentRanges(self._segments, self.tally)
         self._leaving: set[ChunkId] = set()
         """of segments, being set aside: marked already, perhaps still in their places"""
 
@@ -473,7 +475,7 @@ class ChunkDirectory:
 
     def read_inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:
         """As ChunkStore."""
-        return read_inventory(self._files, self.chunks, after, limit, self._segments.list_slots)
+        return read_inventory(self._files, self.chunks, after, limit, self.lent_ranges.list_slots)
 
     def prune(self) -> None:
         """Remove directories and segments whose chunks are all gone, and give back what nothing names. ChunkError."""

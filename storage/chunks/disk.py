@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, Self, TypeVar
 
 from storage.base.clock import Clock, SystemClock
@@ -22,6 +22,8 @@ from storage.chunks.body import gather_body, hand_over_body
 from storage.chunks.chunk_directory import ChunkDirectory
 from storage.chunks.chunk_reading import ChunkReading
 from storage.chunks.lent_draft import LentDraft
+from storage.chunks.lent_range import Ending, LentRange
+from storage.chunks.lent_ranges import Loan
 from storage.chunks.room import Room, Share
 from storage.chunks.segment_format import RECORD_BYTES_MAX
 from storage.chunks.small_puts import BATCHES_AT_ONCE, SMALL_BYTES_MAX, SmallPuts
@@ -132,6 +134,29 @@ class DiskChunkStore:
     async def accept(self, draft: LentDraft, receipt: ChunkReceipt) -> ChunkReceipt:
         """Make a lent draft a durable chunk. receipt: of its bytes, by who wrote them. Errors as `put`."""
         return await self._pool.run(self._directory.accept, draft, receipt)
+
+    @asynccontextmanager
+    async def lend_range(self, group: str, length: int) -> AsyncIterator[BorrowedRange]:
+        """A range of a group's segment, with its room taken, that another process of this machine writes small chunks
+        into within this context. Where its `ending` is not set by then it counts as lost. NodeFull, ChunkError."""
+        with self._room.take(length):
+            ranges = self._directory.lent_ranges
+            lending = self._pool.run(ranges.lend, group, length)
+            try:
+                loan = await asyncio.shield(lending)
+            except asyncio.CancelledError:
+                lending.add_done_callback(self._end_unused)
+                raise
+            borrowed = BorrowedRange(loan.lent)
+            try:
+                yield borrowed
+            finally:
+                await self._finally(lambda: ranges.end(loan, borrowed.ending))
+
+    def _end_unused(self, lending: asyncio.Future[Loan]) -> None:
+        if not lending.cancelled() and lending.exception() is None:
+            with suppress(Unavailable):  # at the end of a process
+                self._pool.run(self._directory.lent_ranges.end, lending.result(), Ending())
 
     async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
         outcomes: list[ChunkReceipt | ChunkError] = []
@@ -257,6 +282,15 @@ class DiskChunkStore:
             await self._pool.run(step)
         except Unavailable:
             step()
+
+
+class BorrowedRange:
+    """A range while it is lent."""
+
+    def __init__(self, lent: LentRange) -> None:
+        self.lent = lent
+        self.ending: Ending | None = None
+        """as the borrower said"""
 
 
 class DiskPut:

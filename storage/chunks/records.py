@@ -132,12 +132,15 @@ class Records:
             raise
 
     def is_durable(self, chunk_id: ChunkId) -> bool:
-        """Whether the chunk has its slot when nobody is writing: what is there then was synced. ChunkError, OSError."""
+        """Whether the chunk has its slot when nobody is writing: what is there then was synced, or is now where another
+        process may be writing. ChunkError, OSError."""
         with self._segments.using(group_name(str(chunk_id))) as segment:
             if segment is None:
                 return False
             with segment.changing():
                 slot = _look(segment, chunk_id)
+                if slot is not None and segment.find_lent(slot) is not None:
+                    segment.sync_lent()
             return slot is not None and slot.chunk_id == chunk_id
 
     # --- writing
@@ -240,10 +243,10 @@ class Records:
             if segment.is_gone:
                 return [None] * len(items)
             removed = segment.remove(items)
+            counted = [slot for slot in removed if slot is not None and _is_counted(segment, slot)]
         self._segments.touch(segment.group)
-        for slot in removed:
-            if slot is not None:
-                self._tally.removed(slot.chunk_id, slot.footer.length, slot.verified_ms)
+        for slot in counted:
+            self._tally.removed(slot.chunk_id, slot.footer.length, slot.verified_ms)
         return removed
 
     def copy_out(self, place: RecordPlace, path: str) -> bool:
@@ -273,3 +276,9 @@ def _look(segment: Segment, chunk_id: ChunkId) -> Slot | None:
         if medium_errors.is_unreadable(error):
             return None
         raise
+
+
+def _is_counted(segment: Segment, slot: Slot) -> bool:
+    """Whether the tally knows of it: of what another process just wrote it may not."""
+    lent = segment.find_lent(slot)
+    return lent is None or lent.is_counted(slot)

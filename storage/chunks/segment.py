@@ -17,6 +17,11 @@ Room is never used twice, so that a slot leads to its own body or to zeros.
 Removing is to write a free slot, fdatasync, then to give the body's blocks back. A cut in between leaves blocks that no
 slot names: `tidy` finds them. Where the file system punches no holes they stay until the segment is empty.
 
+A range of the file can be lent to another process of this machine, which writes bodies into it, then their slots, and
+syncs (near_range.py): the same steps with the same outcomes, but not in turn with ours. So for as long as a range is
+lent the mark stays before it, nothing is tidied, and which slots are free is not known by heart. The file reaches to
+the end of the range before it is lent, so that nobody, this process or the next, ever puts anything else there.
+
 After a sync that failed nobody knows what is on the medium, and another sync would succeed without a word. So the
 segment is *poisoned*: it takes no more chunks while this process lives, and what was not synced counts as not there,
 whatever its slots say.
@@ -35,6 +40,7 @@ from storage.base.ids import ChunkId
 from storage.chunks import medium_errors
 from storage.chunks.footer import Footer, RunningDigest
 from storage.chunks.layout import segment_name
+from storage.chunks.lent_range import Ending, LentRange
 from storage.chunks.segment_format import (
     BLOCK_BYTES,
     BODIES_OFFSET,
@@ -48,6 +54,7 @@ from storage.chunks.segment_format import (
     Slot,
     UnknownFormat,
     find_gaps,
+    find_within,
     format_header,
     format_slot,
     format_verified,
@@ -106,6 +113,9 @@ class Segment:
         self._unsynced: list[int] = []
         self._void: set[int] = set()
         """numbers of slots that count as free"""
+        self._lent: list[LentRange] = []
+        self._mark_max: int | None = None
+        """the begin of the first range of which nobody said that all of it is durable"""
 
     @property
     def file(self) -> OpenFile:
@@ -275,9 +285,10 @@ class Segment:
 
     def _write_mark(self, behind_bytes_max: int = 0) -> None:
         """Unless it is no further behind what is durable."""
-        if self._mark is None or self._durable_end - self._mark > behind_bytes_max:
-            self._writable().pwrite(format_header(self.group, self._durable_end), 0)
-            self._mark = self._durable_end
+        mark = min(self._durable_end, *(lent.begin for lent in self._lent), self._mark_max or self._durable_end)
+        if self._mark is None or mark - self._mark > behind_bytes_max:
+            self._writable().pwrite(format_header(self.group, mark), 0)
+            self._mark = mark
 
     def _poison(self) -> None:
         _log.error("%s takes no more chunks: a sync of it failed", self._path)
@@ -288,6 +299,64 @@ class Segment:
                 self._writable().pwrite(EMPTY_SLOT, slot_offset(number))
             self._writable().fdatasync()
         self._unsynced.clear()
+
+    # --- lending
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether another process may be writing into it. Within `changing`."""
+        return bool(self._lent)
+
+    def lend(self, length: int) -> LentRange:
+        """A range of whole blocks that nobody uses, behind everything, within `changing`; until `end`. OSError."""
+        self._prepare()
+        end = self._end + length
+        self._writable().truncate(end)
+        if self._must_name:
+            self._files.fsync_directory(self._chunks)
+            self._must_name = False
+        lent = LentRange(self._end, end, self.file.stat().inode)
+        self._end = end
+        self._taken = None
+        self._lent.append(lent)
+        return lent
+
+    def list_lent(self, lent: LentRange) -> list[Slot]:
+        """Whose bodies lie in a range. OSError."""
+        raw = read_readable(self.file, TABLE_OFFSET, TABLE_BYTES)
+        return find_within(raw, self.group, lent.begin, lent.end)
+
+    def find_lent(self, slot: Slot) -> LentRange | None:
+        """Where another process may just have written it. Within `changing`."""
+        return next((lent for lent in self._lent if lent.begin <= slot.offset < lent.end), None)
+
+    def end(self, lent: LentRange, ending: Ending | None) -> None:
+        """Nobody writes into the range any more, or none of it counts; within `changing`. ending: how that went; None
+        where nobody said."""
+        self._lent.remove(lent)
+        if ending is None:
+            try:
+                self.sync_lent()
+            except OSError:
+                return
+            self._mark_max = min(self._mark_max or lent.begin, lent.begin)  # who was stopped may yet write a slot
+        elif ending.failed:
+            self._unsynced.extend(ending.failed)
+            self._poison()
+            return
+        if not self.is_poisoned:
+            self._durable_end = self._end
+            with suppress(OSError):
+                self._write_mark(MARK_BEHIND_BYTES_MAX)
+
+    def sync_lent(self) -> None:
+        """Make durable what another process wrote, within `changing`. The file that is open all the time tells of every
+        error that there was. After an OSError the segment is poisoned."""
+        try:
+            self.file.fdatasync()
+        except OSError:
+            self._poison()
+            raise
 
     # --- changing
 
@@ -330,7 +399,9 @@ class Segment:
 
     def tidy(self) -> bool:
         """Remove the file if no slot is taken: True then. Else give back blocks that no slot names, which a power cut
-        may have left."""
+        may have left. Nothing while a part of it is lent."""
+        if self._lent:
+            return False
         slots = list(self.list_slots())
         if not slots and not self._void:
             self._files.unlink(self._path)

@@ -12,7 +12,6 @@ from storage.base.files import FileSystem
 from storage.chunks import medium_errors
 from storage.chunks.layout import SEGMENT_NAME, group_name
 from storage.chunks.segment import Segment
-from storage.chunks.segment_format import Slot
 
 OPEN_SEGMENTS_MAX = 64
 """beside those in use and those that are poisoned"""
@@ -82,11 +81,6 @@ class Segments:
         with self._lock:
             if len(self._touched) < TOUCHED_MAX:
                 self._touched[group] = None
-
-    def list_slots(self, group: str) -> list[Slot]:
-        """What a group's segment holds, in the order of ids. ChunkError, OSError."""
-        with self.using(group) as segment:
-            return [] if segment is None else list(segment.list_slots())
 
     def prune(self) -> None:
         """Remove the segments that are empty, and tidy others: those that something was removed from, and some more, as

@@ -18,7 +18,7 @@ from storage.base.ids import ChunkId, parse_chunk_id
 from storage.base.internal_auth import access_token, bearer, verify_pull_ticket
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.store import SPAN_BYTES_MAX, OwnChunkStore
-from storage.datanode import journal_wire, near_wire, wire
+from storage.datanode import journal_wire, near_wire, range_wire, wire
 from storage.datanode.exchange import BadRequest, Exchange, Handler, Receive, Send
 from storage.datanode.failures import name_failure
 from storage.datanode.intake import Intake
@@ -28,6 +28,7 @@ from storage.datanode.lean_calls import DatanodeLeanCalls, LeanHandler
 from storage.datanode.lean_puts import LeanPuts
 from storage.datanode.peers import Peers
 from storage.datanode.pull import ChunkPuller
+from storage.datanode.range_app import RangeRoutes
 from storage.datanode.rebuild import FragmentRebuilder
 from storage.datanode.scrub_app import ScrubRoutes
 from storage.datanode.scrubber import Scrubber
@@ -68,6 +69,7 @@ class DatanodeApp:
         self._scrubber = scrubber or Scrubber(store, clock)
         self._intake = intake or Intake()
         self._lending = lending
+        self._ranges = RangeRoutes(lending, self._intake)
         self._journal = journal
         self._challenge = f'Bearer realm="{realm}"'.encode()
         self._node_key = node_key
@@ -137,6 +139,9 @@ class DatanodeApp:
             return
         if self._journal is not None and path.startswith(journal_wire.JOURNAL):
             await self._journal.answer(exchange)
+            return
+        if path.startswith(range_wire.RANGES):
+            await self._ranges.lend(exchange)
             return
         handler = self._handlers.get((exchange.method, path))
         if handler is None:

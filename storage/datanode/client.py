@@ -28,6 +28,7 @@ from storage.chunks.store import (
 )
 from storage.datanode import near_wire, wire
 from storage.datanode.answers import read_answer, strange
+from storage.datanode.range_client import RangeClient
 from storage.model import Node
 
 WHOLE_BODY_BYTES_MAX = 128 * 1024
@@ -51,6 +52,8 @@ class DatanodeClient:
         deadlines: Deadlines = Deadlines(),  # noqa: B008 - immutable
     ) -> None:
         self._http = InternalClient(address, token, tls_ca=tls_ca, deadlines=deadlines)
+        self.ranges = None if address.is_tls else RangeClient(address, token)
+        """of its segments, to be borrowed by who can write into its directory; None where nobody can"""
 
     @property
     def address(self) -> Address:

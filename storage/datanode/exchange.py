@@ -135,9 +135,13 @@ class Exchange:
         """Part of the body; waits while the peer is slow."""
         await self._send({"type": "http.response.body", "body": block, "more_body": True})
 
+    async def send_last(self, block: bytes) -> None:
+        """The end of the body."""
+        await self._send({"type": "http.response.body", "body": block})
+
     async def finish(self) -> None:
-        """End of the body."""
-        await self._send({"type": "http.response.body", "body": b""})
+        """End of the body, of which all was sent."""
+        await self.send_last(b"")
 
     def _must_close(self) -> bool:
         if not self._body_left:

@@ -13,6 +13,7 @@ import asyncio
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -23,10 +24,14 @@ from storage.chunks import segment
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import FOOTER_BYTES, digest_of
 from storage.chunks.layout import lent_draft_name
+from storage.chunks.lent_range import LentRange
+from storage.chunks.near_range import NearRange, NewBody
 from storage.chunks.quarantine import Quarantine
 from storage.chunks.records import Records
 from storage.chunks.segment import Segment
 from storage.chunks.segment_format import RECORD_BYTES_MAX, Slot
+from storage.chunks.store import ChunkReceipt
+from tests.storage.chunks.borrowers import borrowing
 from tests.storage.chunks.chunk_files import FILES_ONLY
 from tests.storage.chunks.conformance import chunk_id, cut, put, read, some_bytes
 from tests.storage.crash_files import CrashFiles, PowerCut, _Handle
@@ -34,10 +39,12 @@ from tests.storage.crash_files import CrashFiles, PowerCut, _Handle
 DIRECTORY = "/data/node"
 SEEDS = range(4)
 LARGE, SMALL, OTHER_GROUP, FIRST, SECOND, THIRD, LENT = (chunk_id(n) for n in (1, 2, 9000, 10, 11, 12, 13))
+BORROWED = [chunk_id(n) for n in range(20, 26)]
 TOKEN = "ab" * 16
 CONTENTS = {
     LARGE: some_bytes((1 << 20) + 5000),
     LENT: some_bytes((1 << 20) + 7000, seed=9),
+    **{of: some_bytes(3000 + 1500 * n, seed=20 + n) for n, of in enumerate(BORROWED)},
     **{of: some_bytes(1000 + n, seed=n) for n, of in enumerate((SMALL, OTHER_GROUP, FIRST, SECOND, THIRD))},
 }
 
@@ -75,6 +82,21 @@ async def put_lent(store: DiskChunkStore, files: CrashFiles, ledger: Ledger, of:
             file.pwrite(data[900_000:], 900_000)
         assert await store.accept(draft, digest_of(data)) == digest_of(data)
     ledger.there.add(of)
+
+
+async def put_borrowed(
+    store: DiskChunkStore, files: CrashFiles, ledger: Ledger, *batches: Sequence[ChunkId], is_lost: bool = False
+) -> None:
+    """By another process, straight into a range of a segment; between them others by the store itself. is_lost: the
+    borrower says nothing at its end."""
+    async with borrowing(store, Path(DIRECTORY), batches[0][0], files, ManualClock(), length=64 << 10) as borrower:
+        for batch, of in zip(batches, (THIRD, FIRST, SECOND), strict=False):
+            ledger.begin(*batch)
+            borrower.put(*[(each, CONTENTS[each]) for each in batch])
+            ledger.there.update(batch)
+            await put_one(store, ledger, of)
+        if is_lost:
+            borrower.ending = None
 
 
 async def put_some(store: DiskChunkStore, ledger: Ledger, *ids: ChunkId) -> None:
@@ -133,6 +155,8 @@ async def script(files: CrashFiles, ledger: Ledger, record_bytes_max: int) -> No
         await delete(store, ledger, FIRST, LARGE, OTHER_GROUP, LENT)
         await put_one(store, ledger, LARGE)
         await put_lent(store, files, ledger, LENT)
+        if record_bytes_max:
+            await put_borrowed(store, files, ledger, BORROWED[:2], BORROWED[2:3])
     finally:
         store.close()
     store = open_store(files, record_bytes_max)
@@ -142,6 +166,11 @@ async def script(files: CrashFiles, ledger: Ledger, record_bytes_max: int) -> No
         await put_one(store, ledger, OTHER_GROUP)
         await put_beside(store, ledger, SMALL, THIRD, FIRST, SECOND)
         await delete(store, ledger, SMALL, FIRST)
+        if record_bytes_max:
+            await delete(store, ledger, BORROWED[0])
+            await put_borrowed(store, files, ledger, BORROWED[3:4], is_lost=True)
+            await put_borrowed(store, files, ledger, BORROWED[4:])
+            await put_one(store, ledger, FIRST)
     finally:
         store.close()
 
@@ -298,6 +327,65 @@ def copy_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is set aside loses its slot and is nowhere else."""
     monkeypatch.setattr(Records, "copy_out", lambda *_: True)
     monkeypatch.setattr(Quarantine, "take", lambda *_, **__: None)
+
+
+def vouch_for_what_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The header vouches for ranges that somebody is writing into."""
+    write_mark = Segment._write_mark
+
+    def hasty(self: Segment, behind_bytes_max: int = 0) -> None:
+        lent, self._lent = self._lent, []
+        try:
+            write_mark(self, behind_bytes_max)
+        finally:
+            self._lent = lent
+
+    monkeypatch.setattr(Segment, "_write_mark", hasty)
+
+
+def borrow_without_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A borrower counts on what it only wrote."""
+    write = NearRange.write
+
+    def hasty(self: NearRange, bodies: Sequence[NewBody]) -> list[ChunkReceipt]:
+        monkeypatch.setattr(_Handle, "fdatasync", lambda _: None)
+        try:
+            return write(self, bodies)
+        finally:
+            monkeypatch.setattr(_Handle, "fdatasync", lambda handle: handle._sync("fdatasync"))
+
+    monkeypatch.setattr(NearRange, "write", hasty)
+
+
+def lend_without_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range of a segment whose name is not durable."""
+    lend = Segment.lend
+
+    def hasty(self: Segment, length: int) -> LentRange:
+        self._must_name = False
+        return lend(self, length)
+
+    monkeypatch.setattr(Segment, "lend", hasty)
+
+
+@pytest.mark.parametrize("break_it", [vouch_for_what_is_lent, borrow_without_sync, lend_without_name, forget_to_settle])
+async def test_the_check_notices_what_a_loan_forgets(
+    monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    """Of a store that does nothing but lend, so that nothing else makes it good."""
+    monkeypatch.setattr(segment, "MARK_BEHIND_BYTES_MAX", 0)
+    break_it(monkeypatch)
+
+    async def only_borrowed(files: CrashFiles, ledger: Ledger, record_bytes_max: int) -> None:
+        store = open_store(files, record_bytes_max)
+        try:
+            await put_borrowed(store, files, ledger, BORROWED[:2], BORROWED[2:4], BORROWED[4:])
+        finally:
+            store.close()
+
+    monkeypatch.setattr(f"{__name__}.script", only_borrowed)
+    with pytest.raises((AssertionError, Corrupt)):
+        await cut_everywhere(CrashFiles, RECORD_BYTES_MAX)
 
 
 @pytest.mark.parametrize("break_it", [forget_to_settle, mark_too_early, free_without_sync, copy_nothing])

@@ -22,6 +22,7 @@ from storage.chunks.segment_format import (
     VERIFIED_OFFSET,
     UnknownFormat,
     find_gaps,
+    find_within,
     format_header,
     format_slot,
     format_verified,
@@ -182,3 +183,26 @@ def test_gaps_are_what_is_between(sizes: list[tuple[int, int]], tail: int, seed:
         else:
             merged.append((begin, length))
     assert list(find_gaps(extents, position + tail * BLOCK_BYTES)) == merged
+
+
+@given(
+    slots=st.dictionaries(st.integers(0, SLOTS - 1), st.tuples(st.integers(65, 200), FOOTERS), max_size=12),
+    damaged=st.sets(st.integers(0, SLOTS - 1), max_size=3),
+    begin=st.integers(60, 210),
+    blocks=st.integers(0, 100),
+    missing=st.integers(0, TABLE_BYTES),
+)
+def test_what_lies_within_a_range(
+    slots: dict[int, tuple[int, Footer]], damaged: set[int], begin: int, blocks: int, missing: int
+) -> None:
+    """The same as looking at each slot of the table, or of what there is of it."""
+    raw = bytearray(TABLE_BYTES)
+    for number, (block, footer) in slots.items():
+        of = ChunkId(group_blob_id(GROUP, number), 0)
+        raw[number * SLOT_BYTES : (number + 1) * SLOT_BYTES] = format_slot(of, block * BLOCK_BYTES, footer)
+    for number in damaged:
+        raw[number * SLOT_BYTES + 20] ^= 1
+    table = bytes(raw[: TABLE_BYTES - missing])
+    first, last = begin * BLOCK_BYTES, (begin + blocks) * BLOCK_BYTES
+    expected = [slot for _, slot in parse_table(table, GROUP) if first <= slot.offset < last and not slot.is_damaged]
+    assert find_within(table, GROUP, first, last) == expected

@@ -1,0 +1,150 @@
+"""Small chunks written straight into a segment of a directory that another process of this machine owns.
+
+The owner lends a range of the segment (segment.py); here is who writes into it. A batch, and what a power cut, the end
+of this process, or of the owner, before each step leaves:
+
+    1 write the bodies           nothing, or room that no slot leads to
+    2 write their slots          the same, or any of them, torn or whole: the owner's next look at them frees the torn
+    3 fdatasync                  the same
+    4 is the range still lent?   everything, unless the owner took the range back meanwhile
+    5 answer                     everything
+
+Step 4 is what makes an owner free to take a range back from whoever it does not hear of any more, and to give back the
+blocks of it that no slot names. It says so, or dies, before it looks at the slots. A writer that was stopped between
+steps 1 and 2 and finds its body gone finds the range taken back as well; one that finds it still lent has had its slots
+in the file before the owner looked, and they keep their bodies.
+
+Which slots are free need not be asked: a group belongs to one write session, that is to one process, which gives every
+blob a number of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from storage.base.clock import Clock
+from storage.base.errors import NodeUnreachable
+from storage.base.files import FileSystem, OpenFile
+from storage.base.ids import ChunkId
+from storage.chunks import medium_errors
+from storage.chunks.footer import Footer, RunningDigest
+from storage.chunks.layout import CHUNKS, segment_name
+from storage.chunks.near_drafts import NotLent
+from storage.chunks.segment_format import (
+    BLOCK_BYTES,
+    EMPTY_SLOT,
+    format_slot,
+    padded,
+    slot_number,
+    slot_offset,
+)
+from storage.chunks.store import Buffer, ChunkReceipt
+
+_PADDING = bytes(BLOCK_BYTES)
+
+
+class NewBody(NamedTuple):
+    """A chunk, and where its body is to be."""
+
+    chunk_id: ChunkId
+    offset: int
+    """in the file, in bytes; of a block"""
+    blocks: Sequence[Buffer]
+
+
+class NearRange:
+    """Of one segment. Its steps block; one thread at a time."""
+
+    def __init__(
+        self, files: FileSystem, directory: Path, group: str, inode: int, is_lent: Callable[[], bool], clock: Clock
+    ) -> None:
+        """directory: the owner's. is_lent: false from before the owner does anything with the range. NotLent when the
+        file is not the owner's, or cannot be written."""
+        self.failed: tuple[int, ...] = ()
+        """numbers of slots whose sync failed: nothing more can be written, and the owner has to know"""
+        self._is_lent = is_lent
+        self._clock = clock
+        path = directory / CHUNKS / segment_name(group)
+        try:
+            self._file: OpenFile = files.open(path, writable=True)
+        except OSError as error:
+            raise NotLent(f"{path}: {error.strerror}") from error
+        if self._file.stat().inode != inode:
+            self._file.close()
+            raise NotLent(f"{path} is not the datanode's")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def write(self, bodies: Sequence[NewBody]) -> list[ChunkReceipt]:
+        """Make chunks durable, whose slots are free, in parts of the range that nothing was written to; the receipts
+        are of what was written.
+
+        NotLent, with nothing written, where the range was taken back; NodeUnreachable where it was meanwhile: some of
+        it may be there, and none of it counts. NodeFull, ChunkError: none of it is there."""
+        if not self._is_lent():
+            raise NotLent("the range was taken back")
+        stored_ms = self._clock.now_ms()
+        footers = [_sum(body, stored_ms) for body in bodies]
+        with medium_errors.writing():
+            for offset, buffers in _join_bodies(bodies, footers):
+                self._file.pwritev(buffers, offset)
+            try:
+                for offset, slots in _join_slots(bodies, footers):
+                    self._file.pwrite(slots, offset)
+                self._file.fdatasync()
+            except BaseException:
+                self.failed = tuple(slot_number(body.chunk_id) for body in bodies)
+                self.withdraw([body.chunk_id for body in bodies])
+                raise
+        if not self._is_lent():
+            raise NodeUnreachable("the range was taken back while it was written into")
+        return [footer.receipt for footer in footers]
+
+    def withdraw(self, chunk_ids: Sequence[ChunkId]) -> None:
+        """Free the slots of chunks that were written here and that nobody was told of, as far as that is possible."""
+        with suppress(OSError):
+            for chunk_id in chunk_ids:
+                self._file.pwrite(EMPTY_SLOT, slot_offset(slot_number(chunk_id)))
+
+
+def _sum(body: NewBody, stored_ms: int) -> Footer:
+    digest = RunningDigest()
+    for block in body.blocks:
+        digest.update(block)
+    receipt = digest.receipt()
+    return Footer(receipt.length, receipt.digest, stored_ms)
+
+
+def _join_bodies(bodies: Sequence[NewBody], footers: Sequence[Footer]) -> Iterator[tuple[int, list[Buffer]]]:
+    """What is written at once: bodies that follow upon each other, padded."""
+    buffers: list[Buffer] = []
+    begin = end = -1
+    for body, footer in zip(bodies, footers, strict=True):
+        if body.offset != end:
+            if buffers:
+                yield begin, buffers
+            buffers, begin = [], body.offset
+        size = padded(footer.length)
+        buffers.extend(body.blocks)
+        if size > footer.length:
+            buffers.append(_PADDING[: size - footer.length])
+        end = body.offset + size
+    if buffers:
+        yield begin, buffers
+
+
+def _join_slots(bodies: Sequence[NewBody], footers: Sequence[Footer]) -> Iterator[tuple[int, bytes]]:
+    """What is written at once: slots of numbers that follow upon each other."""
+    slots = sorted(
+        (slot_number(body.chunk_id), format_slot(body.chunk_id, body.offset, footer))
+        for body, footer in zip(bodies, footers, strict=True)
+    )
+    for _, run in itertools.groupby(enumerate(slots), key=lambda entry: entry[1][0] - entry[0]):
+        numbers, raw = zip(*(slot for _, slot in run), strict=True)
+        yield slot_offset(numbers[0]), b"".join(raw)
