@@ -18,6 +18,7 @@ from cluster.deadlines import Deadlines
 from cluster.directory import Directory
 from cluster.fetching import ReadServices
 from cluster.hedging import Hedging
+from cluster.held_puts import HeldPuts
 from cluster.maintenance.hint_repairs import HINT_REPAIR_BYTES_PER_S, REPAIR_INTERVAL_S, HintRepairs
 from cluster.maintenance.node_slots import NodeSlots
 from cluster.maintenance.piece_copy import PieceCopier
@@ -130,9 +131,9 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         settings.cipher,
         settings.deadlines,
     )
-    writer = Writer(
-        WriteServices(write_settings, keyring, session, metadata, placer, writes, cleanup, hints, nodes, budget)
-    )
+    writing = WriteServices(write_settings, keyring, session, metadata, placer, writes, cleanup, hints, nodes, budget)
+    writer = Writer(writing)
+    held = HeldPuts(writing, writer)
     reading = ReadServices(nodes, hints, Hedging(), counts, settings.deadlines, near)
     chunks = ChunkReader(settings.cluster_id, settings.cipher, keyring, metadata, reading)
     reader = Reader(settings.cluster_id, keyring, metadata, ReadRuns(metadata, chunks, budget, clock), reads)
@@ -151,7 +152,7 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         repairs.start()
         running.push_async_callback(repairs.stop)
         yield Cluster(
-            ObjectStore(settings.cluster_id, keyring, metadata, writer, reader, outside.new_hasher, clock),
+            ObjectStore(settings.cluster_id, keyring, metadata, writer, held, reader, outside.new_hasher, clock),
             Directory(metadata, keyring, clock),
             Operations(metadata, session, placer, maps, hints, budget, redundancy, survive_min, nodes, counts),
         )

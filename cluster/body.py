@@ -50,9 +50,11 @@ class OpenEndedBody(Body, Protocol):
 class HeldBody:
     """Bytes in memory as a body, all of it, with its digests where somebody asks for them: it was verified then."""
 
-    def __init__(self, data: Buffer, digests: BodyDigests | None = None) -> None:
+    def __init__(self, data: Buffer, digests: BodyDigests | None = None, *, may_be_whole: bool = True) -> None:
+        """may_be_whole: it may be sent to its nodes in one go."""
         self.length = len(data)
         self.data = data
+        self.may_be_whole = may_be_whole
         self._digests = digests
 
     async def __aiter__(self) -> AsyncIterator[Buffer]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from cluster.body import Body, BodyDigests, HeldBody, OpenEndedBody
 from cluster.copied_body import CopiedBody, NewHasher
 from cluster.customer_seals import CHECK, CustomerSeals
+from cluster.held_puts import HeldPuts
+from cluster.put_request import PutRequest, PutResult
 from cluster.reader import MAC_KEY_VERSION, ObjectReading, Reader, SmallReading
 from cluster.seal import Seal
 from cluster.writer import Writer, Written
@@ -25,7 +27,6 @@ from storage.base.clock import Clock
 from storage.base.errors import CustomerKeyMissing, CustomerKeyRefused, NoSuchKey, NoSuchVersion, SourceChanged
 from storage.base.ids import VERSION_UID_BYTES
 from storage.crypto.customer import CustomerKey
-from storage.crypto.envelope import Buffer
 from storage.crypto.keyring import Keyring
 from storage.crypto.keys import make_version_mac
 from storage.metadata.commands import (
@@ -67,25 +68,6 @@ OPAQUE_ETAG_BYTES = 16
 _BUCKETS_OWN = Seal()
 
 
-class PutRequest(NamedTuple):
-    """What a PUT says beside its body. The checksum of `attributes` is filled in from the body's digests."""
-
-    owner_id: str
-    attributes: Attributes
-    """sse: what the client asked for; not empty whenever there is a seal"""
-    conditions: Conditions = Conditions()
-    seal: Seal | None = None
-    """None: under the bucket's own key, like everything"""
-
-
-class PutResult(NamedTuple):
-    """The committed version, what was stored of its checksum, and how many bytes it has."""
-
-    committed: VersionCommitted
-    checksum: Checksum | None
-    size: int
-
-
 class CopySource(NamedTuple):
     """Where a copy reads from; `version` is what the caller authorised and checked conditions against."""
 
@@ -104,15 +86,17 @@ class ObjectStore:
         keyring: Keyring,
         metadata: Metadata,
         writer: Writer,
+        held: HeldPuts,
         reader: Reader,
         new_hasher: NewHasher,
         clock: Clock,
     ) -> None:
+        self.held = held
+        """what puts a body that is all in memory"""
         self._cluster_id = cluster_id
         self._keyring = keyring
         self._customers = CustomerSeals(cluster_id, keyring)
         self._metadata = metadata
-        self._at_once = metadata.at_once
         self._writer = writer
         self._reader = reader
         self._new_hasher = new_hasher
@@ -124,29 +108,6 @@ class ObjectStore:
         """Chunk, seal, place, fan out, commit. Nothing of it is visible or stays when anything raises."""
         async with self._writer.write(bucket, body, request.seal) as written:
             return await self._commit(written, bucket, object_key, await body.finish(), request)
-
-    def put_small(
-        self,
-        bucket: Bucket,
-        object_key: bytes,
-        plaintext: Buffer,
-        digests: BodyDigests,
-        request: PutRequest,
-        on_outcome: Callable[[Any], None],
-    ) -> bool:
-        """As put, of a body that is all there and verified, without waiting for anything. False: nothing was done.
-        on_outcome: is told the VersionCommitted, or the FrostbyteError, later and once. request: without a seal."""
-        if self._at_once is None or request.attributes.sse:
-            return False
-        written = self._writer.seal_small(bucket, plaintext)
-        if written is None:
-            return False
-        self._at_once.submit(self._plan_commit(written, bucket, object_key, digests, request), on_outcome)
-        return True
-
-    def is_put_whole(self, bucket: Bucket, size: int) -> bool:
-        """Whether a HeldBody of this size goes to its nodes in one go."""
-        return self._writer.is_whole(bucket, size)
 
     async def put_open_ended(
         self, bucket: Bucket, object_key: bytes, body: OpenEndedBody, request: PutRequest

@@ -118,7 +118,8 @@ class WriteSession:
     @property
     def is_open(self) -> bool:
         """Whether a commit has a chance: opened, and renewed within the lease."""
-        return self._current is not None and self.renewed_age_s < self._lease_ttl_s
+        current = self._current
+        return current is not None and self._clock.monotonic_s() - current.renewed_s < self._lease_ttl_s
 
     @property
     def renewed_age_s(self) -> float:
@@ -178,7 +179,7 @@ class WriteSession:
 
     def _open_one(self) -> Incarnation:
         current = self._current
-        if current is None or not self.is_open:
+        if current is None or self._clock.monotonic_s() - current.renewed_s >= self._lease_ttl_s:
             raise Unavailable("this worker has no open write session")
         return current
 

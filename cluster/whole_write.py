@@ -18,9 +18,9 @@ from cluster.redundancy import Redundancy
 from storage.base.errors import ChunkError, Corrupt, NodeUnreachable, NotEnoughNodes, Unavailable
 from storage.base.ids import ChunkId, stored_chunk_id
 from storage.chunks.store import DIGEST_BYTES, Buffer, ChunkReceipt
-from storage.crypto.envelope import DATA_KEY_BYTES, Sealer, sealed_length
+from storage.crypto.envelope import DATA_KEY_BYTES, FRAME_BYTES, Sealer, seal_single_frame, sealed_length
 from storage.crypto.keyring import BucketKey
-from storage.crypto.keys import BlobKey
+from storage.crypto.keys import wrap_first_key
 from storage.model import Blob, Chunk
 
 WHOLE_BYTES_MAX = 1 << 20
@@ -31,10 +31,14 @@ def seal_only_chunk(
     settings: WriteSettings, key: BucketKey, blob_id: bytes, plaintext: Buffer, nodes: tuple[int, ...] = ()
 ) -> tuple[Chunk, Buffer]:
     """All of a blob as its one chunk: the row, for `nodes`, and the sealed bytes."""
+    cluster_id = settings.cluster_id
     data_key = os.urandom(DATA_KEY_BYTES)
-    wrapped_key = BlobKey(key.secret, settings.cluster_id, blob_id).wrap(0, data_key)
-    sealer = Sealer(settings.cluster_id, ChunkId(blob_id, 0), data_key, settings.cipher)
-    sealed = sealer.seal_whole(plaintext)
+    wrapped_key = wrap_first_key(key.secret, cluster_id, blob_id, data_key)
+    sealed: Buffer
+    if len(plaintext) <= FRAME_BYTES:
+        sealed = seal_single_frame(cluster_id, blob_id, data_key, plaintext, settings.cipher)
+    else:
+        sealed = Sealer(cluster_id, ChunkId(blob_id, 0), data_key, settings.cipher).seal_whole(plaintext)
     digest = crc64nvme(sealed).to_bytes(DIGEST_BYTES, "big")
     return Chunk(0, 0, len(plaintext), wrapped_key, digest, nodes), sealed
 

@@ -149,8 +149,8 @@ class Writer:
         blob_write: BlobWrite | WholeWrite | None = None
         written: Written | None = None
         try:
-            if isinstance(body, HeldBody) and self._fits_whole(redundancy, body.length):
-                blob_write = await self._send_whole(
+            if isinstance(body, HeldBody) and body.may_be_whole and self.fits_whole(redundancy, body.length):
+                blob_write = await self.send_whole(
                     WholeWrite(services, key, session.next_blob_id(), body.data, redundancy)
                 )
             if blob_write is None:
@@ -162,18 +162,19 @@ class Writer:
         except BaseException:
             # Also when the request was cancelled: the client is gone, its chunks must go as well.
             if blob_write is not None and (written is None or written.outcome is not Outcome.COMMITTED):
-                undo = self._undo(blob_write, Outcome.NOT_TRIED if written is None else written.outcome)
+                undo = self.undo(blob_write, Outcome.NOT_TRIED if written is None else written.outcome)
                 await asyncio.shield(services.cleanup.start(undo))
             raise
         finally:
             session.leave()
 
-    async def _send_whole(self, whole: WholeWrite) -> WholeWrite | None:
-        """None: it cannot be written in this way, and what was tried is taken back."""
+    async def send_whole(self, whole: WholeWrite) -> WholeWrite | None:
+        """None: it cannot be written in this way, and what was tried is taken back. Whatever else it raises, nothing of
+        it stays."""
         try:
             await whole.send()
         except BaseException as error:
-            undo = self._services.cleanup.start(self._undo(whole, Outcome.NOT_TRIED))
+            undo = self._services.cleanup.start(self.undo(whole, Outcome.NOT_TRIED))
             if isinstance(error, NotEnoughNodes | ChunkError | Corrupt | Unavailable):
                 log.info("a body of one chunk is written anew, in pieces: %s: %s", type(error).__name__, error)
                 return None
@@ -197,22 +198,9 @@ class Writer:
             return Written(services, services.session.session_id, None)
         return self._seal_inline(key, b"".join(blocks))
 
-    def is_whole(self, bucket: Bucket, size: int) -> bool:
-        """Whether a body of this size, where it is held in memory, is small, or sent to its nodes in one go."""
-        settings = self._services.settings
-        if size <= settings.inline_bytes_max:
-            return True
-        return self._fits_whole(redundancy_of_blob(bucket, settings.redundancy, size), size)
-
-    def _fits_whole(self, redundancy: Redundancy, size: int) -> bool:
+    def fits_whole(self, redundancy: Redundancy, size: int) -> bool:
+        """Whether a body of this size, where it is held in memory, is sent to its nodes in one go."""
         return not redundancy.is_erasure and size <= min(WHOLE_BYTES_MAX, self._services.settings.chunk_bytes)
-
-    def seal_small(self, bucket: Bucket, plaintext: Buffer) -> Written | None:
-        """A body that is all there, under the bucket's key; None for one that is not small, or empty. Unavailable,
-        UnknownKeyId."""
-        if not 0 < len(plaintext) <= self._services.settings.inline_bytes_max:
-            return None
-        return self._seal_inline(self._services.keyring.current_bucket_key(bucket.bucket_key_id), plaintext)
 
     def _seal_inline(self, key: BucketKey, plaintext: Buffer) -> Written:
         services = self._services
@@ -221,7 +209,8 @@ class Writer:
         blob = Blob(blob_id, len(plaintext), key.key_id, key.version, INLINE, (chunk,), bytes(sealed))
         return Written(services, blob_id[:SESSION_ID_BYTES], blob)
 
-    async def _undo(self, blob_write: BlobWrite | WholeWrite, outcome: Outcome) -> None:
+    async def undo(self, blob_write: BlobWrite | WholeWrite, outcome: Outcome) -> None:
+        """Of a commit that was not tried, was refused or may come yet: take back what nothing references then."""
         services = self._services
         await blob_write.abort()
         blob = blob_write.describe()

@@ -15,7 +15,9 @@ from typing import Any
 from awscrt.checksums import crc64nvme
 
 from cluster.body import BodyDigests, HeldBody
-from cluster.objectstore import PutRequest
+from cluster.held_puts import HeldPut
+from cluster.put_request import PutRequest
+from cluster.redundancy import Redundancy
 from s3gw.call import Services
 from s3gw.metrics import RequestMetrics
 from s3gw.protocol.attributes import parse_attributes
@@ -69,6 +71,7 @@ class ShortWrites:
     ) -> None:
         self.objects = services.objects
         self.held_bytes = 0
+        self._held = services.objects.held
         self._clock = services.clock
         self._metrics = metrics
         self._host_id = host_id
@@ -77,12 +80,13 @@ class ShortWrites:
 
     def begin(self, asked: Asked, url: bytes, content_type: bytes, length: int, started_s: float) -> ShortWrite | None:
         """None: it is for the road. S3Error: it will find the same."""
-        if length > SMALL_BYTES_MAX and (
-            length > WRITE_BYTES_MAX or not self.objects.is_put_whole(asked.bucket, length)
-        ):
-            return None
+        redundancy: Redundancy | None = None
+        if not self._held.is_small(length):
+            redundancy = self._held.find_redundancy(asked.bucket, length) if length <= WRITE_BYTES_MAX else None
+            if redundancy is None:
+                return None
         request = PutRequest(asked.credential.user.canonical_id, _plan_attributes(content_type))
-        return ShortWrite(self, asked, url, request, length, started_s)
+        return ShortWrite(self, asked, url, request, length, redundancy, started_s)
 
     def answer(
         self, write: ShortWrite, outcome: VersionCommitted | FrostbyteError | S3Error
@@ -119,13 +123,21 @@ class ShortWrite:
     """One PUT: `take` its body, then `commit`; or `give_up` at any time before."""
 
     __slots__ = (
-        "_crc", "_held_bytes", "_md5", "_on_answer", "_request", "_sha256", "_writes",
+        "_crc", "_held_bytes", "_md5", "_on_answer", "_redundancy", "_request", "_sha256", "_writes",
         "asked", "checksum", "length", "started_s", "url",
     )  # fmt: skip
 
     def __init__(
-        self, writes: ShortWrites, asked: Asked, url: bytes, request: PutRequest, length: int, started_s: float
+        self,
+        writes: ShortWrites,
+        asked: Asked,
+        url: bytes,
+        request: PutRequest,
+        length: int,
+        redundancy: Redundancy | None,
+        started_s: float,
     ) -> None:
+        """redundancy: that it is stored with; None: it is small."""
         self.asked = asked
         self.url = url
         self.length = length
@@ -135,6 +147,7 @@ class ShortWrite:
         """that is stored and told"""
         self._writes = writes
         self._request = request
+        self._redundancy = redundancy
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha256 = hashlib.sha256() if asked.payload_text else None
         self._crc = 0
@@ -170,36 +183,42 @@ class ShortWrite:
         self.checksum = Checksum(ChecksumAlgorithm.CRC64NVME, encode_digest(self._crc.to_bytes(8, "big")))
         digests = BodyDigests(self._md5.digest(), self.checksum)
         self._on_answer = on_answer
-        asked, objects = self.asked, self._writes.objects
+        asked = self.asked
+        put = HeldPut(asked.bucket, asked.object_key, body, digests, self._request)
+        if self._redundancy is not None:
+            if not self.make_room():
+                return False
+            start_task(self._store(put, self._redundancy))
+            return True
         try:
-            if objects.put_small(asked.bucket, asked.object_key, body, digests, self._request, self.take_outcome):
-                self.give_up()
-                return True
+            self._writes.objects.held.put_small(put, self.take_outcome)
         except FrostbyteError:
             return False
-        if self.length <= SMALL_BYTES_MAX or not self.make_room():
-            return False
-        start_task(self._store(HeldBody(body, digests)))
+        self.give_up()
         return True
 
-    async def _store(self, body: HeldBody) -> None:
-        asked = self.asked
+    async def _store(self, put: HeldPut, redundancy: Redundancy) -> None:
+        objects = self._writes.objects
         outcome: VersionCommitted | FrostbyteError | S3Error
         try:
-            put = await self._writes.objects.put(asked.bucket, asked.object_key, body, self._request)
-            outcome = put.committed
+            if await objects.held.put_whole(put, redundancy, self.take_outcome):
+                return
+            body = HeldBody(put.plaintext, put.digests, may_be_whole=False)
+            outcome = (await objects.put(put.bucket, put.object_key, body, self._request)).committed
         except FrostbyteError as error:
             outcome = error
         except Exception:  # the edge of the process: one bad request must not end it
             log.exception("PutObject %r", self.url[:256])
             outcome = S3Error("InternalError")
-        finally:
+        except BaseException:
             self.give_up()
+            raise
         self.take_outcome(outcome)
 
     def take_outcome(self, outcome: Any) -> None:
         """The VersionCommitted or the error. Out of the metadata's connection, which nothing may disturb."""
         assert self._on_answer is not None, "it was committed"
+        self.give_up()
         try:
             self._on_answer(*self._writes.answer(self, outcome))
         except Exception:  # the edge of the process: one bad answer must not end the others

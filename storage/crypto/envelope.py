@@ -46,6 +46,9 @@ _FRAME_PLACE = struct.Struct(">IB")
 _NONCE_PREFIX = bytes(7)
 _BOUND_PADDING = bytes(3)
 _NO_TAG = bytes(TAG_BYTES)
+_ONLY_NONCE = _NONCE_PREFIX + _FRAME_PLACE.pack(0, True)
+_ONLY_PLACE = _FRAME_PLACE.pack(0, True) + _BOUND_PADDING
+"""of a frame that is the first and the last"""
 
 
 class Cipher(enum.StrEnum):
@@ -234,6 +237,25 @@ class Sealer(_Frames):
             raise ValueError(f"a frame of {last_length} bytes: all but the last are full, and none is empty")
         self._next_frame += count
         self._finished = final
+
+
+def seal_single_frame(
+    cluster_id: bytes, blob_id: bytes, data_key: bytes, plaintext: Buffer, cipher: Cipher = Cipher.AES_256_GCM
+) -> bytearray:
+    """What a Sealer's seal_whole makes of the first chunk of a blob, where that is one frame of 1 byte to 64 KiB: most
+    objects are no more, and without the state of a Sealer it costs half. data_key: of no other chunk. ValueError."""
+    length = len(plaintext)
+    if len(cluster_id) != CLUSTER_ID_BYTES or len(blob_id) != BLOB_ID_BYTES or len(data_key) != DATA_KEY_BYTES:
+        raise ValueError("a cluster id and a blob id have 16 bytes each, and a data key 32")
+    if not 0 < length <= FRAME_BYTES:
+        raise ValueError(f"a single frame holds 1 byte to {FRAME_BYTES}, not {length}")
+    magic, version = _MARKS[cipher]
+    aead: _Aead = AESGCM(data_key) if cipher is Cipher.AES_256_GCM else _Unsealed()
+    bound = _BOUND_PLACE.pack(cluster_id, version, FRAME_LOG2, blob_id, 0) + _ONLY_PLACE
+    sealed = bytearray(HEADER_BYTES + length + TAG_BYTES)
+    _HEADER.pack_into(sealed, 0, magic, version, FRAME_LOG2, cluster_id, blob_id, 0)
+    aead.encrypt_into(_ONLY_NONCE, plaintext, bound, memoryview(sealed)[HEADER_BYTES:])
+    return sealed
 
 
 class Opener(_Frames):

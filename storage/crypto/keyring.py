@@ -161,6 +161,12 @@ class Keyring:
         """The key to seal new blobs with. Errors as bucket_key."""
         return self._open_key(key_id).current
 
+    def keys_to_write(self, key_id: str, version: int) -> tuple[BucketKey, bytes]:
+        """current_bucket_key, and bucket_key of this version: what one write needs. Errors as bucket_key."""
+        opened = self._open_key(key_id)
+        secret = opened.secrets_by_version.get(version)
+        return opened.current, self.bucket_key(key_id, version) if secret is None else secret
+
     def add_version(self, key_id: str) -> int:
         """Seal with a new secret from now on; blobs that exist keep theirs. Other processes follow within the TTL."""
         return self._append_version(key_id, secrets.token_bytes(KEY_BYTES))

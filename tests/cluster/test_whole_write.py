@@ -84,7 +84,7 @@ async def test_what_is_held_is_sent_in_one_go(tmp_path: Path, anew: Anew, redund
         assert result.committed.etag == hashlib.md5(data).hexdigest() and result.size == size
         is_whole = redundancy != "ec:2+1" or size < 2 * (65_536 + 16)
         assert anew.count == (not is_whole)
-        assert world.objects.is_put_whole(world.bucket, size) == is_whole
+        assert (world.objects.held.find_redundancy(world.bucket, size) is not None) == is_whole
         if is_whole:
             await require_copies(world, data, 2 if redundancy == "ec:2+1" else int(redundancy[-1]))
         assert await world.get(b"key") == data
@@ -95,7 +95,7 @@ async def test_more_than_one_chunk_is_written_in_pieces(tmp_path: Path, anew: An
     """And says so beforehand."""
     data = os.urandom(CHUNK + 1)
     async with world_of(tmp_path) as world:
-        assert not world.objects.is_put_whole(world.bucket, len(data))
+        assert world.objects.held.find_redundancy(world.bucket, len(data)) is None
         await put(world, data)
         assert anew.count == 1
         await require_copies(world, data)

@@ -267,7 +267,7 @@ def test_a_commit_that_fails_is_told(
     def fail(self: Any, _: Any, on_outcome: Callable[[Any], None]) -> None:
         loop.call_later(0.01, on_outcome, outcome)
 
-    monkeypatch.setattr(type(gateway.services.objects._at_once), "submit", fail)
+    monkeypatch.setattr(type(gateway.services.objects.held._at_once), "submit", fail)
     answer = at_once(gateway, "PUT", f"/{bucket}/k", b"small")
     assert taken.count == 1
     assert (answer.status, answer.code, answer.headers["retry-after"]) == (status, code, "1")
@@ -283,7 +283,7 @@ def test_a_metadata_that_takes_nothing_is_for_the_road(
     def fail(self: Any, _: Any, __: Callable[[Any], None]) -> None:
         raise Unavailable("away")
 
-    monkeypatch.setattr(type(gateway.services.objects._at_once), "submit", fail)
+    monkeypatch.setattr(type(gateway.services.objects.held._at_once), "submit", fail)
     assert at_once(gateway, "PUT", f"/{bucket}/k", b"small").status == 200
     assert taken.count == 0
 
@@ -424,7 +424,7 @@ def test_an_engine_that_waits_for_a_server_has_no_short_way(
     """As with PostgreSQL."""
     warm_up(gateway, bucket)
     objects, directory = gateway.services.objects, gateway.services.directory
-    for door in (objects, objects._reader, directory):
+    for door in (objects.held, objects._reader, directory):
         monkeypatch.setattr(door, "_at_once", None)
     assert at_once(gateway, "PUT", f"/{bucket}/k", b"small").status == 200
     assert at_once(gateway, "GET", f"/{bucket}/k").body == b"small"

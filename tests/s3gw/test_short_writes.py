@@ -190,6 +190,7 @@ def test_a_put_that_fails_is_told(
     with used(gateway) as connection, used(gateway) as other:
         with monkeypatch.context() as failing:
             failing.setattr(gateway.services.objects, "put", fail)
+            failing.setattr(gateway.services.objects.held, "put_whole", fail)
             short = ask(connection, put(gateway, bucket, bytes(100_000)))
             assert taken.count == 1
             by_road = ask(other, put(gateway, bucket, bytes(100_000), {"x-amz-meta-a": "b"}))

@@ -26,6 +26,7 @@ from storage.crypto.envelope import (
     open_whole,
     parse_cipher,
     parse_header,
+    seal_single_frame,
     sealed_length,
     sealed_span,
 )
@@ -89,6 +90,32 @@ def test_round_trip_is_the_same_by_frame_by_run_and_whole(data: st.DataObject, l
     frames = frames_of(whole)
     opened = [opener(cipher=cipher).open_frame(n, frame, n == len(frames) - 1) for n, frame in enumerate(frames)]
     assert b"".join(opened) == plain
+
+
+@given(st.one_of(st.integers(1, 300), st.integers(FRAME_BYTES - 2, FRAME_BYTES)), st.sampled_from(Cipher))
+@settings(max_examples=30, deadline=None)
+def test_a_single_frame_is_sealed_as_by_a_sealer(length: int, cipher: Cipher) -> None:
+    """The same bytes, for the first chunk of a blob."""
+    chunk_id, plain = ChunkId(CHUNK_ID.blob_id, 0), plaintext(length)
+    sealed = seal_single_frame(CLUSTER_ID, chunk_id.blob_id, DATA_KEY, memoryview(plain), cipher)
+    assert sealed == sealer(chunk_id=chunk_id, cipher=cipher).seal_whole(plain)
+    assert open_whole(opener(chunk_id=chunk_id, cipher=cipher), sealed) == plain
+
+
+@pytest.mark.parametrize("length", [0, FRAME_BYTES + 1])
+def test_a_single_frame_is_neither_empty_nor_longer(length: int) -> None:
+    """As everywhere."""
+    with pytest.raises(ValueError, match="single frame"):
+        seal_single_frame(CLUSTER_ID, CHUNK_ID.blob_id, DATA_KEY, bytes(length))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_single_frame_wants_ids_and_keys_of_their_length(place: int) -> None:
+    """A short id would shift what is bound."""
+    arguments = [CLUSTER_ID, CHUNK_ID.blob_id, DATA_KEY]
+    arguments[place] = arguments[place][1:]
+    with pytest.raises(ValueError, match="bytes each"):
+        seal_single_frame(*arguments, b"plaintext")
 
 
 def test_sealed_bytes_do_not_hold_the_plaintext_and_unsealed_ones_do() -> None:

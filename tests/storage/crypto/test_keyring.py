@@ -45,6 +45,18 @@ def test_a_created_key_is_there_for_everybody(tmp_path: Path) -> None:
     assert one.create_bucket_key() != key_id
 
 
+def test_what_a_write_needs_comes_at_once(tmp_path: Path) -> None:
+    """The newest key, and that of the version asked for."""
+    keyring = keyring_at(DiskFiles(), tmp_path)
+    key_id = keyring.create_bucket_key()
+    first = keyring.bucket_key(key_id, 1)
+    assert keyring.keys_to_write(key_id, 1) == (keyring.current_bucket_key(key_id), first)
+    other = keyring_at(DiskFiles(), tmp_path)
+    other.add_version(key_id)
+    current, second = other.keys_to_write(key_id, 1)
+    assert (current, second) == (other.current_bucket_key(key_id), first) and current.version == 2
+
+
 def test_files_are_private_and_hold_no_key(tmp_path: Path) -> None:
     """0600, the directory 0700, wraps only."""
     keyring = keyring_at(DiskFiles(), tmp_path)
@@ -74,6 +86,8 @@ def test_unknown_ids_and_versions(tmp_path: Path) -> None:
     key_id = keyring.create_bucket_key()
     with pytest.raises(UnknownKeyId, match="no version 2"):
         keyring.bucket_key(key_id, 2)
+    with pytest.raises(UnknownKeyId, match="no version 2"):
+        keyring.keys_to_write(key_id, 2)
     for unknown in ("bk-" + "0" * 32, "../master.key", "bk-../../x", "", "bk-" + "A" * 32, key_id + "\n"):
         with pytest.raises(UnknownKeyId):
             keyring.bucket_key(unknown, 1)

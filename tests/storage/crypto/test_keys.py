@@ -25,6 +25,7 @@ from storage.crypto.keys import (
     unwrap_bucket_key,
     verify_version_mac,
     wrap_bucket_key,
+    wrap_first_key,
 )
 from storage.model import Extent
 
@@ -84,6 +85,14 @@ def test_a_wrapped_data_key_comes_back(bucket_key: bytes, data_key: bytes, chunk
     assert len(wrapped) == WRAPPED_KEY_BYTES
     assert data_key not in wrapped
     assert BlobKey(bucket_key, CLUSTER_ID, BLOB_ID).unwrap(chunk_index, wrapped) == data_key
+
+
+@given(keys, keys)
+def test_the_first_key_of_a_blob_is_wrapped_as_any(bucket_key: bytes, data_key: bytes) -> None:
+    """The same 48 bytes, whatever the bucket key is held in."""
+    wrapped = BlobKey(bucket_key, CLUSTER_ID, BLOB_ID).wrap(0, data_key)
+    for secret in (bucket_key, BucketSecret(bucket_key)):
+        assert wrap_first_key(secret, CLUSTER_ID, BLOB_ID, data_key) == wrapped
 
 
 def test_a_wrapped_data_key_opens_only_where_it_belongs() -> None:
