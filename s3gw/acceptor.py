@@ -1,8 +1,9 @@
 """Accepts on a listening socket that several workers share, so that each gets its share of the connections.
 
 An event loop's own server takes everything that waits in one go: of 16 connections made at once one worker got up to
-15, and served them alone beside an idle processor. Here every worker shows the others how many connections it has; who
-has more than another leaves the next one to it, for as long as that other worker is not given up on.
+15, and served them alone beside an idle processor. Here every worker shows the others how many connections it has, and
+takes of those that wait what its share of all is; the next one it leaves to who has fewer, for as long as that other
+worker is not given up on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import mmap
 import os
 import socket
 import ssl
+import struct
+import sys
 import tempfile
 from collections.abc import Callable
 
@@ -20,11 +23,18 @@ REST_S = 0.001
 """for which a connection is left to the others"""
 RESTS_MAX = 16
 """in a row; halved each time that none of the others took it, as one of them may hang or be gone"""
-ACCEPTS_MAX = 64
-"""in one turn of the event loop. (One a turn made hundreds of clients that came at once wait for seconds, as each
-turn served all those before.)"""
+LONG_REST_S = 0.016
+"""what one may last on the average where turns of the loop are long: hundreds of busy clients make it 100 ms each"""
+ACCEPTS_MAX = 256
+"""in one turn of the event loop: 15 ms. (Where hundreds of clients come at once each turn serves all those before; who
+is taken some turns later waits for seconds.)"""
 RETRY_S = 0.5
 """after the system had no room for another connection (files, memory)"""
+
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
+_TCP_INFO_BEGIN = struct.Struct("=B23xI")
+"""the state, and what has no receipt yet: of a listening socket the connections that nobody has accepted (Linux)"""
+_TCP_LISTEN = 10
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +58,12 @@ class Board:
         self._worker = worker
         self.show(0)
 
-    @property
-    def is_ahead(self) -> bool:
-        """Whether another worker has fewer connections than this one, by more than an eighth of them."""
-        count = self._counts[self._worker]
-        return count - min(self._counts) > count // 8
+    def is_ahead(self, waiting: int = 1) -> bool:
+        """Whether this worker has its share of all connections, those that wait among them, and another one has fewer,
+        by more than an eighth."""
+        counts = self._counts.tolist()
+        count = counts[self._worker]
+        return count * len(counts) >= sum(counts) + waiting and count - min(counts) > count // 8
 
     def show(self, count: int) -> None:
         """How many connections this worker has now."""
@@ -81,6 +92,7 @@ class Acceptor:
         self._rest: asyncio.TimerHandle | None = None
         self._rests = 0
         self._rests_max = RESTS_MAX
+        self._resting_since_s = 0.0
 
     def start(self, backlog: int) -> None:
         """OSError when the socket cannot listen."""
@@ -102,8 +114,9 @@ class Acceptor:
             self._board.show(self._count_connections() + len(self._beginning))
 
     def _accept(self) -> None:
-        for _ in range(ACCEPTS_MAX):
-            if self._leaves_it_to_others():
+        waiting = 1 if self._board is None else count_waiting(self._listener)
+        for taken in range(ACCEPTS_MAX):
+            if self._leaves_it_to_others(max(1, waiting - taken)):
                 self._pause(REST_S)
                 return
             try:
@@ -127,12 +140,15 @@ class Acceptor:
         self._beginning.discard(task)
         self.show_count()
 
-    def _leaves_it_to_others(self) -> bool:
-        if self._board is None or not self._board.is_ahead:
+    def _leaves_it_to_others(self, waiting: int) -> bool:
+        if self._board is None or not self._board.is_ahead(waiting):
             self._rests, self._rests_max = 0, RESTS_MAX
             return False
+        now_s = self._loop.time()
+        if not self._rests:
+            self._resting_since_s = now_s
         self._rests += 1
-        if self._rests <= self._rests_max:
+        if self._rests <= self._rests_max and now_s - self._resting_since_s <= self._rests_max * LONG_REST_S:
             return True
         self._rests, self._rests_max = 0, self._rests_max // 2
         return False
@@ -150,3 +166,15 @@ class Acceptor:
         except asyncio.CancelledError:
             connection.close()
             raise
+
+
+def count_waiting(listener: socket.socket) -> int:
+    """How many connections wait to be accepted; 1 where the system does not say."""
+    if _TCP_INFO is None:
+        return 1
+    try:
+        told = listener.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_BEGIN.size)
+        state, waiting = _TCP_INFO_BEGIN.unpack(told)
+    except (OSError, struct.error):
+        return 1
+    return waiting if state == _TCP_LISTEN else 1

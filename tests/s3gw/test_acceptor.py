@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from s3gw.acceptor import RESTS_MAX, Acceptor, Board, open_board
+from s3gw.acceptor import RESTS_MAX, Acceptor, Board, count_waiting, open_board
 
 WAIT_S = 50.0
 
@@ -76,16 +77,42 @@ async def connect(listener: socket.socket, count: int, *workers: Worker) -> list
 def test_a_board_shows_who_is_ahead(board_fd: int) -> None:
     """By more than an eighth of its own connections, so that many may differ by a few."""
     first, second = Board(board_fd, 0), Board(board_fd, 1)
-    assert not first.is_ahead
+    assert not first.is_ahead()
     first.show(1)
-    assert (first.is_ahead, second.is_ahead) == (True, False)
+    assert (first.is_ahead(), second.is_ahead()) == (True, False)
     second.show(1)
-    assert (first.is_ahead, second.is_ahead) == (False, False)
+    assert (first.is_ahead(), second.is_ahead()) == (False, False)
     first.show(17)
     second.show(15)
-    assert not first.is_ahead
+    assert not first.is_ahead()
     second.show(14)
-    assert first.is_ahead
+    assert first.is_ahead()
+
+
+def test_of_those_that_wait_a_worker_may_take_its_share(board_fd: int) -> None:
+    """Without looking whether the others take theirs; the odd one is anybody's."""
+    first, second = Board(board_fd, 0), Board(board_fd, 1)
+    for taken in range(8):
+        first.show(taken)
+        assert not first.is_ahead(15 - taken)
+        assert not first.is_ahead(16 - taken)
+    first.show(8)
+    assert first.is_ahead(16 - 8)
+    assert not second.is_ahead(16 - 8)
+
+
+def test_how_many_wait(listener: socket.socket) -> None:
+    """Those that nobody has accepted; where nobody can tell it is taken for one."""
+    assert count_waiting(listener) == 0
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+    assert count_waiting(listener) == 3
+    accepted, _ = listener.accept()
+    assert count_waiting(listener) == 2
+    assert count_waiting(accepted) == 1
+    with socket.socket(socket.AF_UNIX) as other:
+        assert count_waiting(other) == 1
+    for connection in (accepted, *clients):
+        connection.close()
 
 
 def test_a_worker_that_starts_again_begins_with_none(board_fd: int) -> None:
@@ -93,9 +120,9 @@ def test_a_worker_that_starts_again_begins_with_none(board_fd: int) -> None:
     Board(board_fd, 1).show(9)
     first = Board(board_fd, 0)
     first.show(1)
-    assert not first.is_ahead
+    assert not first.is_ahead()
     Board(board_fd, 1)
-    assert first.is_ahead
+    assert first.is_ahead()
 
 
 def test_a_board_has_places_for_its_workers_only(board_fd: int) -> None:
@@ -130,6 +157,35 @@ async def test_many_that_come_at_once_are_taken_in_a_few_turns(listener: socket.
     worker.end()
 
 
+async def test_a_crowd_is_shared_in_a_few_turns(listener: socket.socket, board_fd: int) -> None:
+    """Nobody rests before it has its share."""
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(40)]
+    workers = [Worker(listener, Board(board_fd, number)) for number in range(2)]
+    for _ in range(12):
+        await asyncio.sleep(0)
+    assert [len(worker.held) for worker in workers] == [20, 20]
+    for client in clients:
+        client.close()
+    for worker in workers:
+        worker.end()
+
+
+async def test_in_a_busy_loop_a_worker_that_hangs_is_given_up_sooner(listener: socket.socket, board_fd: int) -> None:
+    """A rest lasts a turn there."""
+    Board(board_fd, 1)
+    worker, turns = Worker(listener, Board(board_fd, 0)), 0
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(20)]
+    async with asyncio.timeout(WAIT_S):
+        while len(worker.held) < 20:
+            time.sleep(0.05)
+            await asyncio.sleep(0)
+            turns += 1
+    assert turns < 2 * RESTS_MAX - 6
+    for client in clients:
+        client.close()
+    worker.end()
+
+
 async def test_a_worker_that_hangs_holds_nobody_up(listener: socket.socket, board_fd: int) -> None:
     """Its connections are left to it for a while and then taken; each time the wait is shorter."""
     Board(board_fd, 1)
@@ -147,13 +203,13 @@ async def test_a_connection_that_ends_is_taken_off_the_board(listener: socket.so
     worker = Worker(listener, Board(board_fd, 0))
     other.show(1)
     (client,) = await connect(listener, 1, worker)
-    before = other.is_ahead
+    before = other.is_ahead()
     client.close()
     async with asyncio.timeout(WAIT_S):
         while worker.held:
             await asyncio.sleep(0.001)
     worker.acceptor.show_count()
-    assert (before, other.is_ahead) == (False, True)
+    assert (before, other.is_ahead()) == (False, True)
     worker.end()
 
 
