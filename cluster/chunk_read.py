@@ -15,9 +15,17 @@ from cluster.replica_fetch import ReplicaFetcher
 from storage.base.errors import Corrupt, Unavailable
 from storage.base.ids import ChunkId
 from storage.crypto.customer import CustomerKey, mix_customer_key
-from storage.crypto.envelope import Buffer, Cipher, Opener, open_whole
+from storage.crypto.envelope import (
+    HEADER_BYTES,
+    SEALED_FRAME_BYTES,
+    Buffer,
+    Cipher,
+    Opener,
+    open_single_frame,
+    open_whole,
+)
 from storage.crypto.keyring import Keyring
-from storage.crypto.keys import BlobKey
+from storage.crypto.keys import BlobKey, unwrap_first_key
 from storage.metadata.interface import Metadata
 from storage.model import Blob, Chunk
 
@@ -51,7 +59,14 @@ class ChunkReader:
         """The plaintext [start, end) of an inline blob, which is opened whole. Corrupt, SealBroken."""
         if blob.inline is None or len(blob.chunks) != 1:
             raise Corrupt("an inline blob has one chunk and its bytes", blob_id=blob.blob_id.hex())
-        plaintext = open_whole(self.opener(blob, blob.chunks[0], customer_key), blob.inline)
+        chunk, sealed = blob.chunks[0], blob.inline
+        plaintext: Buffer
+        if customer_key is None and not chunk.index and len(sealed) <= HEADER_BYTES + SEALED_FRAME_BYTES:
+            bucket_key = self._keyring.bucket_key(blob.bucket_key_id, blob.bucket_key_version)
+            data_key = unwrap_first_key(bucket_key, self._cluster_id, blob.blob_id, chunk.wrapped_key)
+            plaintext = open_single_frame(self._cluster_id, blob.blob_id, data_key, sealed, self._cipher)
+        else:
+            plaintext = open_whole(self.opener(blob, chunk, customer_key), sealed)
         if len(plaintext) != blob.size or end > blob.size:
             raise Corrupt(f"an inline blob of {len(plaintext)} bytes does not match its record")
         return plaintext if end - start == blob.size else memoryview(plaintext)[start:end]

@@ -116,9 +116,9 @@ class LeavingCycle(ShortCycle):
         connection.on_response_complete()
 
 
-def format_head(default_headers: list[tuple[bytes, bytes]], status: int, headers: Headers) -> bytes:
-    """All of a head, to its blank line. ValueError as of format_lines."""
-    return b"%b%b%b\r\n" % (STATUS_LINE[status], _join_lines(tuple(default_headers)), format_lines(headers))
+def format_head(default_headers: list[tuple[bytes, bytes]], status: int, lines: bytes) -> bytes:
+    """All of a head, to its blank line. lines: as format_lines makes them."""
+    return b"%b%b%b\r\n" % (STATUS_LINE[status], _join_lines(tuple(default_headers)), lines)
 
 
 def format_lines(headers: Headers) -> bytes:

@@ -267,7 +267,7 @@ class ShortConnection(BoundedProtocol):
 
     def _hand_over(self, read: ShortRead) -> bool:
         """Send an answer. False: the client did not take all of it at once; its cycle is under way until it has."""
-        head = format_head(self.server_state.default_headers, read.status, read.headers)
+        head = format_head(self.server_state.default_headers, read.status, read.lines)
         body, transport = read.body, self.transport
         if not isinstance(body, memoryview):
             transport.write(head + body)

@@ -20,7 +20,7 @@ from cluster.objectstore import SmallReading
 from s3gw.call import Services
 from s3gw.known_heads import KnownRequest
 from s3gw.metrics import RequestMetrics
-from s3gw.plain_head import CONDITIONS, HEADERS_OF_A_READ, HEADERS_OF_A_WRITE
+from s3gw.plain_head import CONDITIONS, HEADERS_OF_A_READ, HEADERS_OF_A_WRITE, HEADERS_OF_THE_CLIENT
 from s3gw.protocol.conditions import Verdict, evaluate_read
 from s3gw.protocol.encryption import SSE_S3_LINES
 from s3gw.protocol.errors import S3Error
@@ -29,9 +29,10 @@ from s3gw.protocol.operations import Operation
 from s3gw.protocol.ranges import format_content_range, parse_range
 from s3gw.protocol.sigv4 import SigningKeys
 from s3gw.respond import Headers, format_checksum
+from s3gw.short_answer import format_lines
 from s3gw.short_asker import Asked, ShortAsker
 from s3gw.short_write import ShortWrite, ShortWrites
-from s3gw.version_answer import describe_unmodified, describe_version
+from s3gw.version_answer import describe_unmodified, describe_version, format_plain
 from storage.base.errors import FrostbyteError
 from storage.crypto.envelope import Buffer
 from storage.model import Bucket, Version
@@ -40,6 +41,7 @@ READ_BYTES_MAX = 1 << 20
 """what is read and sent in one go; longer bodies take the road, at the pace of who takes them"""
 
 _CONDITIONS = frozenset(CONDITIONS)
+_WANTING_MORE = HEADERS_OF_A_READ - HEADERS_OF_THE_CLIENT
 _READS = {"GET": Operation.GET_OBJECT.value, "HEAD": Operation.HEAD_OBJECT.value}
 _METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
 
@@ -48,7 +50,8 @@ class ShortRead(NamedTuple):
     """A whole answer."""
 
     status: int
-    headers: Headers
+    lines: bytes
+    """its headers, as format_lines makes them"""
     body: Buffer
     """empty for a HEAD"""
     keep: Callable[[], Callable[[], None]]
@@ -64,7 +67,7 @@ class ShortWay:
         self._asker = ShortAsker(services, signing_keys)
         self.find_known = self._asker.find_known
         """of data: as KnownHeads.find"""
-        self._host_header = (b"x-amz-id-2", host_id.encode("ascii"))
+        self._host_id_raw = host_id.encode("ascii")
         self._random = random.Random()  # noqa: S311 - request ids name requests, and keep nothing secret
         self._writes = ShortWrites(services, metrics, host_id, self._make_request_id)
 
@@ -126,6 +129,25 @@ class ShortWay:
         self, method: str, headers: Mapping[bytes, bytes], bucket: Bucket, reading: SmallReading, bytes_max: int
     ) -> ShortRead | None:
         """Conditions, then the range, then the bytes."""
+        if not _WANTING_MORE.isdisjoint(headers):
+            return self._answer_asking(method, headers, bucket, reading, bytes_max)
+        length = reading.version.size
+        body: Buffer | None = b""
+        if method == "GET":
+            body = reading.open(0, length) if length <= bytes_max else None
+        if body is None:
+            return None
+        identity = (self._make_request_id(), self._host_id_raw)
+        lines = format_plain(bucket, reading.version, identity, length, SSE_S3_LINES)
+        if lines is None:
+            described = describe_version(bucket, reading.version, SSE_S3_LINES, is_current=True)
+            lines = format_lines([*self._identify(), *described, (b"content-length", b"%d" % length)])
+        return ShortRead(200, lines, body, reading.keep)
+
+    def _answer_asking(
+        self, method: str, headers: Mapping[bytes, bytes], bucket: Bucket, reading: SmallReading, bytes_max: int
+    ) -> ShortRead | None:
+        """The same of a request with conditions, a range, or a wish for the checksum."""
         version, status = reading.version, 200
         answer = self._identify()
         if not _CONDITIONS.isdisjoint(headers):
@@ -134,7 +156,7 @@ class ShortWay:
             }
             verdict = evaluate_read(conditions, version.etag, version.last_modified_ms)
             if verdict is Verdict.NOT_MODIFIED:
-                return ShortRead(304, answer + describe_unmodified(bucket, version), b"", reading.keep)
+                return ShortRead(304, format_lines(answer + describe_unmodified(bucket, version)), b"", reading.keep)
             if verdict is not Verdict.PROCEED:
                 return None
         byte_range = parse_range(headers[b"range"].decode("latin-1")) if b"range" in headers else None
@@ -155,7 +177,7 @@ class ShortWay:
         elif headers.get(b"x-amz-checksum-mode", b"").upper() == b"ENABLED":
             answer += format_checksum(find_checksum(version, None))
         answer.append((b"content-length", b"%d" % length))
-        return ShortRead(status, answer, body, reading.keep)
+        return ShortRead(status, format_lines(answer), body, reading.keep)
 
     def begin_write(
         self, url: bytes, headers: Mapping[bytes, bytes], length: int, client_address: str, data: bytes = b""
@@ -193,7 +215,7 @@ class ShortWay:
             return None
 
     def _identify(self) -> Headers:
-        return [(b"x-amz-request-id", self._make_request_id()), self._host_header]
+        return [(b"x-amz-request-id", self._make_request_id()), (b"x-amz-id-2", self._host_id_raw)]
 
     def _make_request_id(self) -> bytes:
         return b"%016X" % self._random.getrandbits(64)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from s3gw.call import Call
-from s3gw.protocol.attributes import format_attributes
+from s3gw.protocol.attributes import STORAGE_CLASS_DEFAULT, format_attributes
 from s3gw.protocol.dates import format_http_date
 from s3gw.protocol.errors import S3Error
 from s3gw.protocol.lifecycle_answers import format_expiration
 from s3gw.respond import Headers, quoted
-from storage.model import Bucket, Version, Versioning
+from s3gw.short_answer import format_lines
+from storage.model import Attributes, Bucket, Version, Versioning
+
+REMEMBERED_MAX = 256
+"""content types"""
 
 _KEPT_IN_304 = (b"cache-control", b"expires")
 
@@ -39,6 +45,41 @@ def describe_version(bucket: Bucket, version: Version, encryption: Headers, *, i
         tags, written_ms = version.attributes.tags, version.last_modified_ms
         headers += format_expiration(bucket, version.object_key, version.size, tags, written_ms)
     return headers
+
+
+def format_plain(
+    bucket: Bucket, version: Version, identity: tuple[bytes, bytes], length: int, encryption: Headers
+) -> bytes | None:
+    """All headers of a 200 as format_lines makes them, where there is nothing to tell but the type and what every
+    answer tells: identity (the values of x-amz-request-id and x-amz-id-2), describe_version, content-length. None for
+    a version with more to it."""
+    attributes = version.attributes
+    if (
+        bucket.settings
+        or bucket.versioning is not Versioning.UNVERSIONED
+        or attributes.headers
+        or attributes.user_metadata
+        or attributes.tags
+        or attributes.storage_class != STORAGE_CLASS_DEFAULT
+    ):
+        return None
+    described = _describe_type(attributes.content_type, tuple(encryption))
+    modified = format_http_date(version.last_modified_ms).encode("ascii")
+    return _PLAIN % (*identity, version.etag.encode("ascii"), modified, described, length)
+
+
+_PLAIN = (
+    format_lines(
+        [(b"x-amz-request-id", b"%b"), (b"x-amz-id-2", b"%b"), (b"etag", quoted("%b")), (b"last-modified", b"%b")]
+    )
+    + b"%bcontent-length: %d\r\n"
+)
+
+
+@lru_cache(REMEMBERED_MAX)
+def _describe_type(content_type: str, encryption: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    plain = format_attributes(Attributes(content_type=content_type))
+    return format_lines([(b"accept-ranges", b"bytes"), *encryption, *plain])
 
 
 def describe_unmodified(bucket: Bucket, version: Version) -> Headers:

@@ -93,6 +93,16 @@ def wrap_first_key(bucket_key: bytes, cluster_id: bytes, blob_id: bytes, data_ke
     return AESGCM(derive_key(bucket_key, _BLOB_WRAP, place)).encrypt(_FIRST_NONCE, data_key, _DATA_KEY + place + _FIRST)
 
 
+def unwrap_first_key(bucket_key: bytes, cluster_id: bytes, blob_id: bytes, wrapped_key: bytes) -> bytes:
+    """As BlobKey.unwrap of the first chunk. SealBroken."""
+    place = cluster_id + blob_id
+    aead = AESGCM(derive_key(bucket_key, _BLOB_WRAP, place))
+    try:
+        return aead.decrypt(_FIRST_NONCE, wrapped_key, _DATA_KEY + place + _FIRST)
+    except InvalidTag:
+        raise SealBroken("a wrapped data key does not open", chunk_index="0") from None
+
+
 def make_version_mac(bucket_key: bytes, cluster_id: bytes, uid: bytes, size: int, extents: Iterable[Extent]) -> bytes:
     """32 bytes over what a version is: its uid, its size and its blobs in order.
 

@@ -34,7 +34,7 @@ class Shorts:
         if not url.startswith(b"/short"):
             return None
         body = b"short" + url if method == "GET" else b""
-        return ShortRead(200, [(b"content-length", b"%d" % len(body))], body, lambda: lambda: None)
+        return ShortRead(200, b"content-length: %d\r\n" % len(body), body, lambda: lambda: None)
 
     def begin_write(self, *_: Any) -> None:
         """No PUT."""

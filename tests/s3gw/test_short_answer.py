@@ -49,7 +49,7 @@ HEAD = b'HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\netag: "e"\r\n
 def test_a_head_and_a_body() -> None:
     """The server's own headers first, of a read and of a PUT, and those of the moment."""
     headers = [(b"etag", b'"e"'), (b"content-length", b"2")]
-    assert format_head(DATE, 200, headers) == HEAD
+    assert format_head(DATE, 200, format_lines(headers)) == HEAD
     wire = Wire()
     for year in (b"1970", b"1971"):
         wire.server_state.default_headers = [(name, text.replace(b"1970", year)) for name, text in DATE]

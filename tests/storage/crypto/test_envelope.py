@@ -22,6 +22,7 @@ from storage.crypto.envelope import (
     Opener,
     Sealer,
     frame_count,
+    open_single_frame,
     open_span_into,
     open_whole,
     parse_cipher,
@@ -100,6 +101,44 @@ def test_a_single_frame_is_sealed_as_by_a_sealer(length: int, cipher: Cipher) ->
     sealed = seal_single_frame(CLUSTER_ID, chunk_id.blob_id, DATA_KEY, memoryview(plain), cipher)
     assert sealed == sealer(chunk_id=chunk_id, cipher=cipher).seal_whole(plain)
     assert open_whole(opener(chunk_id=chunk_id, cipher=cipher), sealed) == plain
+
+
+@given(st.integers(1, 300), st.sampled_from(Cipher))
+@settings(max_examples=30, deadline=None)
+def test_a_single_frame_is_opened_as_by_an_opener(length: int, cipher: Cipher) -> None:
+    """Where it is whole, and nowhere else: not cut, not longer, not with another key or in another place."""
+    chunk_id, plain = ChunkId(CHUNK_ID.blob_id, 0), plaintext(length)
+    sealed = bytes(sealer(chunk_id=chunk_id, cipher=cipher).seal_whole(plain))
+    place = (CLUSTER_ID, chunk_id.blob_id, DATA_KEY)
+    assert open_single_frame(*place, sealed, cipher) == plain
+    for other in range(2):
+        strange = [*place]
+        strange[other] = strange[other][1:] + b"?"
+        with pytest.raises(SealBroken):
+            open_single_frame(*strange, sealed, cipher)
+    if cipher is not Cipher.NONE:
+        for damaged in (sealed[:-1], sealed + b"?", sealed[:HEADER_BYTES] + b"?" + sealed[HEADER_BYTES + 1 :]):
+            assert damaged != sealed
+            with pytest.raises(SealBroken):
+                open_single_frame(*place, damaged, cipher)
+        with pytest.raises(SealBroken):
+            open_single_frame(*place[:2], DATA_KEY[::-1], sealed, cipher)
+
+
+@pytest.mark.parametrize("cipher", Cipher)
+def test_a_single_frame_that_cannot_be_one_does_not_open(cipher: Cipher) -> None:
+    """Too short, too long, a part of a longer chunk, or with a bit of its header changed."""
+    chunk_id = ChunkId(CHUNK_ID.blob_id, 0)
+    place = (CLUSTER_ID, chunk_id.blob_id, DATA_KEY)
+    longer = bytes(sealer(chunk_id=chunk_id, cipher=cipher).seal_whole(bytes(FRAME_BYTES + 1)))
+    whole = bytes(sealer(chunk_id=chunk_id, cipher=cipher).seal_whole(b"plaintext"))
+    strange = [b"", whole[:HEADER_BYTES], whole[: HEADER_BYTES + TAG_BYTES], longer]
+    strange += [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(HEADER_BYTES)]
+    if cipher is not Cipher.NONE:
+        strange.append(longer[: HEADER_BYTES + SEALED_FRAME_BYTES])
+    for sealed in strange:
+        with pytest.raises(SealBroken):
+            open_single_frame(*place, sealed, cipher)
 
 
 @pytest.mark.parametrize("length", [0, FRAME_BYTES + 1])

@@ -23,6 +23,7 @@ from storage.crypto.keys import (
     parse_secret_key_version,
     seal_secret,
     unwrap_bucket_key,
+    unwrap_first_key,
     verify_version_mac,
     wrap_bucket_key,
     wrap_first_key,
@@ -93,6 +94,13 @@ def test_the_first_key_of_a_blob_is_wrapped_as_any(bucket_key: bytes, data_key: 
     wrapped = BlobKey(bucket_key, CLUSTER_ID, BLOB_ID).wrap(0, data_key)
     for secret in (bucket_key, BucketSecret(bucket_key)):
         assert wrap_first_key(secret, CLUSTER_ID, BLOB_ID, data_key) == wrapped
+        assert unwrap_first_key(secret, CLUSTER_ID, BLOB_ID, wrapped) == data_key
+    for place in ((CLUSTER_ID[::-1] + b"?")[:16], BLOB_ID), (CLUSTER_ID, BLOB_ID[1:] + b"?"):
+        with pytest.raises(SealBroken):
+            unwrap_first_key(bucket_key, *place, wrapped)
+    for strange in (wrapped[:-1], BlobKey(bucket_key, CLUSTER_ID, BLOB_ID).wrap(1, data_key)):
+        with pytest.raises(SealBroken):
+            unwrap_first_key(bucket_key, CLUSTER_ID, BLOB_ID, strange)
 
 
 def test_a_wrapped_data_key_opens_only_where_it_belongs() -> None:
