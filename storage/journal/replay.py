@@ -10,7 +10,7 @@ from storage.journal.history import JournalGap, plan_spans, spans_after
 from storage.journal.record import Record, read_records
 from storage.journal.stock import Stock, read_replicas
 from storage.metadata.journal import decode_group
-from storage.metadata.sqlite.apply import HANDLERS
+from storage.metadata.sqlite.apply import apply_command
 from storage.metadata.sqlite.database import Transaction
 from storage.metadata.sqlite.position import advance
 
@@ -46,12 +46,12 @@ class Replayer:
         """All commands of a group at the time that they were applied at first. ReplayDiverged, Corrupt."""
         group = decode_group(record.payload)
         transaction = self._transaction
-        transaction.now_ms = group.applied_at_ms
+        transaction.begin(group.applied_at_ms)
         if advance(transaction.execute, group.applied_at_ms) != record.sequence:
             raise ReplayDiverged(f"record {record.sequence} is not the next one")
         for command, _ in group.entries:
             try:
-                HANDLERS[type(command)](transaction, command)
+                apply_command(transaction, command)
             except (Refused, sqlite3.IntegrityError) as error:
                 name = type(command).__name__
                 raise ReplayDiverged(f"record {record.sequence}: {name} is refused: {error}") from error

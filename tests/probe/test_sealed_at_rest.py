@@ -78,9 +78,9 @@ def opened_keys(data: Path) -> list[bytes]:
     with closing(sqlite3.connect(data / "metadata" / "metadata.db")) as database:
         wrapped = database.execute(
             "SELECT blob_id, chunk_index, wrapped_key FROM chunks"
-            " UNION ALL SELECT blob_id, 0, wrapped_key FROM inline_bodies"
+            " UNION ALL SELECT blob_id, 0, wrapped_key FROM every_inline_body"
         ).fetchall()
-        owners = dict(database.execute("SELECT blob_id, bucket_key_id FROM blobs").fetchall())
+        owners = dict(database.execute("SELECT blob_id, bucket_key_id FROM every_blob").fetchall())
     assert len(wrapped) >= 4, "one inline chunk and at least three on datanodes"
     for blob_id, chunk_index, wrapped_key in wrapped:
         blob_key = BlobKey(keyring.bucket_key(owners[blob_id], 1), bytes.fromhex(cluster_id), blob_id)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from storage.base.errors import Unavailable
 from storage.metadata import commands as c
 from storage.metadata.interface import Metadata
-from storage.metadata.sqlite.apply import HANDLERS
+from storage.metadata.sqlite.apply import apply_command
 from storage.metadata.sqlite.database import Transaction
 from storage.metadata.sqlite.reader import SqliteMetadata
 from storage.metadata.sqlite.schema import migrate
@@ -73,7 +73,7 @@ class SimRecords:
     def start(self) -> None:
         """A new owner over what was committed."""
         self.process = self._network.parties[PARTY] = Process(self._loop, PARTY)
-        self._transaction.now_ms = newest_renewal_ms(self._cursor.execute)
+        self._transaction.begin(newest_renewal_ms(self._cursor.execute))
         extend_leases(self._cursor.execute, self.clock.now_ms())
 
     def close(self) -> None:
@@ -97,11 +97,11 @@ class SimRecords:
 
     def _apply_step(self, command: c.Command) -> Any:
         execute = self._cursor.execute
-        self._transaction.now_ms = max(self._transaction.now_ms, self.clock.now_ms())
+        self._transaction.begin(max(self._transaction.now_ms, self.clock.now_ms()))
         before = self.before_apply(command)
         execute("BEGIN IMMEDIATE")
         try:
-            outcome = HANDLERS[type(command)](self._transaction, command)
+            outcome = apply_command(self._transaction, command)
         except BaseException:
             execute("ROLLBACK")
             raise

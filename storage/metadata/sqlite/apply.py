@@ -1,4 +1,4 @@
-"""Which function applies which command."""
+"""Which function applies which command, and what is known from one to the next."""
 
 from __future__ import annotations
 
@@ -56,3 +56,23 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.Relayout: layouts.relayout,
     c.ForgetBlobs: layouts.forget_blobs,
 }
+
+_LEAVES_WRITABLE = frozenset((
+    c.CommitVersion,
+    c.PutPart,
+    c.CreateUpload,
+    c.CompleteUpload,
+    c.AbortUpload,
+    c.DeleteVersions,
+    c.ChangeObject,
+    c.ReleaseBlobs,
+))
+"""what changes neither sessions nor buckets"""
+
+
+def apply_command(tx: Transaction, command: c.Command) -> Any:
+    """The result as the command's docstring says. Refused, before or after its first change."""
+    kind = type(command)
+    if kind not in _LEAVES_WRITABLE:
+        tx.writable.clear()
+    return HANDLERS[kind](tx, command)

@@ -1,5 +1,8 @@
 """Blobs, their chunk rows or inline bodies: inserted with what references them, released when nothing does any more.
 
+A blob that is the whole of one version and named by no other is that version's *own*: its row says so, and holds an
+inline one altogether (see schema). All others are named by extents or parts.
+
 A released chunked blob keeps its rows until its chunks were deleted from the nodes (see layouts); the body of an inline
 blob is the row, so it goes at once. A blob comes in as new with a version or a part, moves from a part to a version
 when the upload completes, and is shared between versions by copies: it is never in a part and a version at a time.
@@ -30,7 +33,20 @@ _DELETE_BLOB = "DELETE FROM blobs WHERE blob_id = ?"
 _CHUNK = "chunk_index, offset, length, wrapped_key, digest, nodes"
 _SELECT_CHUNKS = f"SELECT {_CHUNK} FROM chunks WHERE blob_id = ? AND chunk_index >= ? ORDER BY chunk_index LIMIT ?"
 _SELECT_INLINE_CHUNK = (
-    "SELECT 0, 0, size, wrapped_key, digest, X'' FROM inline_bodies JOIN blobs USING (blob_id) WHERE blob_id = ?"
+    "SELECT 0, 0, size, wrapped_key, digest, X'' FROM inline_bodies JOIN blobs USING (blob_id) WHERE blob_id = ?1"
+    " UNION ALL SELECT 0, 0, size, wrapped_key, digest, X'' FROM versions"
+    " WHERE blob_id = ?1 AND bucket_key_version IS NOT NULL"
+)
+_SELECT_OWN = "SELECT size, row_id, bucket_key_version FROM versions WHERE blob_id = ?"
+_SPREAD_BLOB = (
+    "INSERT INTO blobs SELECT blob_id, size, bucket_key_id, bucket_key_version, 'inline', NULL, 0 FROM versions"
+    " WHERE row_id = ?"
+)
+_SPREAD_BODY = "INSERT INTO inline_bodies SELECT blob_id, wrapped_key, digest, sealed FROM versions WHERE row_id = ?"
+_SPREAD_EXTENT = "INSERT INTO extents SELECT row_id, 0, size, 0, blob_id FROM versions WHERE row_id = ?"
+_DISOWN = (
+    "UPDATE versions SET blob_id = NULL, bucket_key_id = NULL, bucket_key_version = NULL, wrapped_key = NULL,"
+    " digest = NULL, sealed = NULL WHERE row_id = ?"
 )
 _SELECT_LAST_INDEX = "SELECT max(chunk_index) FROM chunks WHERE blob_id = ?"
 _SELECT_SPAN = "SELECT offset, length FROM chunks WHERE blob_id = ? AND chunk_index = ?"
@@ -43,14 +59,26 @@ def require_placeable(tx: Transaction, blob: Blob) -> None:
         require_open_nodes(tx, [chunk.nodes for chunk in blob.chunks])
 
 
+def require_own_session(session_id: bytes, blob: Blob) -> None:
+    """Of a new blob: SessionFenced when it is of another session."""
+    require_first_layout(blob)
+    if blob.blob_id[:SESSION_ID_BYTES] != session_id:
+        raise recorded_before()
+
+
+def recorded_before() -> SessionFenced:
+    """The refusal of a blob that is not new."""
+    return SessionFenced("the blob is of another session, or was recorded before")
+
+
 def insert_blob(tx: Transaction, session_id: bytes, blob: Blob) -> None:
     """A new blob of this session. SessionFenced when it is not of this session or was recorded before, as a blob that
     was given up (ReleaseBlobs) while its commit was still under way must not come back."""
-    require_first_layout(blob)
+    require_own_session(session_id, blob)
     blob_id = blob.blob_id
     row = (blob_id, blob.size, blob.bucket_key_id, blob.bucket_key_version, blob.redundancy, None)
-    if blob_id[:SESSION_ID_BYTES] != session_id or tx.execute(_INSERT_BLOB, row).rowcount != 1:
-        raise SessionFenced("the blob is of another session, or was recorded before")
+    if tx.execute(_INSERT_BLOB, row).rowcount != 1:
+        raise recorded_before()
     if blob.inline is not None:
         chunk = blob.chunks[0]
         tx.execute(_INSERT_INLINE, (blob_id, chunk.wrapped_key, chunk.digest, blob.inline))
@@ -60,9 +88,32 @@ def insert_blob(tx: Transaction, session_id: bytes, blob: Blob) -> None:
 
 def require_shareable(tx: Transaction, extent: Extent) -> None:
     """SourceChanged unless a version references the blob now and the extent is the whole of it."""
+    row = tx.execute(_SELECT_OWN, (extent.blob_id,)).fetchone()
+    if row is not None:
+        if row[0] != extent.length:
+            raise SourceChanged()
+        return
     row = tx.execute(_SELECT_LIVE, (extent.blob_id,)).fetchone()
     if row is None or row[0] != extent.length or not tx.execute(_SELECT_REFERENCE, (extent.blob_id,)).fetchone():
         raise SourceChanged()
+
+
+def spread_blob(tx: Transaction, blob_id: bytes) -> None:
+    """Before it is shared: if it is the own blob of a version, name it by an extent, as all that are shared."""
+    row = tx.execute(_SELECT_OWN, (blob_id,)).fetchone()
+    if row is None:
+        return
+    _, version_row, inline_key_version = row
+    if inline_key_version is not None:
+        tx.execute(_SPREAD_BLOB, (version_row,))
+        tx.execute(_SPREAD_BODY, (version_row,))
+    tx.execute(_SPREAD_EXTENT, (version_row,))
+    tx.execute(_DISOWN, (version_row,))
+
+
+def release_own(tx: Transaction, blob_id: bytes) -> None:
+    """After the version was removed whose own blob it was; it is not inline."""
+    tx.execute(_RELEASE, (tx.now_ms, blob_id))
 
 
 def release_unreferenced(tx: Transaction, blob_id: bytes) -> None:

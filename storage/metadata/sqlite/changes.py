@@ -10,7 +10,7 @@ from storage.metadata.commands import ChangeObject, ObjectChanged
 from storage.metadata.records import encode_record, lock_of
 from storage.metadata.rules import choose_lock
 from storage.metadata.sqlite.database import Transaction
-from storage.metadata.sqlite.versions import find_head
+from storage.metadata.sqlite.heads import find_head
 
 _SELECT_BUCKET = "SELECT 1 FROM buckets WHERE bucket_id = ?"
 _VERSION = (

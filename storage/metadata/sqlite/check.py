@@ -52,7 +52,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         (SELECT version_row, sum(length) AS total, max(abs(offset - before)) AS gap FROM
           (SELECT version_row, offset, length, coalesce(sum(length) OVER
             (PARTITION BY version_row ORDER BY offset ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-          FROM extents) GROUP BY version_row) e ON e.version_row = v.row_id
+          FROM every_extent) GROUP BY version_row) e ON e.version_row = v.row_id
         WHERE coalesce(e.total, 0) <> v.size OR coalesce(e.gap, 0) <> 0""",
     ),
     (
@@ -69,6 +69,26 @@ _RULES: tuple[tuple[str, str], ...] = (
         """SELECT e.version_row, hex(e.blob_id) FROM extents e LEFT JOIN blobs b ON b.blob_id = e.blob_id
         WHERE (e.blob_id IS NULL AND e.length > 0)
         OR (e.blob_id IS NOT NULL AND (b.blob_id IS NULL OR b.released_ms IS NOT NULL OR b.size <> e.length))""",
+    ),
+    (
+        "an own blob that is missing, released or of another size",
+        """SELECT v.row_id, hex(v.blob_id) FROM versions v LEFT JOIN blobs b ON b.blob_id = v.blob_id
+        WHERE v.blob_id IS NOT NULL AND v.bucket_key_version IS NULL
+        AND (b.blob_id IS NULL OR b.redundancy = 'inline' OR b.released_ms IS NOT NULL OR b.size <> v.size)""",
+    ),
+    (
+        "an own blob that is recorded elsewhere as well",
+        """SELECT v.row_id, hex(v.blob_id) FROM versions v WHERE v.blob_id IS NOT NULL
+        AND (EXISTS (SELECT 1 FROM extents e WHERE e.blob_id = v.blob_id)
+        OR EXISTS (SELECT 1 FROM extents e WHERE e.version_row = v.row_id)
+        OR EXISTS (SELECT 1 FROM parts p WHERE p.blob_id = v.blob_id)
+        OR (v.bucket_key_version IS NOT NULL AND EXISTS (SELECT 1 FROM blobs b WHERE b.blob_id = v.blob_id)))""",
+    ),
+    (
+        "a body in a version that is not whole",
+        """SELECT row_id FROM versions WHERE (bucket_key_version IS NULL) + (bucket_key_id IS NULL)
+        + (wrapped_key IS NULL) + (digest IS NULL) + (sealed IS NULL) NOT IN (0, 5)
+        OR (blob_id IS NULL AND bucket_key_version IS NOT NULL)""",
     ),
     (
         "a part whose blob is missing, released or of another size",
@@ -90,6 +110,7 @@ _RULES: tuple[tuple[str, str], ...] = (
         "an unreleased blob that nothing references",
         """SELECT hex(blob_id) FROM blobs WHERE released_ms IS NULL
         AND NOT EXISTS (SELECT 1 FROM extents e WHERE e.blob_id = blobs.blob_id)
+        AND NOT EXISTS (SELECT 1 FROM versions v WHERE v.blob_id = blobs.blob_id)
         AND blob_id NOT IN (SELECT blob_id FROM parts WHERE blob_id IS NOT NULL)""",
     ),
     (

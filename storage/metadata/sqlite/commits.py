@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from storage.metadata.commands import CommitVersion, VersionCommitted
 from storage.metadata.rules import commit_spans, require_covered
-from storage.metadata.sqlite.blobs import insert_blob, require_placeable, require_shareable
-from storage.metadata.sqlite.database import Transaction
-from storage.metadata.sqlite.versions import (
-    append_version,
-    check_conditions,
-    current_etag,
-    drop_replaced,
-    find_place,
-    require_replaceable,
+from storage.metadata.sqlite.blobs import (
+    insert_blob,
+    require_own_session,
+    require_placeable,
+    require_shareable,
+    spread_blob,
 )
+from storage.metadata.sqlite.database import Transaction
+from storage.metadata.sqlite.heads import check_conditions, current_etag, find_place, require_replaceable
+from storage.metadata.sqlite.versions import append_version, drop_replaced
 
 INSERT_EXTENT = "INSERT INTO extents VALUES (?, ?, ?, ?, ?)"
 """version_row, offset, length, part_number, blob_id"""
@@ -27,18 +27,31 @@ def commit_version(tx: Transaction, command: CommitVersion) -> VersionCommitted:
     require_replaceable(tx, place)
     for extent in command.shared:
         require_shareable(tx, extent)
-    if command.shared or len(command.blobs) != 1 or command.blobs[0].size != command.version.size:
+    own = command.blobs[0] if len(command.blobs) == 1 and not command.shared else None
+    if own is None or own.size != command.version.size:
         require_covered(command.version.size, commit_spans(command))
     for blob in command.blobs:
         require_placeable(tx, blob)
-    appended = append_version(tx, place, command.version)
+    if own is not None:
+        if own.inline is None:
+            insert_blob(tx, command.session_id, own)
+        else:
+            require_own_session(command.session_id, own)
+        appended = append_version(tx, place, command.version, blob=own)
+    else:
+        appended = append_version(tx, place, command.version)
+        _insert_extents(tx, command, appended.row_id)
+    drop_replaced(tx, place)
+    return VersionCommitted(appended.version_id, appended.last_modified_ms, command.version.etag)
+
+
+def _insert_extents(tx: Transaction, command: CommitVersion, version_row: int) -> None:
     offset = 0
     for blob in command.blobs:
         insert_blob(tx, command.session_id, blob)
-        tx.execute(INSERT_EXTENT, (appended.row_id, offset, blob.size, 0, blob.blob_id))
+        tx.execute(INSERT_EXTENT, (version_row, offset, blob.size, 0, blob.blob_id))
         offset += blob.size
     for extent in command.shared:
-        row = (appended.row_id, extent.offset, extent.length, extent.part_number, extent.blob_id)
+        spread_blob(tx, extent.blob_id)
+        row = (version_row, extent.offset, extent.length, extent.part_number, extent.blob_id)
         tx.execute(INSERT_EXTENT, row)
-    drop_replaced(tx, place)
-    return VersionCommitted(appended.version_id, appended.last_modified_ms, command.version.etag)

@@ -27,7 +27,7 @@ Execute = Callable[..., sqlite3.Cursor]
 class Transaction:
     """What a command works in. `now_ms` is the time that it is applied at, the same for its whole group."""
 
-    __slots__ = ("execute", "executemany", "now_ms", "raises_configuration")
+    __slots__ = ("execute", "executemany", "now_ms", "raises_configuration", "writable")
 
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self.execute: Execute = cursor.execute
@@ -35,6 +35,15 @@ class Transaction:
         self.now_ms = 0
         self.raises_configuration = False
         """whether a command raised the configuration sequence, since whoever wants to know set it to False"""
+        self.writable: dict[tuple[bytes, int], tuple[str, str]] = {}
+        """(session id, bucket id) that a command of this transaction may write with, as one before it found: the
+        bucket's versioning and owner. To be cleared before anything that changes sessions or buckets (apply_command
+        does), and when something is rolled back"""
+
+    def begin(self, now_ms: int) -> None:
+        """Of every transaction, before its first command."""
+        self.now_ms = now_ms
+        self.writable.clear()
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:

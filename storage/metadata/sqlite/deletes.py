@@ -11,15 +11,8 @@ from storage.metadata.commands import Deleted, DeleteTarget, DeleteVersions, New
 from storage.metadata.records import lock_of
 from storage.metadata.rules import NO_CONDITIONS, failed_delete_condition, is_locked
 from storage.metadata.sqlite.database import Transaction
-from storage.metadata.sqlite.versions import (
-    Head,
-    Place,
-    append_version,
-    drop_replaced,
-    find_head,
-    remove_version,
-    require_replaceable,
-)
+from storage.metadata.sqlite.heads import Head, Place, find_head, require_replaceable
+from storage.metadata.sqlite.versions import append_version, drop_replaced, remove_version
 from storage.model import Attributes, Versioning
 
 _SELECT_BUCKET = "SELECT versioning, owner_id FROM buckets WHERE bucket_id = ?"

@@ -17,7 +17,7 @@ from storage.model import Blob, ByteRange, Chunk, Extent, Version
 _VERSION = (
     "SELECT (SELECT value FROM meta WHERE name = 'configuration_sequence'), h.version_row, v.row_id, v.object_key,"
     " v.sequence, v.uid, v.is_null, v.is_marker, v.size, v.etag, v.last_modified_ms, v.owner_id, v.mac,"
-    " v.part_count, v.attributes, v.tags, v.acl, v.lock_mode, v.retain_until_ms, v.legal_hold"
+    " v.part_count, v.attributes, v.tags, v.acl, v.lock_mode, v.retain_until_ms, v.legal_hold, v.blob_id"
 )
 _AT = "h.bucket_id = ? AND h.is_marker IN (0, 1) AND h.object_key = ?"
 _SELECT_CURRENT = (
@@ -30,17 +30,21 @@ _SELECT_VERSION = (
     f" WHERE {_AT} AND v.sequence = ? AND v.uid = ? AND v.is_null = 0"
 )
 _SELECT_SINGLE = (
-    f"{_VERSION}, e.blob_id, e.part_number, b.bucket_key_id, b.bucket_key_version, b.redundancy, b.generation,"
-    " i.wrapped_key, i.digest, i.sealed, c.wrapped_key, c.digest, c.nodes"
+    f"{_VERSION}, v.bucket_key_id, v.bucket_key_version, v.wrapped_key, v.digest, v.sealed,"
+    " b.bucket_key_id, b.bucket_key_version, b.redundancy, b.generation, c.wrapped_key, c.digest, c.nodes"
     " FROM heads h JOIN versions v ON v.row_id = h.version_row"
-    " JOIN extents e ON e.version_row = v.row_id AND e.offset = 0 AND e.length = v.size"
-    " JOIN blobs b ON b.blob_id = e.blob_id AND b.size = v.size"
-    " LEFT JOIN inline_bodies i ON b.redundancy = 'inline' AND i.blob_id = e.blob_id"
-    " LEFT JOIN chunks c ON b.redundancy <> 'inline' AND c.blob_id = e.blob_id AND c.chunk_index = 0"
-    " AND c.length = v.size"
+    " LEFT JOIN blobs b ON b.blob_id = CASE WHEN v.bucket_key_version IS NULL THEN v.blob_id END"
+    " LEFT JOIN chunks c ON c.blob_id = b.blob_id AND c.chunk_index = 0 AND c.length = v.size"
     " WHERE h.bucket_id = ? AND h.is_marker = 0 AND h.object_key = ?"
 )
-"""an inline body, or the one chunk that is all of its blob"""
+"""an own blob: its inline body, or the one chunk that is all of it"""
+_SELECT_OWN_BLOB = (
+    "SELECT v.blob_id, 0, v.size, 0, v.size, coalesce(b.bucket_key_id, v.bucket_key_id),"
+    " coalesce(b.bucket_key_version, v.bucket_key_version), coalesce(b.redundancy, 'inline'),"
+    " coalesce(b.generation, 0), v.wrapped_key, v.digest, v.sealed FROM versions v"
+    " LEFT JOIN blobs b ON b.blob_id = CASE WHEN v.bucket_key_version IS NULL THEN v.blob_id END WHERE v.row_id = ?"
+)
+"""as _EXTENTS"""
 _EXTENTS = (
     "SELECT e.blob_id, e.offset, e.length, e.part_number, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy,"
     " b.generation, i.wrapped_key, i.digest, i.sealed FROM extents e LEFT JOIN blobs b ON b.blob_id = e.blob_id"
@@ -54,7 +58,8 @@ _SELECT_EXTENTS_OF_RANGE = (
 _SELECT_EXTENTS_OF_PART = f"{_EXTENTS} AND e.part_number = ?2 ORDER BY e.offset"
 
 _SQLITE_INTEGER_MAX = 2**63 - 1
-_VERSION_COLUMNS = 20
+_VERSION_COLUMNS = 21
+"""the last is the version's own blob"""
 
 
 def read_single(execute: Execute, bucket_id: int, object_key: bytes) -> VersionRead | None:
@@ -63,18 +68,18 @@ def read_single(execute: Execute, bucket_id: int, object_key: bytes) -> VersionR
     row = execute(_SELECT_SINGLE, (bucket_id, object_key)).fetchone()
     if row is None:
         return None
-    blob_id, part_number, key_id, key_version, redundancy, generation, *body = row[_VERSION_COLUMNS:]
-    wrapped_key, digest, sealed, chunk_wrapped_key, chunk_digest, nodes = body
-    version = _version_of(row[2:_VERSION_COLUMNS])
+    blob_id, key_id, key_version, wrapped_key, digest, sealed, *kept = row[_VERSION_COLUMNS - 1 :]
+    version = _version_of(row[2 : _VERSION_COLUMNS - 1])
     size = version.size
     if sealed is not None:
-        chunk = Chunk(0, 0, size, wrapped_key, digest)
-    elif nodes is not None:
-        chunk = chunk_of((0, 0, size, chunk_wrapped_key, chunk_digest, nodes))
+        blob = Blob(blob_id, size, key_id, key_version, "inline", (Chunk(0, 0, size, wrapped_key, digest),), sealed)
+    elif kept[-1] is not None:
+        key_id, key_version, redundancy, generation, wrapped_key, digest, nodes = kept
+        chunk = chunk_of((0, 0, size, wrapped_key, digest, nodes))
+        blob = Blob(blob_id, size, key_id, key_version, redundancy, (chunk,), None, generation)
     else:
         return None
-    blob = Blob(blob_id, size, key_id, key_version, redundancy, (chunk,), sealed, generation)
-    return VersionRead(row[0], version, True, (Extent(blob_id, 0, size, part_number),), (blob,))
+    return VersionRead(row[0], version, True, (Extent(blob_id, 0, size, 0),), (blob,))
 
 
 def read_version(
@@ -91,17 +96,19 @@ def read_version(
     With part_number the part's extent is there even without a body, as the part's span, and even when the part has no
     bytes (its blob id is empty then). Otherwise there is one blob per extent, in the same order.
     """
-    sequence, head_row, *columns = _find_version(execute, bucket_id, object_key, version_id)
+    sequence, head_row, *columns, own_blob = _find_version(execute, bucket_id, object_key, version_id)
     version = _version_of(columns)
     if version_id is None and version.is_marker:
         raise NoSuchKey(delete_marker_version_id=version.version_id, last_modified_ms=str(version.last_modified_ms))
     read = VersionRead(sequence, version, version.row_id == head_row)
     if part_number is not None:
-        return _with_part(execute, read, part_number, with_body)
+        return _with_part(execute, read, part_number, with_body, is_own=own_blob is not None)
     span = (0, version.size) if byte_range is None else byte_range.resolve(version.size)
     if not with_body or span is None or version.size == 0:
         return read
-    if byte_range is None:
+    if own_blob is not None:
+        rows = execute(_SELECT_OWN_BLOB, (version.row_id,)).fetchall()
+    elif byte_range is None:
         rows = execute(_SELECT_EXTENTS, (version.row_id,)).fetchall()
     else:
         rows = execute(_SELECT_EXTENTS_OF_RANGE, (version.row_id, *span)).fetchall()
@@ -150,12 +157,14 @@ def _version_of(columns: Sequence[Any]) -> Version:
     )
 
 
-def _with_part(execute: Execute, read: VersionRead, part_number: int, with_body: bool) -> VersionRead:
+def _with_part(
+    execute: Execute, read: VersionRead, part_number: int, with_body: bool, *, is_own: bool
+) -> VersionRead:
     version = read.version
     if version.part_count == 0:
         if part_number != 1:
             raise InvalidPart(part_number=str(part_number))
-        rows = execute(_SELECT_EXTENTS, (version.row_id,)).fetchall()
+        rows = execute(_SELECT_OWN_BLOB if is_own else _SELECT_EXTENTS, (version.row_id,)).fetchall()
     else:
         rows = execute(_SELECT_EXTENTS_OF_PART, (version.row_id, part_number)).fetchall()
         if not rows:

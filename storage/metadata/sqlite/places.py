@@ -14,9 +14,10 @@ CHUNK_PLACES = (
 )
 BUCKET_BLOBS = (
     "SELECT v.row_id, b.blob_id, b.size, b.bucket_key_id, b.bucket_key_version, b.redundancy, b.generation FROM"
-    " (SELECT row_id, bucket_id FROM versions WHERE row_id > ? ORDER BY row_id LIMIT ?) v"
-    " LEFT JOIN extents e ON e.version_row = CASE WHEN v.bucket_id = ? THEN v.row_id END"
-    " LEFT JOIN blobs b ON b.blob_id = e.blob_id AND b.redundancy <> 'inline'"
+    " (SELECT row_id, bucket_id, blob_id FROM versions WHERE row_id > ?1 ORDER BY row_id LIMIT ?2) v"
+    " LEFT JOIN extents e ON e.version_row = CASE WHEN v.bucket_id = ?3 AND v.blob_id IS NULL THEN v.row_id END"
+    " LEFT JOIN blobs b ON b.blob_id = coalesce(e.blob_id, CASE WHEN v.bucket_id = ?3 THEN v.blob_id END)"
+    " AND b.redundancy <> 'inline'"
 )
 """after, limit, bucket id: one row at least for each version that was looked at, of whichever bucket it is, so that a
 page of a small bucket in a large store is bounded without one more index that every commit would write"""
@@ -40,6 +41,8 @@ def select_users(count: int) -> str:
         " SELECT a.blob_id, k.name, v.object_key, v.is_null, v.sequence, v.uid, NULL FROM asked a"
         " CROSS JOIN extents e ON e.blob_id = a.blob_id CROSS JOIN versions v ON v.row_id = e.version_row"
         " CROSS JOIN buckets k ON k.bucket_id = v.bucket_id"
+        " UNION ALL SELECT a.blob_id, k.name, v.object_key, v.is_null, v.sequence, v.uid, NULL FROM asked a"
+        " CROSS JOIN versions v ON v.blob_id = a.blob_id CROSS JOIN buckets k ON k.bucket_id = v.bucket_id"
         " UNION ALL SELECT a.blob_id, k.name, u.object_key, 0, 0, X'', u.upload_id FROM asked a"
         " CROSS JOIN parts p ON p.blob_id = a.blob_id CROSS JOIN uploads u ON u.upload_row = p.upload_row"
         " CROSS JOIN buckets k ON k.bucket_id = u.bucket_id LIMIT ?"

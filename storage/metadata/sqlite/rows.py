@@ -19,6 +19,9 @@ from storage.metadata.sqlite.open import MetadataOwner
 
 COPYING_NAME = "copying"
 
+_RELATIONS = {"extents": "every_extent", "blobs": "every_blob", "inline_bodies": "every_inline_body"}
+"""where the rows of these are read, which the row of a version may stand for; a target has them in the tables"""
+
 _SEQUENCES = {"buckets": "bucket_id", "nodes": "node_number"}
 
 
@@ -37,7 +40,8 @@ class SqliteRows:
             places = ", ".join("?" if column in table.key else str(int(bool(table.is_marker))) for column in key)
             conditions.append(f"({_names(key)}) > ({places})")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        statement = f"SELECT {_names(table.columns)} FROM {table.name}{where} ORDER BY {_names(key)} LIMIT ?"
+        relation = _RELATIONS.get(table.name, table.name)
+        statement = f"SELECT {_names(table.columns)} FROM {relation}{where} ORDER BY {_names(key)} LIMIT ?"
         return self._connection.execute(statement, (*(after or ()), limit)).fetchall()
 
     async def read_counters(self) -> Counters:

@@ -7,6 +7,10 @@ Choices that the rest relies on:
   while any row of the key exists.
 - The index over versions leaves out null versions: a key has at most one, and `heads.null_row` leads to it. A PUT into
   a bucket without versioning thus touches one tree in the order of keys instead of two, which is a quarter of its log.
+- A version that is one blob, which no other version names, says so itself (`versions.blob_id`) and has no extents. If
+  that blob is inline, all of it is in this row and nowhere else: a small PUT writes the row of the version with its
+  index by blob and the head, and a GET reads these. Who shares such a blob spreads it out first (`spread_blob`): into
+  `extents`, `blobs` and `inline_bodies`, where parts and what was committed before version 4 are as well.
 - An extent without a blob is a part of no bytes, kept for its number.
 - `versions.tags` and `acl` NULL: as in the attributes that the version was committed with. A lock is in its own columns
   only, never in the attributes; an empty mode is no retention.
@@ -122,9 +126,33 @@ _VERSION_3 = (
     "CREATE TABLE journal_pending (sequence INTEGER PRIMARY KEY, record BLOB NOT NULL)",
 )
 
+_VERSION_4 = (
+    "ALTER TABLE versions ADD COLUMN blob_id BLOB",
+    # of an inline blob, otherwise NULL; the body is last, so that whoever does not ask for it does not read it
+    "ALTER TABLE versions ADD COLUMN bucket_key_id TEXT",
+    "ALTER TABLE versions ADD COLUMN bucket_key_version INTEGER",
+    "ALTER TABLE versions ADD COLUMN wrapped_key BLOB",
+    "ALTER TABLE versions ADD COLUMN digest BLOB",
+    "ALTER TABLE versions ADD COLUMN sealed BLOB",
+    "CREATE UNIQUE INDEX versions_by_blob ON versions (blob_id) WHERE blob_id IS NOT NULL",
+    # for those who want all of them, wherever they are kept
+    """CREATE VIEW every_extent AS
+        SELECT row_id AS version_row, 0 AS offset, size AS length, 0 AS part_number, blob_id FROM versions
+        WHERE blob_id IS NOT NULL UNION ALL
+        SELECT version_row, offset, length, part_number, blob_id FROM extents""",
+    """CREATE VIEW every_blob AS
+        SELECT blob_id, size, bucket_key_id, bucket_key_version, 'inline' AS redundancy, NULL AS released_ms,
+        0 AS generation FROM versions WHERE blob_id IS NOT NULL AND bucket_key_version IS NOT NULL UNION ALL
+        SELECT blob_id, size, bucket_key_id, bucket_key_version, redundancy, released_ms, generation FROM blobs""",
+    """CREATE VIEW every_inline_body AS
+        SELECT blob_id, wrapped_key, digest, sealed FROM versions
+        WHERE blob_id IS NOT NULL AND bucket_key_version IS NOT NULL UNION ALL
+        SELECT blob_id, wrapped_key, digest, sealed FROM inline_bodies""",
+)
+
 Migrations = Sequence[Sequence[str]]
 
-MIGRATIONS: Migrations = (_VERSION_1, _VERSION_2, _VERSION_3)
+MIGRATIONS: Migrations = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 """statements that lead from version n to n + 1, at index n; a released one is never edited"""
 
 

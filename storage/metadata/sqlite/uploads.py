@@ -27,14 +27,8 @@ from storage.metadata.rules import (
 from storage.metadata.sqlite.blobs import insert_blob, release_unreferenced, require_placeable
 from storage.metadata.sqlite.commits import INSERT_EXTENT
 from storage.metadata.sqlite.database import Execute, Transaction
-from storage.metadata.sqlite.versions import (
-    append_version,
-    check_conditions,
-    current_etag,
-    drop_replaced,
-    find_place,
-    require_replaceable,
-)
+from storage.metadata.sqlite.heads import check_conditions, current_etag, find_place, require_replaceable
+from storage.metadata.sqlite.versions import append_version, drop_replaced
 from storage.model import PartInfo, Upload
 
 UPLOAD = "upload_id, bucket_id, object_key, owner_id, initiated_ms, attributes, checksum_algorithm, checksum_type"

@@ -1,4 +1,4 @@
-"""Versions and heads: what a write finds under its key, how a version is put on top, and how one is taken away.
+"""Versions: how one is put on top of its key, and how one is taken away.
 
 A bucket that was never versioned, or is suspended, gives null versions and replaces the null version of the key; an
 enabled one stacks. The sequence is the head's last one plus one, and LastModified is never before the head's.
@@ -8,35 +8,20 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from storage.base.errors import NoSuchBucket, NoSuchKey, ObjectLocked, PreconditionFailed, SessionFenced
 from storage.base.ids import NULL_VERSION_ID, format_version_id
-from storage.metadata.commands import Conditions, NewVersion
-from storage.metadata.records import decode_attributes, encode_version_attributes, lock_columns, lock_of
-from storage.metadata.rules import is_locked
-from storage.metadata.sqlite.blobs import release_unreferenced
+from storage.metadata.commands import NewVersion
+from storage.metadata.records import decode_attributes, encode_version_attributes, lock_columns
+from storage.metadata.sqlite.blobs import recorded_before, release_own, release_unreferenced
 from storage.metadata.sqlite.database import Transaction
-from storage.model import Attributes, ObjectLock, SessionState, Versioning
+from storage.metadata.sqlite.heads import Head, Place
+from storage.model import Attributes, Blob, Versioning
 
-_HEAD = "h.is_marker, h.version_row, h.null_row, h.last_sequence, h.etag, h.last_modified_ms, h.size"
-_NULL_LOCK = "n.lock_mode, n.retain_until_ms, n.legal_hold"
-_SELECT_HEAD = (
-    f"SELECT {_HEAD}, {_NULL_LOCK} FROM heads h LEFT JOIN versions n ON n.row_id = h.null_row"
-    " WHERE h.bucket_id = ?1 AND h.is_marker = 0 AND h.object_key = ?2"
-    f" UNION ALL SELECT {_HEAD}, {_NULL_LOCK} FROM heads h LEFT JOIN versions n ON n.row_id = h.null_row"
-    " WHERE h.bucket_id = ?1 AND h.is_marker = 1 AND h.object_key = ?2 LIMIT 1"
-)
-# one seek per row, in one statement: every commit begins with it
-_SELECT_PLACE = (
-    f"SELECT b.versioning, b.owner_id, s.state, {_HEAD}, {_NULL_LOCK}, {_HEAD.replace('h.', 'm.')} FROM buckets b"
-    " LEFT JOIN write_sessions s ON s.session_id = ?2"
-    " LEFT JOIN heads h ON h.bucket_id = ?1 AND h.is_marker = 0 AND h.object_key = ?3"
-    " LEFT JOIN heads m ON m.bucket_id = ?1 AND m.is_marker = 1 AND m.object_key = ?3"
-    " LEFT JOIN versions n ON n.row_id = coalesce(h.null_row, m.null_row) WHERE b.bucket_id = ?1"
-)
 _INSERT_VERSION = (
     "INSERT INTO versions (bucket_id, object_key, sequence, uid, is_null, is_marker, size, etag, last_modified_ms,"
-    " owner_id, attributes, mac, part_count, lock_mode, retain_until_ms, legal_hold)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " owner_id, attributes, mac, part_count, lock_mode, retain_until_ms, legal_hold, blob_id, bucket_key_id,"
+    " bucket_key_version, wrapped_key, digest, sealed)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (blob_id) WHERE blob_id IS NOT NULL DO NOTHING"
 )
 _INSERT_HEAD = (
     "INSERT INTO heads (version_row, null_row, last_sequence, size, etag, last_modified_ms, storage_class, owner_id,"
@@ -55,35 +40,12 @@ _SELECT_NEWEST = (
     f"{_NEWEST} WHERE bucket_id = ? AND object_key = ? AND is_null = 0 UNION ALL {_NEWEST} WHERE row_id = ?"
     " ORDER BY sequence DESC LIMIT 1"
 )
+_SELECT_BLOB = "SELECT blob_id, bucket_key_version FROM versions WHERE row_id = ?"
 _DELETE_VERSION = "DELETE FROM versions WHERE row_id = ?"
 _SELECT_BLOBS = "SELECT blob_id FROM extents WHERE version_row = ? AND blob_id IS NOT NULL"
 _DELETE_EXTENTS = "DELETE FROM extents WHERE version_row = ?"
 
-
-class Head(NamedTuple):
-    """The newest version of a key, with what a write decides by. null_row: the row of the key's null version."""
-
-    is_marker: int
-    version_row: int
-    null_row: int | None
-    last_sequence: int
-    etag: str
-    last_modified_ms: int
-    size: int
-    null_lock_mode: str | None
-    """of the null version, as the two that follow; None when there is none"""
-    null_retain_until_ms: int | None
-    null_legal_hold: int | None
-
-
-class Place(NamedTuple):
-    """Where a write goes. versioning: of the bucket, in this transaction."""
-
-    bucket_id: int
-    object_key: bytes
-    versioning: str
-    bucket_owner_id: str
-    head: Head | None
+_NO_BLOB = (None, None, None, None, None, None)
 
 
 class Appended(NamedTuple):
@@ -94,64 +56,18 @@ class Appended(NamedTuple):
     last_modified_ms: int
 
 
-def find_place(tx: Transaction, session_id: bytes, bucket_id: int, object_key: bytes) -> Place:
-    """What a session's write finds. SessionFenced, NoSuchBucket."""
-    row = tx.execute(_SELECT_PLACE, (bucket_id, session_id, object_key)).fetchone()
-    if row is None:
-        raise NoSuchBucket()
-    if row[2] != SessionState.OPEN.value:
-        raise SessionFenced()
-    head = None
-    if row[3] is not None:
-        head = Head._make(row[3:13])
-    elif row[13] is not None:
-        head = Head._make(row[13:] + row[10:13])
-    return Place(bucket_id, object_key, row[0], row[1], head)
-
-
-def find_head(tx: Transaction, bucket_id: int, object_key: bytes) -> Head | None:
-    row = tx.execute(_SELECT_HEAD, (bucket_id, object_key)).fetchone()
-    return None if row is None else Head._make(row)
-
-
-def check_conditions(conditions: Conditions, etag: str | None) -> None:
-    """Of a conditional write (RFC 9110 §13.1; AWS: conditional writes). etag: of the current version, None when there
-    is none or a marker is current. PreconditionFailed; NoSuchKey for If-Match on nothing."""
-    if conditions.if_match is not None:
-        if etag is None:
-            raise NoSuchKey()
-        if conditions.if_match not in ("*", etag):
-            raise PreconditionFailed(condition="If-Match")
-    if conditions.if_none_match is not None and etag is not None and conditions.if_none_match in ("*", etag):
-        raise PreconditionFailed(condition="If-None-Match")
-
-
-def require_replaceable(tx: Transaction, place: Place, *, bypass_governance: bool = False) -> None:
-    """ObjectLocked when a null version that the write would take the place of must stay."""
-    head = place.head
-    if head is None or not (head.null_lock_mode or head.null_legal_hold):
-        return
-    if place.versioning != Versioning.ENABLED.value and is_locked(
-        null_lock(head), tx.now_ms, bypass_governance=bypass_governance
-    ):
-        raise ObjectLocked()
-
-
-def null_lock(head: Head) -> ObjectLock:
-    """Of the key's null version."""
-    return lock_of(head.null_lock_mode or "", head.null_retain_until_ms or 0, head.null_legal_hold or 0)
-
-
-def current_etag(head: Head | None) -> str | None:
-    """For check_conditions."""
-    return None if head is None or head.is_marker else head.etag
-
-
 def append_version(
-    tx: Transaction, place: Place, version: NewVersion, *, is_marker: bool = False, part_count: int = 0
+    tx: Transaction,
+    place: Place,
+    version: NewVersion,
+    *,
+    is_marker: bool = False,
+    part_count: int = 0,
+    blob: Blob | None = None,
 ) -> Appended:
     """Put a version on top of its key. What it replaces stays until drop_replaced, so that a copy of a key onto itself
-    never sees its own blobs unreferenced."""
+    never sees its own blobs unreferenced. blob: a new one that is the whole version; an inline one is recorded with
+    this, another must have its rows before. SessionFenced for one that was recorded before."""
     head = place.head
     sequence, last_modified_ms, null_row = 1, tx.now_ms, None
     if head is not None:
@@ -159,7 +75,7 @@ def append_version(
         last_modified_ms = max(last_modified_ms, head.last_modified_ms)
     is_null = place.versioning != Versioning.ENABLED.value
     attributes = version.attributes
-    row_id = tx.execute(
+    inserted = tx.execute(
         _INSERT_VERSION,
         (
             place.bucket_id,
@@ -176,8 +92,12 @@ def append_version(
             version.mac,
             part_count,
             *lock_columns(attributes.lock),
+            *_blob_columns(blob),
         ),
-    ).lastrowid
+    )
+    if inserted.rowcount != 1:
+        raise recorded_before()
+    row_id = inserted.lastrowid
     assert row_id is not None
     columns = (
         row_id,
@@ -202,6 +122,12 @@ def drop_replaced(tx: Transaction, place: Place) -> None:
 
 def drop_version(tx: Transaction, row_id: int) -> None:
     """The row, its extents, and the blobs that nothing references any more. The head is the caller's to set."""
+    blob_id, inline_key_version = tx.execute(_SELECT_BLOB, (row_id,)).fetchone()
+    if blob_id is not None:
+        tx.execute(_DELETE_VERSION, (row_id,))
+        if inline_key_version is None:
+            release_own(tx, blob_id)
+        return
     blob_ids = tx.execute(_SELECT_BLOBS, (row_id,)).fetchall()
     tx.execute(_DELETE_EXTENTS, (row_id,))
     tx.execute(_DELETE_VERSION, (row_id,))
@@ -239,6 +165,15 @@ def _set_head(
     if head is not None and statement is _INSERT_HEAD:
         tx.execute(_DELETE_HEAD, (bucket_id, head.is_marker, object_key))
     tx.execute(statement, (*columns, bucket_id, is_marker, object_key))
+
+
+def _blob_columns(blob: Blob | None) -> tuple[bytes | str | int | None, ...]:
+    if blob is None:
+        return _NO_BLOB
+    if blob.inline is None:
+        return blob.blob_id, None, None, None, None, None
+    chunk = blob.chunks[0]
+    return blob.blob_id, blob.bucket_key_id, blob.bucket_key_version, chunk.wrapped_key, chunk.digest, blob.inline
 
 
 def _listing_columns(

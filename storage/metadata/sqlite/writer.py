@@ -49,7 +49,7 @@ from storage.metadata.commands import (
     Relayout,
 )
 from storage.metadata.journal import AppliedGroup, Journal
-from storage.metadata.sqlite.apply import HANDLERS
+from storage.metadata.sqlite.apply import apply_command
 from storage.metadata.sqlite.checkpoint import Checkpointer
 from storage.metadata.sqlite.configuration import configuration_sequence
 from storage.metadata.sqlite.configuration_page import ConfigurationPage
@@ -265,7 +265,8 @@ class GroupCommitter:
 
     def _commit_group(self, group: list[Submission]) -> None:
         execute = self._cursor.execute
-        self._transaction.now_ms = now_ms = self._time.now_ms()
+        now_ms = self._time.now_ms()
+        self._transaction.begin(now_ms)
         is_elsewhere = False
         self._applied_s = self._clock.monotonic_s()  # for a group that is not even applied
         try:
@@ -299,6 +300,7 @@ class GroupCommitter:
             return [self._apply(submission) for submission in group]
         except _LeftChangesError:
             self._cursor.execute("ROLLBACK")
+            self._transaction.writable.clear()
             self._cursor.execute("BEGIN IMMEDIATE")
             return [self._apply_in_savepoint(submission) for submission in group]
 
@@ -307,7 +309,7 @@ class GroupCommitter:
         command = _next_step(submission)
         changes_before = self._connection.total_changes
         try:
-            return _Step(submission, command, HANDLERS[type(command)](self._transaction, command))
+            return _Step(submission, command, apply_command(self._transaction, command))
         except Refused as refusal:
             if self._connection.total_changes != changes_before:
                 raise _LeftChangesError from None
@@ -323,15 +325,17 @@ class GroupCommitter:
         command = _next_step(submission)
         execute("SAVEPOINT command")
         try:
-            outcome = HANDLERS[type(command)](self._transaction, command)
+            outcome = apply_command(self._transaction, command)
         except Refused as refusal:
             execute("ROLLBACK TO command")
+            self._transaction.writable.clear()
             outcome = refusal
         except sqlite3.OperationalError:
             raise
         except Exception:  # noqa: BLE001 - one command that trips over a bug or absurd numbers must not stop the writer
             _log.exception("metadata command %s failed", type(command).__name__)
             execute("ROLLBACK TO command")
+            self._transaction.writable.clear()
             outcome = Unavailable(f"{type(command).__name__} failed inside the metadata")
         execute("RELEASE command")
         return _Step(submission, command, outcome)

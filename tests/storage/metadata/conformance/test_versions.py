@@ -8,7 +8,7 @@ import pytest
 
 from storage.base.errors import LimitExceeded, NoSuchBucket, NoSuchKey, NoSuchVersion, SourceChanged
 from storage.metadata.commands import CommitVersion, Deleted, DeleteTarget, DeleteVersions, VersionCommitted
-from storage.model import Extent, Versioning
+from storage.model import ByteRange, Extent, Versioning
 from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.engines import Engine
 
@@ -226,6 +226,24 @@ async def test_a_copy_shares_blobs_until_the_last_reference_goes(worker: Worker)
     assert read.blobs == (blob,)
     await worker.delete(b"b")
     assert await worker.released() == {blob.blob_id}
+
+
+async def test_a_copy_keeps_an_inline_body_that_its_source_lost(worker: Worker) -> None:
+    """Shared twice, and read as a whole, in part and by its chunks, from each; the last one takes it along."""
+    blob = worker.inline(100)
+    await worker.put(b"a", blob=blob)
+    source = (await worker.metadata.read_version(worker.bucket.bucket_id, b"a")).extents
+    await worker.share(source, b"b")
+    await worker.share(source, b"c")
+    for names in ((b"a", b"b", b"c"), (b"b", b"c"), (b"c",)):
+        for name in names:
+            read = await worker.metadata.read_version(worker.bucket.bucket_id, name)
+            part = await worker.metadata.read_version(worker.bucket.bucket_id, name, byte_range=ByteRange(3, 5))
+            assert (read.extents, read.blobs, part.blobs) == (source, (blob,), (blob,))
+        assert await worker.metadata.read_chunks(blob.blob_id, 0) == list(blob.chunks)
+        await worker.delete(names[0])
+    assert await worker.metadata.read_chunks(blob.blob_id, 0) == []
+    assert await worker.released() == set()
 
 
 async def test_a_copy_onto_itself_keeps_its_bytes(worker: Worker) -> None:

@@ -23,6 +23,8 @@ async def damaged(tmp_path: Path) -> AsyncIterator[sqlite3.Connection]:
     worker = await Worker.start(metadata)
     await worker.put(b"inline")
     await worker.put(b"chunked", blob=worker.chunked(30, 10))
+    await worker.put(b"shared")
+    await worker.share((await metadata.read_version(worker.bucket.bucket_id, b"shared")).extents, b"copy")
     await lay_out(worker, b"chunked")
     versioned = await worker.in_bucket("v", Versioning.ENABLED)
     for etag in ("one", "two"):
@@ -66,12 +68,31 @@ async def lay_out(worker: Worker, object_key: bytes) -> None:
             "two heads",
         ),
         ("UPDATE versions SET is_null = 1, sequence = 1 WHERE etag = 'two'", "two versions of one sequence"),
-        ("UPDATE versions SET size = size + 1 WHERE etag = 'one'", "not its whole body"),
+        ("UPDATE versions SET size = size + 1 WHERE part_count = 2", "not its whole body"),
+        ("UPDATE versions SET size = size + 1 WHERE etag = 'one'", "an own blob that is missing, released or of"),
+        ("DELETE FROM blobs WHERE size = 20", "an own blob that is missing, released or of"),
+        ("UPDATE blobs SET released_ms = 1 WHERE size = 20", "an own blob that is missing, released or of"),
+        (
+            "INSERT INTO extents SELECT row_id, 0, size, 0, blob_id FROM versions WHERE etag = 'one'",
+            "an own blob that is recorded elsewhere",
+        ),
+        (
+            "INSERT INTO blobs SELECT * FROM every_blob WHERE redundancy = 'inline' AND blob_id IN"
+            " (SELECT blob_id FROM versions)",
+            "an own blob that is recorded elsewhere",
+        ),
+        (
+            "UPDATE parts SET blob_id = (SELECT blob_id FROM versions WHERE etag = 'one')",
+            "an own blob that is recorded elsewhere",
+        ),
+        ("UPDATE versions SET sealed = NULL WHERE sealed IS NOT NULL", "a body in a version that is not whole"),
+        ("UPDATE versions SET blob_id = NULL WHERE sealed IS NOT NULL", "a body in a version that is not whole"),
         ("UPDATE extents SET offset = 1 WHERE offset = 0 AND part_number = 0", "not its whole body"),
         ("UPDATE versions SET part_count = 3 WHERE part_count = 2", "extent for each part"),
         ("INSERT INTO extents VALUES (999, 0, 5, 0, NULL)", "an extent without a version"),
         ("DELETE FROM blobs WHERE redundancy = 'inline'", "an extent whose blob is missing"),
-        ("UPDATE blobs SET released_ms = 1 WHERE size = 20", "an extent whose blob is missing, released"),
+        ("UPDATE blobs SET released_ms = 1 WHERE redundancy = 'inline'", "an extent whose blob is missing, released"),
+        ("UPDATE versions SET blob_id = NULL WHERE etag = 'one'", "an unreleased blob that nothing references"),
         ("UPDATE blobs SET released_ms = 1 WHERE blob_id IN (SELECT blob_id FROM parts)", "a part whose blob"),
         ("DELETE FROM uploads", "a part without an upload"),
         ("UPDATE parts SET blob_id = (SELECT blob_id FROM extents WHERE part_number = 2)", "in a part and a version"),

@@ -18,6 +18,7 @@ from storage.metadata.sqlite import (
     blobs,
     changes,
     deletes,
+    heads,
     layouts,
     listing,
     objects,
@@ -29,7 +30,7 @@ from storage.metadata.sqlite import (
 from storage.metadata.sqlite.database import DATABASE_NAME
 from storage.metadata.sqlite.open import open_owned_metadata
 from storage.metadata.sqlite.schema import MIGRATIONS, migrate, read_schema_version
-from storage.model import Attributes, Blob, Chunk, Node, NodeReport, NodeState
+from storage.model import Attributes, Blob, ByteRange, Chunk, Node, NodeReport, NodeState
 from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.engines import check_database
 
@@ -154,6 +155,43 @@ async def test_a_store_of_version_2_is_opened_and_goes_on(tmp_path: Path) -> Non
     assert check_database(tmp_path) == []
 
 
+async def test_a_store_of_version_3_is_opened_and_goes_on(tmp_path: Path) -> None:
+    """Its blobs are named by extents, with bodies in a table of their own: they read, are shared, replaced and deleted
+    as if they were new."""
+    old = sqlite3.connect(tmp_path / DATABASE_NAME, isolation_level=None)
+    migrate(old, MIGRATIONS[:3])
+    old.execute("INSERT INTO buckets VALUES (1, 'b', 'o', 'r', 1, 'bk-1', '')")
+    raw = encode_record(Attributes())
+    inline = Blob(b"i" * 16, 5, "bk-1", 1, "inline", (Chunk(0, 0, 5, b"w", b"d"),), b"sealed")
+    chunked = Blob(b"c" * 16, 5, "bk-1", 1, "replica:2", (Chunk(0, 0, 5, b"w", b"d", (1, 2)),))
+    for row_id, object_key, blob in ((1, b"c", chunked), (2, b"i", inline)):
+        version = (row_id, 1, object_key, 1, bytes(8), 1, 0, 5, "e", 5, "o", raw, b"", 0, None, None, "", 0, 0)
+        old.execute(f"INSERT INTO versions VALUES ({', '.join('?' * 19)})", version)
+        old.execute(
+            "INSERT INTO heads VALUES (1, 0, ?1, ?2, ?2, 1, 5, 'e', 5, 'STANDARD', 'o', '', '')", (object_key, row_id)
+        )
+        old.execute("INSERT INTO extents VALUES (?, 0, 5, 0, ?)", (row_id, blob.blob_id))
+        old.execute("INSERT INTO blobs VALUES (?, 5, 'bk-1', 1, ?, NULL, 0)", (blob.blob_id, blob.redundancy))
+    old.execute("INSERT INTO chunks VALUES (?, 0, 0, 5, X'77', X'64', ?)", (chunked.blob_id, encode_nodes((1, 2))))
+    old.execute("INSERT INTO inline_bodies VALUES (?, X'77', X'64', ?)", (inline.blob_id, inline.inline))
+    old.close()
+
+    metadata = await open_owned_metadata(tmp_path)
+    bucket = await metadata.find_bucket("b")
+    assert bucket is not None
+    worker = await Worker.start(metadata, bucket)
+    for object_key, blob in ((b"c", chunked), (b"i", inline)):
+        read = await metadata.read_version(1, object_key)
+        assert read.blobs == (blob,)
+        await worker.share(read.extents, b"copy of " + object_key)
+        assert (await metadata.read_version(1, b"copy of " + object_key, byte_range=ByteRange(1, 2))).blobs == (blob,)
+        await worker.put(object_key, "new")
+        await worker.delete(b"copy of " + object_key)
+    assert await worker.released() == {chunked.blob_id}
+    await metadata.close()
+    assert check_database(tmp_path) == []
+
+
 def test_a_failing_step_leaves_the_version_before_it(connection: sqlite3.Connection) -> None:
     """A step is one transaction, as a crash in it would be."""
     broken = (*MIGRATIONS[:1], ("CREATE TABLE half (x)", "INSERT INTO nowhere VALUES (1)"))
@@ -182,7 +220,7 @@ def test_a_released_version_is_never_edited() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    [versions, changes, deletes, objects, listing, version_listing, blobs, layouts, uploads],
+    [versions, heads, changes, deletes, objects, listing, version_listing, blobs, layouts, uploads],
     ids=lambda module: module.__name__,
 )
 def test_no_statement_of_an_object_scans_a_table(connection: sqlite3.Connection, module: object) -> None:

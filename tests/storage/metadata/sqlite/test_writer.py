@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from storage.base.clock import ManualClock
-from storage.base.errors import NoSuchKey, PreconditionFailed, Unavailable, UserAlreadyExists
+from storage.base.errors import NoSuchKey, PreconditionFailed, SessionFenced, Unavailable, UserAlreadyExists
 from storage.metadata.commands import (
+    CloseSession,
     Command,
     Conditions,
     CreateUser,
@@ -20,16 +21,17 @@ from storage.metadata.commands import (
     DeleteVersions,
     OpenSession,
     RenewSession,
+    VersionCommitted,
 )
 from storage.metadata.journal import AppliedGroup
 from storage.metadata.sqlite import writer
-from storage.metadata.sqlite.apply import HANDLERS
+from storage.metadata.sqlite.apply import apply_command
 from storage.metadata.sqlite.database import DATABASE_NAME, Execute, Transaction, connect_writer, read_only_uri
 from storage.metadata.sqlite.open import MetadataOwner, open_owned_metadata
 from storage.metadata.sqlite.reader import SqliteMetadata
 from storage.metadata.sqlite.schema import migrate
 from storage.metadata.sqlite.writer import DELETE_TARGETS_PER_STEP, QUEUE_COMMANDS_MAX, LocalSink
-from storage.model import AccessKey, User
+from storage.model import AccessKey, User, Versioning
 from tests.linear.racer import race_in_this_process
 from tests.storage.metadata.builders import Worker
 from tests.storage.metadata.engines import check_database
@@ -126,6 +128,44 @@ async def test_what_waits_together_is_one_transaction(owned: Owned) -> None:
         (b"%d" % number, True) for number in range(30)
     ]
     assert {answer.last_modified_ms for answer in answers} == {group.applied_at_ms}
+
+
+async def test_what_a_group_knows_of_sessions_and_buckets_ends_with_what_changes_them(owned: Owned) -> None:
+    """Within one group, and where it was rolled back and applied again."""
+    worker = await Worker.start(owned.metadata)
+    other = await Worker.start(owned.metadata, worker.bucket)
+    again = worker.inline(10)
+    await worker.put(b"taken", blob=again)
+    for refused in ((), (b"r",)):
+        key = b"k%d" % len(refused)
+        holder = await owned.hold()
+        steps = [
+            worker.put(key),
+            worker.put(key),
+            *(worker.put(name, blob=again) for name in refused),  # after its first change
+            worker.set_versioning(Versioning.ENABLED),
+            worker.put(key),
+            worker.set_versioning(Versioning.SUSPENDED),
+            worker.put(key),
+            other.put(key),
+            owned.metadata.apply(CloseSession(other.session_id)),
+            other.put(key),
+        ]
+        tasks = [asyncio.create_task(step) for step in steps]
+        await asyncio.sleep(0)
+        owned.release()
+        await holder
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        put = [answer for answer in answers if isinstance(answer, VersionCommitted)]
+        null = None if not refused else "null"
+        assert [it.version_id for it in put[:2]] == [null, null]
+        assert put[2].version_id not in (None, "null")
+        assert [it.version_id for it in put[3:]] == ["null", "null"]
+        assert [type(answer) for answer in answers if isinstance(answer, Exception)] == [SessionFenced] * (
+            1 + len(refused)
+        )
+        assert len(owned.journal.groups[-1].entries) == len(steps)
+        other = await Worker.start(owned.metadata, worker.bucket)
 
 
 class SlowJournal(GatedJournal):
@@ -512,10 +552,10 @@ async def test_the_journal_replays_to_the_same_rows(owned: Owned, tmp_path_facto
     migrate(connection)
     transaction = Transaction(connection.cursor())
     for group in owned.journal.groups:
-        transaction.now_ms = group.applied_at_ms
+        transaction.begin(group.applied_at_ms)
         for command, applied in group.entries:
             if applied:
-                HANDLERS[type(command)](transaction, command)
+                apply_command(transaction, command)
     connection.close()
     assert dump(replica) == dump(owned.directory)
 
