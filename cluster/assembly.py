@@ -26,6 +26,7 @@ from cluster.maintenance.repairer import Repairer
 from cluster.maintenance.throttle import Throttle
 from cluster.near_pieces import NearPieces
 from cluster.near_puts import NearPuts
+from cluster.near_small_puts import NearSmallPuts
 from cluster.nodes import Connect, NodePool
 from cluster.objectstore import ObjectStore
 from cluster.operations import MapSource, Operations
@@ -37,6 +38,7 @@ from cluster.redundancy import Redundancy, parse_redundancy
 from cluster.repair_hints import RepairHints
 from cluster.session import LEASE_TTL_S, ReadTracker, WriteSession
 from cluster.survival import SurviveMin, require_promise
+from cluster.write_counts import WriteCounts
 from cluster.writer import Writer
 from storage.base.background import BackgroundLoop
 from storage.base.clock import Clock
@@ -107,8 +109,10 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
     budget = ByteBudget(settings.budget_bytes)
     counts = ReadCounts()
     near = NearPieces(settings.cluster_id, counts, settings.datanode_directories)
-    near_puts = NearPuts(near, clock, is_on=settings.local_writes)
-    nodes = NodePool(settings.internal_key, clock, outside.connect, near_puts)
+    write_counts = WriteCounts()
+    near_puts = NearPuts(near, clock, write_counts, is_on=settings.local_writes)
+    near_small_puts = NearSmallPuts(near, clock, write_counts, is_on=settings.local_writes)
+    nodes = NodePool(settings.internal_key, clock, outside.connect, near_puts, near_small_puts)
     placer = Placer(nodes)
     writes = ChunkWrites(budget, nodes, settings.deadlines)
 
@@ -122,15 +126,7 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
     session = WriteSession(metadata, reads, clock, settings.lease_ttl_s)
     cleanup = Cleanup(nodes, metadata, settings.deadlines)
     hints = RepairHints()
-    write_settings = WriteSettings(
-        settings.cluster_id,
-        redundancy,
-        survive_min,
-        settings.chunk_bytes,
-        settings.inline_bytes_max,
-        settings.cipher,
-        settings.deadlines,
-    )
+    write_settings = _choose_write_settings(settings, redundancy, survive_min)
     writing = WriteServices(write_settings, keyring, session, metadata, placer, writes, cleanup, hints, nodes, budget)
     writer = Writer(writing)
     held = HeldPuts(writing, writer)
@@ -141,6 +137,7 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         running.push_async_callback(nodes.close)
         running.push_async_callback(near.close)
         running.push_async_callback(near_puts.close)
+        running.push_async_callback(near_small_puts.close)
         running.push_async_callback(maps.close)
         await maps.start()
         await session.start()
@@ -154,8 +151,22 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
         yield Cluster(
             ObjectStore(settings.cluster_id, keyring, metadata, writer, held, reader, outside.new_hasher, clock),
             Directory(metadata, keyring, clock),
-            Operations(metadata, session, placer, maps, hints, budget, redundancy, survive_min, nodes, counts),
+            Operations(
+                metadata, session, placer, maps, hints, budget, redundancy, survive_min, nodes, counts, write_counts
+            ),
         )
+
+
+def _choose_write_settings(settings: ClusterSettings, redundancy: Redundancy, survive_min: SurviveMin) -> WriteSettings:
+    return WriteSettings(
+        settings.cluster_id,
+        redundancy,
+        survive_min,
+        settings.chunk_bytes,
+        settings.inline_bytes_max,
+        settings.cipher,
+        settings.deadlines,
+    )
 
 
 def _choose_survive_min(settings: ClusterSettings, redundancy: Redundancy) -> SurviveMin:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cluster.near_pieces import NearPieces
+from cluster.write_counts import WriteCounts
 from storage.base.clock import Clock
 from storage.base.direct_file import AlignedBuffers
 from storage.base.ids import ChunkId
@@ -49,10 +50,11 @@ class Destination(Protocol):
 class NearPuts:
     """Of one worker; closed once."""
 
-    def __init__(self, near: NearPieces, clock: Clock, *, is_on: bool = True) -> None:
+    def __init__(
+        self, near: NearPieces, clock: Clock, counts: WriteCounts | None = None, *, is_on: bool = True
+    ) -> None:
         """near: which nodes are on this machine. is_on: else everything is sent."""
-        self.written_bytes = 0
-        """of pieces that were stored without being sent"""
+        self.counts = counts or WriteCounts()
         self._near = near
         self._clock = clock
         self._is_on = is_on
@@ -116,7 +118,7 @@ class NearPuts:
             if not self._running:
                 self._shed_later()
             await writing.end()
-        self.written_bytes += length
+        self.counts.add(length)
         return receipt
 
     def _shed_later(self) -> None:

@@ -11,6 +11,7 @@ from random import random
 from typing import NamedTuple, Protocol
 
 from cluster.near_puts import NearPuts
+from cluster.near_small_puts import NearSmallPuts
 from storage.base.clock import Clock
 from storage.base.errors import ChunkError, Corrupt, NodeUnreachable
 from storage.base.ids import ChunkId
@@ -18,6 +19,7 @@ from storage.base.internal_auth import ROLE_DATANODE, derive_node_key, make_pull
 from storage.chunks.erasure import Striping
 from storage.chunks.store import Buffer, ChunkReceipt, ChunkStore
 from storage.datanode.near_wire import Loan
+from storage.datanode.range_client import RangeClient
 from storage.datanode.wire import DamagedChunk, FragmentSource, PullRequest, RebuildRequest, ScrubOrder, ScrubStatus
 from storage.model import ClusterMap, Node, NodeState
 
@@ -64,6 +66,11 @@ class Datanode(ChunkStore, Protocol):
         """Make a chunk durable whose bytes this process writes into the node's directory (cluster.near_puts)."""
         ...
 
+    @property
+    def ranges(self) -> RangeClient | None:
+        """Of its segments, to be borrowed (cluster.near_small_puts); None where that cannot be."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -81,12 +88,21 @@ Connect = Callable[[Node], Datanode]
 class NodePool:
     """Clients by node number, following the cluster map."""
 
-    def __init__(self, internal_key: bytes, clock: Clock, connect: Connect, near_puts: NearPuts | None = None) -> None:
-        """near_puts: what is written into the directories of nodes on this machine; None: everything is sent."""
+    def __init__(
+        self,
+        internal_key: bytes,
+        clock: Clock,
+        connect: Connect,
+        near_puts: NearPuts | None = None,
+        near_small_puts: NearSmallPuts | None = None,
+    ) -> None:
+        """near_puts, near_small_puts: what is written into the directories of nodes on this machine; None: everything
+        is sent."""
         self._internal_key = internal_key
         self._clock = clock
         self._connect = connect
         self._near_puts = near_puts
+        self._near_small_puts = near_small_puts
         self._nodes: dict[int, Node] = {}
         self._clients: dict[int, Datanode] = {}
         self._replaced: list[Datanode] = []
@@ -125,8 +141,12 @@ class NodePool:
         return await node.put(chunk_id, length, body)
 
     def put_whole(self, number: int, chunk_id: ChunkId, blocks: Sequence[Buffer]) -> Awaitable[ChunkReceipt]:
-        """As ChunkStore.put_whole, to a node; NodeUnreachable at once when the map has none of this number."""
-        return self.store(number).put_whole(chunk_id, blocks)
+        """As ChunkStore.put_whole, to a node, the shortest way there is; NodeUnreachable at once when the map has none
+        of this number. The blob is the caller's own, and this its only chunk."""
+        node = self.store(number)
+        if self._near_small_puts is not None:
+            return self._near_small_puts.put(number, node, chunk_id, blocks)
+        return node.put_whole(chunk_id, blocks)
 
     async def pull(self, target: int, source: int, chunk_id: ChunkId, expected: ChunkReceipt) -> ChunkReceipt:
         """Let `target` copy a chunk from `source`. Errors as DatanodeClient.pull."""

@@ -15,6 +15,7 @@ from cluster.redundancy import Redundancy, evaluate_cluster
 from cluster.repair_hints import RepairHint, RepairHints
 from cluster.session import WriteSession
 from cluster.survival import SurviveMin
+from cluster.write_counts import WriteCounts
 from storage.base.errors import ChunkError, Corrupt, FrostbyteError, NotEnoughNodes, Unavailable
 from storage.base.ids import BLOB_ID_BYTES
 from storage.metadata.interface import Metadata
@@ -87,9 +88,11 @@ class Operations:
         survive_min: SurviveMin,
         nodes: NodePool,
         reads: ReadCounts,
+        writes: WriteCounts,
     ) -> None:
         self.budget = budget
         self.reads = reads
+        self.writes = writes
         self._nodes = nodes
         self._metadata = metadata
         self._session = session

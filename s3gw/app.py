@@ -24,7 +24,7 @@ class GatewayApp:
     """What uvicorn serves."""
 
     def __init__(self, services: Services) -> None:
-        self.metrics = RequestMetrics(services.operations.reads)
+        self.metrics = RequestMetrics(services.operations.reads, services.operations.writes)
         self._domains = services.settings.domains
         self._dispatch = Dispatcher(services, self.metrics)
         self.short_way = self._dispatch.short_way

@@ -12,6 +12,7 @@ import msgspec
 from cluster.directory import Directory
 from cluster.objectstore import ObjectStore
 from cluster.read_counts import ReadCounts
+from cluster.write_counts import WriteCounts
 from s3gw import access
 from s3gw.access_lists import ACL_DEFAULTS, plan_object_acl
 from s3gw.body import RequestBody, open_body
@@ -38,6 +39,11 @@ class Operations(Protocol):
     @property
     def reads(self) -> ReadCounts:
         """What reading took so far; it goes on."""
+        ...
+
+    @property
+    def writes(self) -> WriteCounts:
+        """What was written past datanodes so far; it goes on."""
         ...
 
     async def ready(self) -> bool:

@@ -1,5 +1,5 @@
 """What the gateway counts of its requests, for /-/metrics: two increments and one observation each, and what reading
-took since the last one.
+and writing took since the last one.
 
 Where workers share numbers an increment costs 3 µs (a lock, a system call for the process id, a write to the page), so
 all requests of one turn of the event loop are told together, before anything else is read from a client.
@@ -13,11 +13,12 @@ import asyncio
 import os
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 
 from cluster.read_counts import ReadCounts
+from cluster.write_counts import WriteCounts
 from s3gw.worker_config import METRICS_VARIABLE
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
@@ -41,11 +42,13 @@ class _Latencies(Histogram):
 class RequestMetrics:
     """Counts and latencies per operation, bytes in and out. One registry each, so that tests do not share."""
 
-    def __init__(self, reads: ReadCounts) -> None:
+    def __init__(self, reads: ReadCounts, writes: WriteCounts) -> None:
         self._registry = CollectorRegistry()
         self._reads = reads
         self._told = ReadCounts()
         """as far as the counters have it"""
+        self._writes = writes
+        self._told_writes = WriteCounts()
         self._requests = Counter(
             "frostbyte_s3_requests", "S3 requests answered", ("operation", "status"), registry=self._registry
         )
@@ -84,6 +87,15 @@ class RequestMetrics:
             "near_refused": near_refused,
         }
         """by the field of ReadCounts"""
+        self._write_counters = {
+            "near_bytes": Counter(
+                "frostbyte_write_local_bytes",
+                "Sealed bytes written straight into directories here",
+                registry=self._registry,
+            ),
+            "near_pieces": Counter("frostbyte_write_local_pieces", "Pieces that these were", registry=self._registry),
+        }
+        """by the field of WriteCounts"""
         self._children: dict[tuple[str, int], tuple[Counter, _Latencies]] = {}
         self._pending: dict[tuple[str, int], list[float]] = {}
         self._pending_count = self._pending_received = self._pending_sent = 0
@@ -115,20 +127,14 @@ class RequestMetrics:
             self._sent.inc(self._pending_sent)
         self._pending_count = self._pending_received = self._pending_sent = 0
         if self._reads != self._told:
-            self._follow_reads()
+            _follow(self._read_counters, self._reads, self._told)
+        if self._writes != self._told_writes:
+            _follow(self._write_counters, self._writes, self._told_writes)
 
     def _child(self, operation: str, status: int) -> tuple[Counter, _Latencies]:
         child = self._requests.labels(operation, str(status)), self._seconds.labels(operation)
         self._children[(operation, status)] = child
         return child
-
-    def _follow_reads(self) -> None:
-        for field, counter in self._read_counters.items():
-            count = getattr(self._reads, field)
-            grown = count - getattr(self._told, field)
-            if grown:
-                counter.inc(grown)
-                setattr(self._told, field, count)
 
     def render(self) -> bytes:
         """The exposition text."""
@@ -138,3 +144,13 @@ class RequestMetrics:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+
+def _follow(counters: Mapping[str, Counter], counts: object, told: object) -> None:
+    """counters: by field; told: what they have of the counts so far."""
+    for field, counter in counters.items():
+        count = getattr(counts, field)
+        grown = count - getattr(told, field)
+        if grown:
+            counter.inc(grown)
+            setattr(told, field, count)

@@ -45,6 +45,8 @@ HOP_ITEMS = 64
 WORKER_THREADS = 6
 """beside those of small puts"""
 COUNTED_AT_ONCE = 1000
+RANGES_SPARE = 16
+"""so many must there be room for where one is lent: what is promised to a borrower is nobody else's"""
 GATHERED_BYTES_MAX = 256 << 20
 """of small chunks that are held until they are durable: more are refused before their first byte"""
 
@@ -138,7 +140,9 @@ class DiskChunkStore:
     @asynccontextmanager
     async def lend_range(self, group: str, length: int) -> AsyncIterator[BorrowedRange]:
         """A range of a group's segment, with its room taken, that another process of this machine writes small chunks
-        into within this context. Where its `ending` is not set by then it counts as lost. NodeFull, ChunkError."""
+        into within this context. Where its `ending` is not set by then it counts as lost. NodeFull, also where there
+        would be little left for others; ChunkError."""
+        self._room.take(RANGES_SPARE * length).close()
         with self._room.take(length):
             ranges = self._directory.lent_ranges
             lending = self._pool.run(ranges.lend, group, length)

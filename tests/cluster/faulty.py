@@ -23,6 +23,9 @@ GIB = 1 << 30
 class FaultyDatanode:
     """A memory store with switches. `peers` maps addresses to nodes, for pulls."""
 
+    ranges = None
+    """it lends none"""
+
     def __init__(self, number: int, peers: dict[str, FaultyDatanode], failure_domain: str = "") -> None:
         self.number = number
         self.address = f"unix:/node-{number}"

@@ -45,21 +45,30 @@ class ServedNode:
         self.node_id = f"{number:032x}"
         self.asked: list[tuple[str, str]] = []
         self.intake = Intake()
-        self.store = DiskChunkStore(DiskFiles(), directory, reserve_bytes=0)
-        store_identity(DiskFiles(), directory, CLUSTER_ID.hex(), self.node_id)
         self.address = Address("")
         self.before_answer: Callable[[], Awaitable[None]] | None = None
         """called with every request for a draft"""
-        key = derive_node_key(INTERNAL_KEY, ROLE_DATANODE, self.node_id)
-        self._app = DatanodeApp(
-            self.store, key, SystemClock(), Peers(), intake=self.intake, lending=self.store, realm="r"
-        )
-        self.token = access_token(key)
+        self._key = derive_node_key(INTERNAL_KEY, ROLE_DATANODE, self.node_id)
+        self.token = access_token(self._key)
         self._serving = AsyncExitStack()
+        self._open()
+        store_identity(DiskFiles(), directory, CLUSTER_ID.hex(), self.node_id)
+
+    def _open(self) -> None:
+        self.store = DiskChunkStore(DiskFiles(), self.directory, reserve_bytes=0)
+        self._app = DatanodeApp(
+            self.store, self._key, SystemClock(), Peers(), intake=self.intake, lending=self.store, realm="r"
+        )
 
     async def start(self, socket: Path) -> None:
         """Accept."""
         self.address = await self._serving.enter_async_context(serving(self, f"unix:{socket}"))
+
+    async def restart(self) -> None:
+        """End, and begin anew in the same directory and at the same address."""
+        await self.stop()
+        self._open()
+        await self.start(Path(self.address.path))
 
     async def stop(self) -> None:
         """Let go of everything."""

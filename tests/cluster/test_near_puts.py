@@ -175,7 +175,7 @@ async def test_large_pieces_are_written_and_the_rest_is_sent(world: ServedWorld)
     for node in world.nodes:
         for of in node.chunks:
             await node.store.verify(of)
-    assert world.near_puts.written_bytes > len(DATA) - 300_000
+    assert world.near_puts.counts.near_bytes > len(DATA) - 300_000
     await settled(world)
 
 

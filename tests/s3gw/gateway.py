@@ -18,6 +18,7 @@ from botocore.config import Config
 from cluster.directory import Directory
 from cluster.objectstore import ObjectStore
 from cluster.read_counts import ReadCounts
+from cluster.write_counts import WriteCounts
 from s3gw.app import create_app
 from s3gw.call import Services, Settings
 from s3gw.http_limits import HttpLimits
@@ -41,6 +42,7 @@ class Switch:
     def __init__(self) -> None:
         self.is_ready = True
         self.reads = ReadCounts()
+        self.writes = WriteCounts()
 
     async def ready(self) -> bool:
         """What the switch says."""

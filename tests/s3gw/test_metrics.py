@@ -8,6 +8,7 @@ import re
 import pytest
 
 from cluster.read_counts import ReadCounts
+from cluster.write_counts import WriteCounts
 from s3gw.metrics import RequestMetrics
 from s3gw.worker_config import METRICS_VARIABLE
 
@@ -28,7 +29,7 @@ def value(metrics: RequestMetrics, name: str) -> float:
 async def test_what_reading_took_is_told_once() -> None:
     """Whole and degraded reads apart, so that the bytes read per byte served are known of each."""
     reads = ReadCounts()
-    metrics = RequestMetrics(reads)
+    metrics = RequestMetrics(reads, WriteCounts())
     reads.add(1000, 900, is_degraded=False)
     reads.add(400, 90, is_degraded=True)
     metrics.record("GetObject", 200, 0.1, 0, 990)
@@ -43,10 +44,22 @@ async def test_what_reading_took_is_told_once() -> None:
     assert value(metrics, "frostbyte_s3_sent_bytes_total") == 990
 
 
+async def test_what_was_written_past_datanodes_is_told_once() -> None:
+    """Pieces, and their bytes."""
+    writes = WriteCounts()
+    metrics = RequestMetrics(ReadCounts(), writes)
+    for length in (1000, 20):
+        writes.add(length)
+        metrics.record("PutObject", 200, 0.1, length, 0)
+        await asyncio.sleep(0)
+    assert value(metrics, "frostbyte_write_local_bytes_total") == 1020
+    assert value(metrics, "frostbyte_write_local_pieces_total") == 2
+
+
 async def test_requests_of_one_turn_are_told_as_each_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every latency is in its own bucket, whether its turn has ended or there were too many to wait for that."""
     monkeypatch.setattr("s3gw.metrics.PENDING_MAX", 3)
-    metrics = RequestMetrics(ReadCounts())
+    metrics = RequestMetrics(ReadCounts(), WriteCounts())
     for elapsed_s in (0.0005, 0.0006, 0.9, 500.0):
         metrics.record("PutObject", 200, elapsed_s, 10, 0)
     metrics.record("PutObject", 503, 0.9, 1, 7)

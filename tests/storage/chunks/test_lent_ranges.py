@@ -16,7 +16,7 @@ from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrup
 from storage.base.files import DiskFiles
 from storage.base.ids import ChunkId
 from storage.chunks import segment
-from storage.chunks.disk import DiskChunkStore
+from storage.chunks.disk import RANGES_SPARE, DiskChunkStore
 from storage.chunks.footer import digest_of
 from storage.chunks.layout import group_name
 from storage.chunks.lent_range import Ending, require_length
@@ -244,15 +244,17 @@ async def test_a_range_takes_no_room_before_it_is_used(store: DiskChunkStore, ro
 
 
 async def test_the_room_of_a_range_is_promised_to_nobody_else(root: Path) -> None:
-    """While it is lent, and no longer."""
-    files = CrashFiles(capacity_bytes=3 * LENGTH)
+    """While it is lent, and no longer; where there is little nothing is lent."""
+    files = CrashFiles(capacity_bytes=RANGES_SPARE * LENGTH + (300 << 10))
     store = DiskChunkStore(files, CRASH_ROOT, reserve_bytes=0)
-    async with borrowing(store, CRASH_ROOT, ONE, files, length=2 * LENGTH):
+    async with borrowing(store, CRASH_ROOT, ONE, files):
+        assert store._room.promised_bytes == LENGTH
         with pytest.raises(NodeFull):
-            await put(store, ONE, bytes(LENGTH))
+            await store.put_whole(ONE, [bytes(RANGES_SPARE * LENGTH)])
         with pytest.raises(NodeFull):
-            async with borrowing(store, CRASH_ROOT, ONE, files):
-                raise AssertionError("lent beyond the medium")
+            async with borrowing(store, CRASH_ROOT, ONE, files, length=2 * LENGTH):
+                raise AssertionError("lent though there is little")
+    assert store._room.promised_bytes == 0
     store.close()
 
 

@@ -119,7 +119,7 @@ async def test_a_borrower_that_says_nothing(lender: Lender) -> None:
     near = lender.near(loan)
     near.write([NewBody(chunk_id(1), loan.grant.begin, (DATA,))])
     near.close()
-    loan.end(None)
+    loan.hang_up()
     await lender.settled()
     assert await lender.store.verify(chunk_id(1)) == digest_of(DATA)
     assert lender.store.figures.chunk_count == 1
@@ -132,7 +132,7 @@ async def test_a_borrower_that_says_something_else(lender: Lender) -> None:
     loan._socket.sendall(bytes(134))
     await lender.settled()
     await until(lambda: not loan.is_lent())
-    loan.end(None)
+    loan.hang_up()
 
 
 @pytest.mark.parametrize("how", ["silence", "end of the datanode"])
@@ -175,7 +175,7 @@ async def test_a_borrower_that_stops_between_body_and_slot(
         await lender.store.verify(chunk_id(1))
     assert await lender.store.verify(chunk_id(7)) == digest_of(DATA)
     near.close()
-    loan.end(None)
+    loan.hang_up()
     await stack.aclose()
     lender.store.close()
 

@@ -1,0 +1,142 @@
+"""Ranges of segments of near datanodes while this worker has them: borrowed, written into, given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from storage.base.clock import Clock
+from storage.base.errors import Unavailable
+from storage.base.files import DiskFiles
+from storage.base.ids import ChunkId
+from storage.chunks.lent_range import RANGE_BYTES, Ending
+from storage.chunks.near_range import NearRange, NewBody
+from storage.chunks.store import ChunkReceipt
+from storage.chunks.worker_pool import WorkerPool
+from storage.datanode.range_client import RangeClient, RangeLoan
+
+RANGES_MAX = 32
+"""of one worker, those that are just being asked for or given back among them"""
+RESTED_S = 1.0
+"""a range that nothing is written into for so long is given back: the disk may be about to be made read-only"""
+KEPT_S_MAX = 5.0
+"""and every one after so long: a datanode that ends waits for it, and one that drains shall not for long"""
+THREADS = 2
+
+
+class HeldRange:
+    """One. Places are given on the event loop; what blocks is called from one thread at a time."""
+
+    def __init__(self, group: str, loan: RangeLoan, near: NearRange, now_s: float) -> None:
+        self.group = group
+        self.open = 0
+        """chunks that have a place and are not settled"""
+        self.is_retired = False
+        """nothing more gets a place"""
+        self._loan = loan
+        self._near = near
+        self._position = loan.grant.begin
+        """where the next body goes"""
+        self._begun_s = self._used_s = now_s
+
+    def take(self, size: int, now_s: float) -> int | None:
+        """The place of a body of whole blocks; None when it does not fit."""
+        offset = self._position
+        if self.is_retired or offset + size > self._loan.grant.end:
+            return None
+        self._position += size
+        self._used_s = now_s
+        self.open += 1
+        return offset
+
+    @property
+    def is_nearly_used(self) -> bool:
+        """The time to ask for another one."""
+        begin, end, _ = self._loan.grant
+        return end - self._position < (end - begin) // 4
+
+    def is_used(self, now_s: float) -> bool:
+        """Whether something is being written into it, or was just now."""
+        return bool(self.open) or now_s - self._used_s < RESTED_S
+
+    def is_over(self, now_s: float) -> bool:
+        """Whether it is to be given back, though there is room in it."""
+        return not self.is_used(now_s) or now_s - self._begun_s >= KEPT_S_MAX
+
+    def write(self, bodies: Sequence[NewBody]) -> list[ChunkReceipt]:
+        """As NearRange.write."""
+        return self._near.write(bodies)
+
+    def withdraw(self, chunk_ids: Sequence[ChunkId]) -> None:
+        """As NearRange.withdraw."""
+        self._near.withdraw(chunk_ids)
+
+    def give_back(self) -> None:
+        """To the datanode, which is told how it went. Blocking."""
+        self._near.close()
+        self._loan.end(Ending(self._near.failed))
+
+    def drop(self) -> None:
+        """The datanode is told nothing of what is durable: a thread may still be writing. Does not block."""
+        self._near.close()
+        self._loan.hang_up()
+
+
+class NearRanges:
+    """All of one worker. Used from one event loop; closed once."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.count = 0
+        """asked for, or not given back yet"""
+        self._clock = clock
+        self._files = DiskFiles()
+        self._pool: WorkerPool | None = None
+        self._is_closed = False
+
+    def ask(self, directory: Path, ranges: RangeClient, group: str) -> asyncio.Future[HeldRange] | None:
+        """A range of a group, to be given back: what is told of it raises as RangeClient.borrow and NearRange; None
+        when there are too many."""
+        if self._is_closed or self.count >= RANGES_MAX:
+            return None
+        self.count += 1
+        asking = self._threads().run(self._borrow, directory, ranges, group, asyncio.get_running_loop().time())
+        asking.add_done_callback(self._note_asked)
+        return asking
+
+    def give_back(self, held: HeldRange) -> None:
+        """It is over, and nobody waits for that."""
+        try:
+            ending = self._threads().run(held.give_back)
+        except Unavailable:  # at the end of this process
+            held.drop()
+            self.count -= 1
+        else:
+            ending.add_done_callback(self._note_over)
+
+    async def close(self) -> None:
+        """Wait until what was given back is."""
+        self._is_closed = True
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.close)
+
+    def _threads(self) -> WorkerPool:
+        if self._pool is None:
+            self._pool = WorkerPool(THREADS, "near-ranges")
+        return self._pool
+
+    def _borrow(self, directory: Path, ranges: RangeClient, group: str, now_s: float) -> HeldRange:
+        loan = ranges.borrow(group, RANGE_BYTES)
+        try:
+            near = NearRange(self._files, directory, group, loan.grant.inode, loan.is_lent, self._clock)
+        except BaseException:
+            loan.end(Ending())
+            raise
+        return HeldRange(group, loan, near, now_s)
+
+    def _note_asked(self, asking: asyncio.Future[HeldRange]) -> None:
+        if asking.exception() is not None:
+            self.count -= 1
+
+    def _note_over(self, _: asyncio.Future[None]) -> None:
+        self.count -= 1
