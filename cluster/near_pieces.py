@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.read_counts import ReadCounts
+from storage.base.blocks import BLOCKS
 from storage.base.files import DiskFiles
 from storage.base.ids import ChunkId
 from storage.chunks.near_chunks import FAILURES, NearChunks
@@ -68,12 +69,12 @@ class NearPieces:
         self._counts.near_bytes += len(target)
         return True
 
-    async def read(self, number: int, chunk_id: ChunkId, offset: int, length: int) -> bytearray | None:
+    async def read(self, number: int, chunk_id: ChunkId, offset: int, length: int) -> memoryview | None:
         """The same, however long the medium takes for it; None when it is to be asked of the datanode."""
         near = self._by_number.get(number)
         if near is None:
             return None
-        target = bytearray(length)
+        target = BLOCKS.take_filling(length)
         try:
             await near.read(chunk_id, offset, target)
         except FAILURES:

@@ -17,7 +17,6 @@ from storage.base.errors import Corrupt, Unavailable
 from storage.base.untouched import untouched_memory
 from storage.chunks.near_chunks import FAILURES
 from storage.crypto.envelope import (
-    FRAME_BYTES,
     FRAME_LOG2,
     SEALED_FRAME_BYTES,
     TAG_BYTES,
@@ -31,8 +30,6 @@ from storage.model import Chunk
 
 NEAR_HELD_BYTES_MAX = 17 * SEALED_FRAME_BYTES
 """a slice that holds more is not opened on the spot"""
-BLOCK_BYTES_MIN = 15 * FRAME_BYTES
-"""of plaintext that is opened into a block of the pool: what a slow client holds is no larger than it seems"""
 
 
 class ReplicaFetcher:
@@ -74,8 +71,7 @@ class ReplicaFetcher:
         start, end, length = piece.start, piece.end, piece.chunk.length
         span = sealed_span(start, end, length)
         size_bytes = span.length - (span.last_frame - span.first_frame + 1) * TAG_BYTES
-        room = BLOCKS.take(size_bytes) if size_bytes >= BLOCK_BYTES_MIN else memoryview(bytearray(size_bytes))
-        return self.open_at_once(layout, opener, piece.chunk, start, end, room)
+        return self.open_at_once(layout, opener, piece.chunk, start, end, BLOCKS.take_filling(size_bytes))
 
     def open_at_once(
         self, layout: Layout, opener: Opener, chunk: Chunk, start: int, end: int, room: memoryview

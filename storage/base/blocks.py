@@ -17,6 +17,8 @@ BLOCK_BYTES = (1 << 20) + (4 << 10)
 """a MiB of plaintext, sealed or not"""
 WORTH_BYTES_MIN = 256 * 1024
 """smaller ones are made anew"""
+FILLING_BYTES_MIN = 15 * 64 * 1024
+"""what nearly fills a block"""
 
 
 class BlockPool:
@@ -44,6 +46,10 @@ class BlockPool:
             return memoryview(bytearray(size_bytes))
         with self._lock:
             return memoryview(self._find())[:size_bytes]
+
+    def take_filling(self, size_bytes: int) -> memoryview:
+        """The same, of the pool only what nearly fills a block: for who is counted by size, and may hold it long."""
+        return self.take(size_bytes) if size_bytes >= FILLING_BYTES_MIN else memoryview(bytearray(size_bytes))
 
     def shed(self) -> None:
         """To be called every few seconds: when none was taken since the last call, give back those not in use."""

@@ -34,6 +34,8 @@ FAILURES = (OSError, Corrupt, Unavailable)
 OPEN_CHUNKS_MAX = 32
 """files, be they chunks or segments"""
 OPEN_S_MAX = 2.0
+CLOCK_TICK_S = 0.001
+"""of the event loop's clock. A timer for less fires in the next turn, again and again until the clock has moved"""
 THREADS = 4
 """of one directory: a medium that does not answer any more keeps no other waiting"""
 READS_WAITING_MAX = 64
@@ -161,7 +163,7 @@ class NearChunks:
         while self._open:
             of, oldest = next(iter(self._open.items()))
             left_s = oldest.opened_s + OPEN_S_MAX - now_s
-            if left_s > 0:
+            if left_s > CLOCK_TICK_S:
                 self._timer = loop.call_later(left_s, self._forget_old)
                 return
             del self._open[of]

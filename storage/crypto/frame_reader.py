@@ -6,6 +6,7 @@ first. What comes out of one `feed` is one buffer, already trimmed to the range.
 
 from __future__ import annotations
 
+from storage.base.blocks import BLOCKS
 from storage.base.errors import Corrupt
 from storage.crypto.envelope import FRAME_BYTES, FRAME_LOG2, TAG_BYTES, Buffer, Opener, frame_count, sealed_span
 
@@ -45,10 +46,9 @@ class FrameReader:
         self._next_frame += len(frames)
         if len(frames) == 1:
             return self._trim(self._opener.open_frame(first, frames[0], first == self._final_frame), first)
-        plaintext = bytearray(sum(map(len, frames)) - TAG_BYTES * len(frames))
-        into = memoryview(plaintext)
+        plaintext = BLOCKS.take_filling(sum(map(len, frames)) - TAG_BYTES * len(frames))
         for number, frame in enumerate(frames):
-            room = into[number << FRAME_LOG2 : (number + 1) << FRAME_LOG2]
+            room = plaintext[number << FRAME_LOG2 : (number + 1) << FRAME_LOG2]
             self._opener.open_frame_into(first + number, frame, first + number == self._final_frame, room)
         return self._trim(plaintext, first)
 
@@ -81,7 +81,7 @@ class FrameReader:
     def _sealed_frame_length(self, frame_index: int) -> int:
         return min(FRAME_BYTES, self._plain_length - (frame_index << FRAME_LOG2)) + TAG_BYTES
 
-    def _trim(self, plaintext: bytes | bytearray, first_frame: int) -> Buffer:
+    def _trim(self, plaintext: Buffer, first_frame: int) -> Buffer:
         """Cut what lies outside the range, without a copy, and advance the position."""
         base = first_frame << FRAME_LOG2
         start, end = self.position - base, min(self._end - base, len(plaintext))

@@ -88,6 +88,17 @@ def test_unusual_sizes_are_made_anew() -> None:
     assert pool.take(WORTH_BYTES_MIN).nbytes == WORTH_BYTES_MIN
 
 
+def test_what_does_not_fill_a_block_is_no_larger_than_it_seems() -> None:
+    """Where that is asked for."""
+    pool = pool_of(2)
+    small = pool.take_filling(WORTH_BYTES_MIN)
+    assert isinstance(small.obj, bytearray)
+    assert len(small.obj) == small.nbytes == WORTH_BYTES_MIN
+    assert pool.held_bytes == 0
+    assert pool.take_filling(SIZE).nbytes == SIZE
+    assert pool.held_bytes == BLOCK_BYTES
+
+
 def test_memory_is_given_back_when_nothing_was_taken() -> None:
     """Between two sheds; what somebody still has stays known."""
     pool = pool_of(4)

@@ -176,6 +176,38 @@ async def test_a_file_is_let_go_of_after_a_moment(
             await asyncio.sleep(0.02)
 
 
+async def test_letting_go_does_not_keep_the_loop_busy(near: NearChunks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock of milliseconds may stand a hair before the moment; a timer for that hair fires at once, again and
+    again."""
+    assert await read(near, 0, 10) == DATA[:10]
+    ((of, opened),) = near._open.items()
+    opened_s = next(moment / 1000 for moment in range(10**6) if moment / 1000 + 2.0 > (moment + 2000) / 1000)
+    near._open[of] = opened._replace(opened_s=opened_s)
+    waits: list[float] = []
+
+    class Loop:
+        """Its clock."""
+
+        now_s = round(opened_s * 1000 + 1500) / 1000
+
+        def time(self) -> float:
+            """In whole milliseconds."""
+            return self.now_s
+
+        def call_later(self, delay_s: float, _: object) -> None:
+            """Noted."""
+            waits.append(delay_s)
+
+    loop = Loop()
+    monkeypatch.setattr("storage.chunks.near_chunks.asyncio.get_running_loop", lambda: loop)
+    monkeypatch.setattr(near_chunks, "OPEN_S_MAX", 2.0)
+    near._forget_old()
+    loop.now_s = round(opened_s * 1000 + 2000) / 1000
+    near._forget_old()
+    assert waits == [pytest.approx(0.5)]
+    assert not near._open
+
+
 async def test_what_was_stored_anew_is_found_when_the_old_file_is_forgotten(
     near: NearChunks, store: DiskChunkStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
