@@ -37,6 +37,7 @@ from cluster.reader import Reader
 from cluster.redundancy import Redundancy, parse_redundancy
 from cluster.repair_hints import RepairHints
 from cluster.session import LEASE_TTL_S, ReadTracker, WriteSession
+from cluster.stall_guard import StallGuard
 from cluster.survival import SurviveMin, require_promise
 from cluster.write_counts import WriteCounts
 from cluster.writer import Writer
@@ -127,7 +128,10 @@ async def open_cluster(settings: ClusterSettings, outside: Outside) -> AsyncIter
     cleanup = Cleanup(nodes, metadata, settings.deadlines)
     hints = RepairHints()
     write_settings = _choose_write_settings(settings, redundancy, survive_min)
-    writing = WriteServices(write_settings, keyring, session, metadata, placer, writes, cleanup, hints, nodes, budget)
+    stalls = StallGuard(settings.deadlines.stall_s)
+    writing = WriteServices(
+        write_settings, keyring, session, metadata, placer, writes, cleanup, hints, nodes, budget, stalls
+    )
     writer = Writer(writing)
     held = HeldPuts(writing, writer)
     reading = ReadServices(nodes, hints, Hedging(), counts, settings.deadlines, near)

@@ -23,6 +23,7 @@ from cluster.placer import Placer
 from cluster.redundancy import Redundancy
 from cluster.repair_hints import RepairHints
 from cluster.session import WriteSession
+from cluster.stall_guard import StallGuard
 from cluster.survival import SurviveMin
 from storage.base.errors import ChunkTruncated, NotEnoughNodes
 from storage.base.ids import ChunkId, stored_chunk_id
@@ -62,6 +63,8 @@ class WriteServices(NamedTuple):
     hints: RepairHints
     nodes: NodePool
     budget: ByteBudget
+    stalls: StallGuard
+    """of whole chunks on their way to a node"""
 
 
 class _ChunkUnderWay:

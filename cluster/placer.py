@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cluster.column_runs import ColumnRuns
@@ -68,14 +67,19 @@ class Placer:
         """Where the pieces of a chunk go. NotEnoughNodes."""
         return self._choose(make_blob_seed(blob_id), chunk_index, width)
 
-    @contextmanager
-    def choosing_small(self, length: int, width: int) -> Iterator[Choice]:
-        """Where the one chunk of a blob of so many bytes goes, which is written within. NotEnoughNodes."""
+    def begin_small(self, length: int, width: int) -> Choice:
+        """Where the one chunk of a blob of so many bytes goes, which is written until `end_small`. NotEnoughNodes, and
+        it is not begun."""
         column = self._runs.enter(length)
         try:
-            yield self._choose(column, 0, width)
-        finally:
+            return self._choose(column, 0, width)
+        except BaseException:
             self._runs.leave()
+            raise
+
+    def end_small(self) -> None:
+        """Whether it was written or not."""
+        self._runs.leave()
 
     def _choose(self, seed: int, chunk_index: int, width: int) -> Choice:
         failed = self._nodes.failed_numbers()

@@ -73,17 +73,20 @@ class WholeWrite:
     async def send(self) -> None:
         """All of it, durable and verified on every node. NotEnoughNodes, Unavailable, ChunkError, Corrupt."""
         services, length = self._services, len(self._plaintext)
-        with services.placer.choosing_small(length, self._redundancy.width) as choice:
-            domains = [node.report.failure_domain for node in choice.column]
+        column = services.placer.begin_small(length, self._redundancy.width).column
+        try:
+            domains = [node.report.failure_domain for node in column]
             if not services.settings.survive_min.is_met(self._redundancy, domains):
                 raise NotEnoughNodes(f"{len(domains)} replicas do not survive {services.settings.survive_min}")
             size = sealed_length(length)
             if not services.budget.try_acquire(size):
                 raise Unavailable("there is no memory to write it whole")
             try:
-                await self._send_to([node.number for node in choice.column])
+                await self._send_to([node.number for node in column])
             finally:
                 services.budget.release(size)
+        finally:
+            services.placer.end_small()
 
     async def abort(self) -> None:
         """Stop sending."""
@@ -109,12 +112,17 @@ class WholeWrite:
     async def _put(self, number: int, sealed: Buffer, expected: ChunkReceipt) -> None:
         nodes = self._services.nodes
         self._attempted.append(number)
+        wait, is_late = self._services.stalls.begin(), False
         try:
-            async with asyncio.timeout(self._services.settings.deadlines.stall_s):
+            try:
                 receipt = await nodes.put_whole(number, self._stored_id, (sealed,))
+            finally:
+                is_late = wait.end()
             if receipt != expected:
                 raise Corrupt(f"node {number} stored other bytes than were sent", chunk_id=str(self._stored_id))
-        except TimeoutError:
+        except (asyncio.CancelledError, TimeoutError) as error:
+            if isinstance(error, asyncio.CancelledError) and not is_late:
+                raise
             nodes.note_failure(number)
             raise NodeUnreachable(f"node {number} did not take the chunk in time") from None
         except (ChunkError, Corrupt, Unavailable):
