@@ -19,8 +19,9 @@ LOG_PAGES_MAX = 16_384
 """the writer joins in when the log is longer, or when a pass is this far behind (64 MiB)"""
 
 _PAGE_BYTES = 4096
-_PAGES_PER_COMMAND = 4
-"""what a small PUT adds to the log, roughly; it only decides how often a pass looks at the real length"""
+_PAGES_PER_GROUP = 4
+_PAGES_PER_COMMAND = 2
+"""what a group of small PUTs adds to the log, roughly; it only decides how often a pass looks at the real length"""
 
 _PASSIVE = "PRAGMA wal_checkpoint(PASSIVE)"
 _TRUNCATE = "PRAGMA wal_checkpoint(TRUNCATE)"
@@ -55,7 +56,8 @@ class Checkpointer:
 
     def after_group(self, commands: int, size_bytes: int) -> None:
         """On the writer's thread, between two groups."""
-        self._pages_since_pass += commands * _PAGES_PER_COMMAND + size_bytes // _PAGE_BYTES
+        written = _PAGES_PER_GROUP + commands * _PAGES_PER_COMMAND + size_bytes // _PAGE_BYTES
+        self._pages_since_pass += written
         if self._pages_since_pass >= self._log_pages_per_pass:
             self._wanted.set()
         if self._finish_wanted or self._pages_since_pass >= self._log_pages_max:

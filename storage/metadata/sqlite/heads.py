@@ -13,10 +13,9 @@ from storage.model import ObjectLock, SessionState, Versioning
 
 _HEAD = "h.is_marker, h.version_row, h.null_row, h.last_sequence, h.etag, h.last_modified_ms, h.size"
 _NULL_LOCK = "n.lock_mode, n.retain_until_ms, n.legal_hold"
-_SELECT_HEAD = (
-    f"SELECT {_HEAD}, {_NULL_LOCK} FROM heads h LEFT JOIN versions n ON n.row_id = h.null_row"
-    " WHERE h.bucket_id = ? AND h.is_marker IN (0, 1) AND h.object_key = ? LIMIT 1"
-)
+_SELECT = f"SELECT {_HEAD}, {_NULL_LOCK} FROM heads h LEFT JOIN versions n ON n.row_id = h.null_row"
+_SELECT_HEAD = f"{_SELECT} WHERE h.bucket_id = ? AND h.is_marker IN (0, 1) AND h.object_key = ? LIMIT 1"
+_SELECT_LIVE_HEAD = f"{_SELECT} WHERE h.bucket_id = ? AND h.is_marker = 0 AND h.object_key = ?"
 _SELECT_WRITABLE = (
     "SELECT b.versioning, b.owner_id, s.state FROM buckets b LEFT JOIN write_sessions s ON s.session_id = ?"
     " WHERE b.bucket_id = ?"
@@ -52,7 +51,9 @@ class Place(NamedTuple):
 def find_place(tx: Transaction, session_id: bytes, bucket_id: int, object_key: bytes) -> Place:
     """What a session's write finds. SessionFenced, NoSuchBucket."""
     writable = tx.writable.get((session_id, bucket_id)) or _require_writable(tx, session_id, bucket_id)
-    row = tx.execute(_SELECT_HEAD, (bucket_id, object_key)).fetchone()
+    # markers need versioning, which a bucket keeps once it had it
+    statement = _SELECT_LIVE_HEAD if writable[0] == Versioning.UNVERSIONED.value else _SELECT_HEAD
+    row = tx.execute(statement, (bucket_id, object_key)).fetchone()
     return Place(bucket_id, object_key, *writable, None if row is None else Head._make(row))
 
 

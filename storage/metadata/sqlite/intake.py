@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 import queue
+import select
 import selectors
 import socket
 import struct
@@ -100,11 +101,11 @@ class Intake:
                 os.write(self._waking, b"\0")
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Waits for the next; queue.Empty past a timeout, which it sleeps out where nothing is there."""
+        """Waits for the next; queue.Empty past a timeout, and before it when a connection had no whole command."""
         if not self.ready and not block:
             self._look(0)
         elif not self.ready and timeout is not None:
-            time.sleep(timeout)  # shorter than what a selector can wait
+            select.select([self.selector.fileno()], [], [], timeout)  # a selector itself waits whole milliseconds
             self._look(0)
         else:
             while not self.ready:
