@@ -111,6 +111,21 @@ def test_it_is_a_queue_for_what_is_put_in(taking: Taking) -> None:
     putting.join()
 
 
+def test_a_command_ends_the_wait_for_it(taking: Taking) -> None:
+    """And what is put in is there at its end at the latest."""
+    client = taking.connect()
+    sending = threading.Timer(0.02, client.sendall, (encode_command(0, COMMANDS[0]),))
+    sending.start()
+    began = time.monotonic()
+    assert taking.intake.get(timeout=60.0).command == COMMANDS[0]
+    assert time.monotonic() - began < 30
+    sending.join()
+    putting = threading.Timer(0.02, taking.intake.put, ("late",))
+    putting.start()
+    assert taking.intake.get(timeout=0.5) == "late"
+    putting.join()
+
+
 def test_commands_of_a_connection_come_in_order_and_are_answered(taking: Taking) -> None:
     """Cut anywhere, beside what is put in, with a refusal among them that was never queued."""
     client = taking.connect()
