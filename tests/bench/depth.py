@@ -164,8 +164,8 @@ def render(found: Mapping[int, Mapping[str, Operation]]) -> str:
         "## Small objects beside many others",
         "",
         f"Operations a second, and the processor time of one in ms over all of the server's processes; the last column "
-        f"divides that of the most objects by that of {smallest:,}. One copy, 16 in flight; medians of {ROUNDS} rounds, "
-        f"the servers in turns. {describe_machine()}",
+        f"divides that of the most objects by that of {smallest:,}. One copy, 16 in flight; medians of {ROUNDS} rounds,"
+        f" the servers in turns. {describe_machine()}",
         "",
         "| | " + " | ".join(f"{depth:,} objects, /s | CPU, ms" for depth in found) + " | CPU of most : fewest |",
         "| --- |" + " ---: | ---: |" * len(found) + " ---: |",
