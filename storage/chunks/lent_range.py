@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from storage.chunks.segment_format import BLOCK_BYTES, Slot, slot_number
 
-RANGE_BYTES = 16 << 20
-"""of one that is asked for: some hundred chunks, so that asking costs little for each; what stays unused is a hole"""
+RANGE_BYTES = 32 << 20
+"""of one that is asked for: some hundred chunks, so that asking costs little for each; what stays unused is a hole. Who
+opens a segment that was not closed reads what was written into it"""
 RANGE_BYTES_MAX = 64 << 20
 
 

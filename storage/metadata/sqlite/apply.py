@@ -57,16 +57,18 @@ HANDLERS: dict[type[c.Command], Handler] = {
     c.ForgetBlobs: layouts.forget_blobs,
 }
 
-_LEAVES_WRITABLE = frozenset((
-    c.CommitVersion,
-    c.PutPart,
-    c.CreateUpload,
-    c.CompleteUpload,
-    c.AbortUpload,
-    c.DeleteVersions,
-    c.ChangeObject,
-    c.ReleaseBlobs,
-))
+_LEAVES_WRITABLE = frozenset(
+    (
+        c.CommitVersion,
+        c.PutPart,
+        c.CreateUpload,
+        c.CompleteUpload,
+        c.AbortUpload,
+        c.DeleteVersions,
+        c.ChangeObject,
+        c.ReleaseBlobs,
+    )
+)
 """what changes neither sessions nor buckets"""
 
 

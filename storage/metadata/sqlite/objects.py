@@ -157,9 +157,7 @@ def _version_of(columns: Sequence[Any]) -> Version:
     )
 
 
-def _with_part(
-    execute: Execute, read: VersionRead, part_number: int, with_body: bool, *, is_own: bool
-) -> VersionRead:
+def _with_part(execute: Execute, read: VersionRead, part_number: int, with_body: bool, *, is_own: bool) -> VersionRead:
     version = read.version
     if version.part_count == 0:
         if part_number != 1:
