@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -15,12 +16,13 @@ from storage.base.errors import Refused, SessionFenced, SourceChanged
 from storage.base.ids import ChunkId
 from storage.crypto import envelope
 from storage.metadata import commands as c
-from storage.metadata.sqlite import blobs, commits, sessions, versions
+from storage.metadata.sqlite import blobs, commits, heads, sessions, versions
 from storage.metadata.sqlite.apply import HANDLERS
+from storage.model import Extent
 from tests.sim.bugs import Bug, change
 from tests.sim.disks import SimDisk
 
-_insert_blob = blobs.insert_blob
+_commit_version = commits.commit_version
 _require_shareable = blobs.require_shareable
 _release_blobs = blobs.release_blobs
 
@@ -34,11 +36,15 @@ def _settle(self: writer.Written, outcome: writer.Outcome) -> None:
     self.outcome = writer.Outcome.NOT_TRIED if outcome is writer.Outcome.UNKNOWN else outcome
 
 
-def _insert_again(tx: Any, session_id: bytes, blob: Any) -> None:
+def _commit_again(tx: Any, command: c.CommitVersion) -> Any:
     try:
-        _insert_blob(tx, session_id, blob)
-    except SessionFenced:
-        return
+        return _commit_version(tx, command)
+    except SessionFenced as refusal:
+        shared = tuple(Extent(blob.blob_id, 0, blob.size) for blob in command.blobs)
+        try:
+            return _commit_version(tx, msgspec.structs.replace(command, blobs=(), shared=shared))
+        except SourceChanged:
+            raise refusal from None
 
 
 def _release_anyway(tx: Any, command: c.ReleaseBlobs) -> None:
@@ -145,7 +151,7 @@ WRITE_BUGS = (
     Bug(
         "fenced sessions commit",
         "A commit does not look whether its session was fenced.",
-        change((versions, "_SELECT_PLACE", versions._SELECT_PLACE.replace("s.state", "'open'"))),
+        change((heads, "_SELECT_WRITABLE", heads._SELECT_WRITABLE.replace("s.state", "'open'"))),
         "not durable on node",
         (7,),
         _PAUSED,
@@ -161,7 +167,7 @@ WRITE_BUGS = (
     Bug(
         "applied twice",
         "A commit that is delivered a second time is applied a second time.",
-        change((commits, "insert_blob", _insert_again)),
+        change((HANDLERS, c.CommitVersion, _commit_again)),
         "nobody was told of",
         (2,),
         {**_BUSY, "faults": ("weather",), "sizes": (700, 3_000)},

@@ -26,6 +26,7 @@ _INSERT_BLOB = "INSERT INTO blobs VALUES (?, ?, ?, ?, ?, ?, 0) ON CONFLICT DO NO
 _INSERT_CHUNK = "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?)"
 _INSERT_INLINE = "INSERT INTO inline_bodies VALUES (?, ?, ?, ?)"
 _SELECT_LIVE = "SELECT size FROM blobs WHERE blob_id = ? AND released_ms IS NULL"
+_SELECT_RECORDED = "SELECT 1 FROM blobs WHERE blob_id = ?"
 _SELECT_REFERENCE = "SELECT 1 FROM extents WHERE blob_id = ? LIMIT 1"
 _RELEASE = "UPDATE blobs SET released_ms = ? WHERE blob_id = ? AND redundancy <> 'inline'"
 _DELETE_INLINE = "DELETE FROM inline_bodies WHERE blob_id = ?"
@@ -59,10 +60,11 @@ def require_placeable(tx: Transaction, blob: Blob) -> None:
         require_open_nodes(tx, [chunk.nodes for chunk in blob.chunks])
 
 
-def require_own_session(session_id: bytes, blob: Blob) -> None:
-    """Of a new blob: SessionFenced when it is of another session."""
-    require_first_layout(blob)
-    if blob.blob_id[:SESSION_ID_BYTES] != session_id:
+def require_new(tx: Transaction, session_id: bytes, blob: Blob) -> None:
+    """Of an inline blob that becomes a version's own: SessionFenced when it is of another session or was recorded, but
+    for what the index of own blobs refuses."""
+    _require_of_session(session_id, blob)
+    if tx.execute(_SELECT_RECORDED, (blob.blob_id,)).fetchone() is not None:
         raise recorded_before()
 
 
@@ -74,7 +76,7 @@ def recorded_before() -> SessionFenced:
 def insert_blob(tx: Transaction, session_id: bytes, blob: Blob) -> None:
     """A new blob of this session. SessionFenced when it is not of this session or was recorded before, as a blob that
     was given up (ReleaseBlobs) while its commit was still under way must not come back."""
-    require_own_session(session_id, blob)
+    _require_of_session(session_id, blob)
     blob_id = blob.blob_id
     row = (blob_id, blob.size, blob.bucket_key_id, blob.bucket_key_version, blob.redundancy, None)
     if tx.execute(_INSERT_BLOB, row).rowcount != 1:
@@ -172,6 +174,12 @@ def read_span_chunks(execute: Execute, blob_id: bytes, start: int, end: int, lim
 def select_recorded(count: int) -> str:
     """The statement that finds which of `count` blob ids have a row."""
     return f"SELECT blob_id FROM blobs WHERE blob_id IN ({', '.join('?' * count)})"
+
+
+def _require_of_session(session_id: bytes, blob: Blob) -> None:
+    require_first_layout(blob)
+    if blob.blob_id[:SESSION_ID_BYTES] != session_id:
+        raise recorded_before()
 
 
 def _insert_chunks(tx: Transaction, blob: Blob) -> None:

@@ -6,7 +6,7 @@ from storage.metadata.commands import CommitVersion, VersionCommitted
 from storage.metadata.rules import commit_spans, require_covered
 from storage.metadata.sqlite.blobs import (
     insert_blob,
-    require_own_session,
+    require_new,
     require_placeable,
     require_shareable,
     spread_blob,
@@ -36,7 +36,7 @@ def commit_version(tx: Transaction, command: CommitVersion) -> VersionCommitted:
         if own.inline is None:
             insert_blob(tx, command.session_id, own)
         else:
-            require_own_session(command.session_id, own)
+            require_new(tx, command.session_id, own)
         appended = append_version(tx, place, command.version, blob=own)
     else:
         appended = append_version(tx, place, command.version)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from storage.base.errors import LimitExceeded, NoSuchBucket, NoSuchKey, NoSuchVersion, SourceChanged
+from storage.base.errors import LimitExceeded, NoSuchBucket, NoSuchKey, NoSuchVersion, SessionFenced, SourceChanged
 from storage.metadata.commands import CommitVersion, Deleted, DeleteTarget, DeleteVersions, VersionCommitted
 from storage.model import ByteRange, Extent, Versioning
 from tests.storage.metadata.builders import Worker
@@ -241,6 +241,8 @@ async def test_a_copy_keeps_an_inline_body_that_its_source_lost(worker: Worker) 
             part = await worker.metadata.read_version(worker.bucket.bucket_id, name, byte_range=ByteRange(3, 5))
             assert (read.extents, read.blobs, part.blobs) == (source, (blob,), (blob,))
         assert await worker.metadata.read_chunks(blob.blob_id, 0) == list(blob.chunks)
+        with pytest.raises(SessionFenced):
+            await worker.put(b"again", blob=blob)
         await worker.delete(names[0])
     assert await worker.metadata.read_chunks(blob.blob_id, 0) == []
     assert await worker.released() == set()
