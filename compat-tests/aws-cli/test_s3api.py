@@ -85,6 +85,7 @@ def test_multipart_by_hand(aws: Any, bucket: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.same_over_https
+@pytest.mark.timeout(300)
 def test_hostile_keys(aws: Any, bucket: str, tmp_path: Path) -> None:
     """Keys with everything a shell and a URL make special are written, listed by pages and read."""
     source, target = tmp_path / "up", tmp_path / "down"

@@ -6,6 +6,7 @@ import re
 import urllib.request
 
 from tests.probe.server import Server
+from tests.probe.waiting import wait_until
 
 PUTS = 24
 
@@ -24,6 +25,7 @@ def test_any_worker_answers_for_all(server: Server) -> None:
     client.create_bucket(Bucket="counted")
     for number in range(PUTS):
         server.client().put_object(Bucket="counted", Key=f"k{number}", Body=b"x")
+    wait_until(lambda: counted_puts(server) == PUTS, 10, "the last count, which is told a moment after its answer")
     assert [counted_puts(server) for _ in range(6)] == [PUTS] * 6
     server.kill("gateway")
     server.wait_ready()
