@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from s3gw.connection import GatewayProtocol
 from tests.s3gw.gateway import Gateway, running_gateway
 
 _numbers = itertools.count(1)
@@ -32,3 +33,17 @@ def bucket(s3: Any) -> str:
     name = f"bucket-{next(_numbers)}"
     s3.create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[GatewayProtocol]:
+    """The connections that servers of this process have made, oldest first."""
+    protocols: list[GatewayProtocol] = []
+    connection_made = GatewayProtocol.connection_made
+
+    def watched(protocol: GatewayProtocol, transport: Any) -> None:
+        connection_made(protocol, transport)
+        protocols.append(protocol)
+
+    monkeypatch.setattr(GatewayProtocol, "connection_made", watched)
+    return protocols

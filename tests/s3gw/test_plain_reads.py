@@ -118,16 +118,8 @@ async def test_a_head_in_pieces_and_two_in_one(shorts: Shorts) -> None:
 
 
 @on_uvloop
-async def test_an_idle_connection_ends_after_the_last_of_them(shorts: Shorts, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_connection_ends_after_the_last_of_them(shorts: Shorts, made: list[GatewayProtocol]) -> None:
     """The timer that the first request set looks again when it is due, and closes an idle one."""
-    made: list[GatewayProtocol] = []
-    connection_made = GatewayProtocol.connection_made
-
-    def watched(protocol: GatewayProtocol, transport: Any) -> None:
-        connection_made(protocol, transport)
-        made.append(protocol)
-
-    monkeypatch.setattr(GatewayProtocol, "connection_made", watched)
     async with running(short_way=shorts) as server, server.connect() as (reader, writer):
         for _ in range(2):
             writer.write(head(b"GET", b"/short"))

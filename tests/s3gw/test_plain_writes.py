@@ -121,16 +121,8 @@ async def test_puts_after_the_first_are_taken_past_the_parser(commits: Commits) 
 
 
 @on_uvloop
-async def test_the_idle_timer_goes_on_past_the_parser(commits: Commits, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_idle_timer_goes_on_past_the_parser(commits: Commits, made: list[GatewayProtocol]) -> None:
     """It spares a PUT that is under way, and counts from the answer before."""
-    made: list[GatewayProtocol] = []
-    connection_made = GatewayProtocol.connection_made
-
-    def watched(protocol: GatewayProtocol, transport: Any) -> None:
-        connection_made(protocol, transport)
-        made.append(protocol)
-
-    monkeypatch.setattr(GatewayProtocol, "connection_made", watched)
     async with running(short_way=commits) as server, server.connect() as (reader, writer):
         timers = []
         for _ in range(3):
