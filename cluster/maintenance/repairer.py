@@ -67,7 +67,7 @@ class Repairer:
         self._current_term = current_term
         self._look = PieceLook(nodes, current_map)
         self._places: CallGroups[None, tuple[bytes, int], ChunkPlace | None] = CallGroups(self._read_places)
-        self._ranked: tuple[int, Targets] | None = None
+        self._ranked: tuple[ClusterMap, Targets] | None = None
         self.read_bytes: Counter[int] = Counter()
         """by node: what was read from it to make pieces; the next piece is made from those that gave least"""
 
@@ -216,8 +216,9 @@ class Repairer:
 
     def _targets(self) -> Targets:
         cluster_map = self._current_map()
-        if self._ranked is None or self._ranked[0] != cluster_map.epoch:
-            self._ranked = cluster_map.epoch, Targets(cluster_map)
+        # Not by its epoch: a map of the same one has newer figures, and epochs come again after records were lost.
+        if self._ranked is None or self._ranked[0] is not cluster_map:
+            self._ranked = cluster_map, Targets(cluster_map)
         return self._ranked[1]
 
 

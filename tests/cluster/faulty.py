@@ -35,6 +35,7 @@ class FaultyDatanode:
         peers[self.address] = self
         self.down = False
         """refuses everything"""
+        self.free_bytes = 90 * GIB
         self.full = False
         """refuses puts and pulls with NodeFull, before a byte was taken"""
         self.put_dies_after_bytes: int | None = None
@@ -70,7 +71,7 @@ class FaultyDatanode:
             self.address,
             self.failure_domain,
             100 * GIB,
-            90 * GIB,
+            self.free_bytes,
             GIB,
             1,
             damaged_count=len(self.damaged),

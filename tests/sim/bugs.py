@@ -9,7 +9,7 @@ from unittest import mock
 
 from tests.sim.profiles import FAULT_KINDS, Profile, draw_profile
 
-OTHER_SEEDS = range(1, 13)
+OTHER_SEEDS = range(1, 25)
 
 Plant = Callable[[], AbstractContextManager[object]]
 

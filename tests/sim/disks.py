@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 from storage.base.clock import Clock
+from storage.base.errors import ChunkError
 from storage.base.ids import ChunkId
 from storage.chunks.footer import Footer
 from storage.chunks.memory import MemoryChunkStore
@@ -80,6 +81,11 @@ class SimDisk(MemoryChunkStore):
         receipt = await super().put(chunk_id, length, body)
         await self._sync([chunk_id])
         return receipt
+
+    async def put_many(self, items: Sequence[tuple[ChunkId, Buffer]]) -> list[ChunkReceipt | ChunkError]:
+        outcomes = await super().put_many(items)
+        await self._sync([chunk_id for chunk_id, _ in items])
+        return outcomes
 
     async def get(self, chunk_id: ChunkId, offset: int = 0, length: int | None = None) -> AsyncIterator[bytes]:
         await self._wait()

@@ -195,7 +195,7 @@ REPAIR_BUGS = (
             (piece_copy.PieceCopier, "_make", _make_unseen),
         ),
         "is named anew",
-        (12,),
+        (19,),
         {
             **_HURT,
             "faults": ("lose disk", "weather", "weather", "rot"),
@@ -219,7 +219,7 @@ REPAIR_BUGS = (
         "Pieces on nodes that do not answer are made again at once, and their rows changed.",
         change((repairer, "plan_repair", _plan_without_the_silent)),
         "good pieces on",
-        (4,),
+        (17,),
         _SILENT,
     ),
     Bug(

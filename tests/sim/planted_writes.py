@@ -137,7 +137,7 @@ WRITE_BUGS = (
         "After a commit whose answer was lost its chunks are deleted.",
         change((writer.Written, "_settle", _settle)),
         "where its row names it",
-        (2,),
+        (14,),
         {**_LOST, "load_s": 5.0},
     ),
     Bug(

@@ -109,6 +109,21 @@ async def test_nowhere_to_go_keeps_what_may_come_back(tmp_path: Path) -> None:
         await scene.require_whole(place.blob_id)
 
 
+async def test_a_node_that_has_room_again_is_used(tmp_path: Path) -> None:
+    """Though the map with its newer figures has the epoch of the one before."""
+    async with open_scene(tmp_path, 6) as scene:
+        (place,) = await scene.put(b"key", "ec:3+2", [1, 2, 3, 4, 5])
+        scene.nodes[6].free_bytes = 0
+        await scene.change(3, NodeState.DRAINING)
+        repairer = repairer_of(scene)
+        with pytest.raises(NotEnoughNodes):
+            await repairer.repair(place.blob_id, 0)
+        scene.nodes[6].free_bytes = 1 << 40
+        assert (await repairer.repair(place.blob_id, 0)).pieces == 1
+        (after,) = await scene.require_whole(place.blob_id)
+        assert 6 in after.nodes
+
+
 async def test_a_piece_that_was_made_and_not_named_is_used(cluster: Scene) -> None:
     """A repair that stopped before it was named costs no second copy."""
     (place,) = await cluster.put(b"key", "replica:2", [1, 2])
