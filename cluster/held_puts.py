@@ -19,11 +19,11 @@ from cluster.body import BodyDigests
 from cluster.bucket_redundancy import redundancy_of_blob
 from cluster.put_request import PutRequest
 from cluster.reader import MAC_KEY_VERSION
-from cluster.redundancy import INLINE, Redundancy
+from cluster.redundancy import Redundancy
 from cluster.session import Incarnation
-from cluster.whole_write import WholeWrite, seal_only_chunk
-from cluster.writer import Outcome, Writer
-from storage.base.errors import FrostbyteError, Refused, SessionFenced, Unavailable
+from cluster.whole_write import WholeWrite, seal_inline
+from cluster.writer import Writer, outcome_of
+from storage.base.errors import FrostbyteError, Unavailable
 from storage.base.ids import SESSION_ID_BYTES, VERSION_UID_BYTES
 from storage.crypto.envelope import Buffer
 from storage.crypto.keys import make_version_mac
@@ -61,12 +61,11 @@ class HeldPuts:
 
     def put_small(self, put: HeldPut, on_outcome: OnOutcome) -> None:
         """Let it be committed. Unavailable, UnknownKeyId: it was not, and will not be."""
-        services, length = self._services, len(put.plaintext)
+        services = self._services
         assert self._at_once is not None, "it is small"
         key, mac_key = services.keyring.keys_to_write(put.bucket.bucket_key_id, MAC_KEY_VERSION)
         blob_id = services.session.next_blob_id()
-        chunk, sealed = seal_only_chunk(services.settings, key, blob_id, put.plaintext)
-        blob = Blob(blob_id, length, key.key_id, key.version, INLINE, (chunk,), bytes(sealed))
+        blob = seal_inline(services.settings, key, blob_id, put.plaintext)
         self._at_once.submit(self._plan_commit(put, blob, mac_key), on_outcome)
 
     def find_redundancy(self, bucket: Bucket, size: int) -> Redundancy | None:
@@ -121,9 +120,7 @@ class HeldPuts:
             session.leave()
             on_outcome(outcome)
 
-        # That a session is fenced is also said of a blob that is recorded already, so that it proves nothing.
-        is_refused = isinstance(outcome, Refused) and not isinstance(outcome, SessionFenced)
-        undo = self._writer.undo(whole, Outcome.REFUSED if is_refused else Outcome.UNKNOWN)
+        undo = self._writer.undo(whole, outcome_of(outcome))
         self._services.cleanup.start(undo).add_done_callback(tell)
 
     def _plan_commit(self, put: HeldPut, blob: Blob, mac_key: bytes) -> CommitVersion:

@@ -179,7 +179,7 @@ class WriteSession:
 
     def _open_one(self) -> Incarnation:
         current = self._current
-        if current is None or self._clock.monotonic_s() - current.renewed_s >= self._lease_ttl_s:
+        if current is None or not self.is_open:
             raise Unavailable("this worker has no open write session")
         return current
 

@@ -14,7 +14,7 @@ from awscrt.checksums import crc64nvme
 
 from cluster.blob_write import WriteServices, WriteSettings
 from cluster.cleanup import Place
-from cluster.redundancy import Redundancy
+from cluster.redundancy import INLINE, Redundancy
 from storage.base.errors import ChunkError, Corrupt, NodeUnreachable, NotEnoughNodes, Unavailable
 from storage.base.ids import ChunkId, stored_chunk_id
 from storage.chunks.store import DIGEST_BYTES, Buffer, ChunkReceipt
@@ -41,6 +41,12 @@ def seal_only_chunk(
         sealed = Sealer(cluster_id, ChunkId(blob_id, 0), data_key, settings.cipher).seal_whole(plaintext)
     digest = crc64nvme(sealed).to_bytes(DIGEST_BYTES, "big")
     return Chunk(0, 0, len(plaintext), wrapped_key, digest, nodes), sealed
+
+
+def seal_inline(settings: WriteSettings, key: BucketKey, blob_id: bytes, plaintext: Buffer) -> Blob:
+    """A blob whose sealed bytes are part of its record."""
+    chunk, sealed = seal_only_chunk(settings, key, blob_id, plaintext)
+    return Blob(blob_id, len(plaintext), key.key_id, key.version, INLINE, (chunk,), bytes(sealed))
 
 
 class WholeWrite:

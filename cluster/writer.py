@@ -28,11 +28,12 @@ from cluster.body import Body, HeldBody
 from cluster.bucket_redundancy import redundancy_of_blob
 from cluster.redundancy import INLINE, Redundancy
 from cluster.seal import Seal
-from cluster.whole_write import WHOLE_BYTES_MAX, WholeWrite, seal_only_chunk
+from cluster.whole_write import WHOLE_BYTES_MAX, WholeWrite, seal_inline
 from storage.base.errors import (
     ChunkError,
     ChunkTruncated,
     Corrupt,
+    FrostbyteError,
     NotEnoughNodes,
     Refused,
     SessionFenced,
@@ -98,10 +99,8 @@ class Written:
         self._settle(Outcome.UNKNOWN)
         try:
             answer = await self._services.metadata.apply(command)
-        except SessionFenced:
-            raise  # also said of a blob that is recorded already, so that it proves nothing about the chunks
-        except Refused:
-            self._settle(Outcome.REFUSED)
+        except Refused as error:
+            self._settle(outcome_of(error))
             raise
         self._settle(Outcome.COMMITTED)
         return answer
@@ -110,6 +109,13 @@ class Written:
         self.outcome = outcome
         if self._before is not None:
             self._before.outcome = outcome
+
+
+def outcome_of(error: FrostbyteError) -> Outcome:
+    """Of a commit that ended with it. A fenced session is also said of a blob that is recorded already, so that it
+    proves nothing about the chunks."""
+    is_refused = isinstance(error, Refused) and not isinstance(error, SessionFenced)
+    return Outcome.REFUSED if is_refused else Outcome.UNKNOWN
 
 
 class Writer:
@@ -205,9 +211,7 @@ class Writer:
     def _seal_inline(self, key: BucketKey, plaintext: Buffer) -> Written:
         services = self._services
         blob_id = services.session.next_blob_id()
-        chunk, sealed = seal_only_chunk(services.settings, key, blob_id, plaintext)
-        blob = Blob(blob_id, len(plaintext), key.key_id, key.version, INLINE, (chunk,), bytes(sealed))
-        return Written(services, blob_id[:SESSION_ID_BYTES], blob)
+        return Written(services, blob_id[:SESSION_ID_BYTES], seal_inline(services.settings, key, blob_id, plaintext))
 
     async def undo(self, blob_write: BlobWrite | WholeWrite, outcome: Outcome) -> None:
         """Of a commit that was not tried, was refused or may come yet: take back what nothing references then."""

@@ -2,7 +2,7 @@
 and writing took since the last one.
 
 Where workers share numbers an increment costs 3 µs (a lock, a system call for the process id, a write to the page), so
-all requests of one turn of the event loop are told together, before anything else is read from a client.
+all requests of PENDING_S_MAX are told together.
 
 With PROMETHEUS_MULTIPROC_DIR in the environment every worker writes its numbers there, and any worker answers for all.
 """
