@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from storage.base.clock import Clock
+from storage.base.direct_file import AlignedBuffers
 from storage.base.errors import Unavailable
 from storage.base.files import DiskFiles
 from storage.base.ids import ChunkId
@@ -91,6 +92,8 @@ class NearRanges:
         """asked for, or not given back yet"""
         self._clock = clock
         self._files = DiskFiles()
+        self._buffers = AlignedBuffers()
+        """as many as lanes have batches, while there is a range"""
         self._pool: WorkerPool | None = None
         self._is_closed = False
 
@@ -110,7 +113,7 @@ class NearRanges:
             ending = self._threads().run(held.give_back)
         except Unavailable:  # at the end of this process
             held.drop()
-            self.count -= 1
+            self._uncount()
         else:
             ending.add_done_callback(self._note_over)
 
@@ -128,7 +131,7 @@ class NearRanges:
     def _borrow(self, directory: Path, ranges: RangeClient, group: str, now_s: float) -> HeldRange:
         loan = ranges.borrow(group, RANGE_BYTES)
         try:
-            near = NearRange(self._files, directory, group, loan.grant.inode, loan.is_lent, self._clock)
+            near = NearRange(self._files, directory, group, loan.grant.inode, loan.is_lent, self._clock, self._buffers)
         except BaseException:
             loan.end(Ending())
             raise
@@ -136,7 +139,12 @@ class NearRanges:
 
     def _note_asked(self, asking: asyncio.Future[HeldRange]) -> None:
         if asking.exception() is not None:
-            self.count -= 1
+            self._uncount()
 
     def _note_over(self, _: asyncio.Future[None]) -> None:
+        self._uncount()
+
+    def _uncount(self) -> None:
         self.count -= 1
+        if not self.count:
+            self._buffers.shed()

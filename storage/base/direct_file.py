@@ -43,7 +43,7 @@ class DirectFile:
         """Whether the page cache is passed by."""
         return self._is_direct
 
-    def write(self, data: memoryview, offset: int) -> None:
+    def pwrite(self, data: memoryview, offset: int) -> None:
         """All of the data, from an aligned buffer to an aligned offset; OSError. A length that is not aligned is only
         for the end of the file, and goes through the page cache."""
         if self._is_direct and len(data) % ALIGNMENT_BYTES:

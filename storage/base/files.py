@@ -25,6 +25,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple, Protocol, Self
 
+from storage.base.direct_file import open_direct
+
 Buffer = bytes | bytearray | memoryview
 AnyPath = str | os.PathLike[str]
 
@@ -60,6 +62,15 @@ class DiskSpace(NamedTuple):
 
     capacity_bytes: int
     free_bytes: int
+
+
+class AlignedFile(Protocol):
+    """Open for writing past the page cache, until nobody refers to it any more. Used by one thread at a time."""
+
+    def pwrite(self, data: memoryview, offset: int) -> None:
+        """All of the data, from memory, to an offset, and of a length that are multiples of ALIGNMENT_BYTES
+        (direct_file.py). Durable as what is written through the page cache: after a sync of the file."""
+        ...
 
 
 class OpenFile(AbstractContextManager["OpenFile"], Protocol):
@@ -98,6 +109,11 @@ class OpenFile(AbstractContextManager["OpenFile"], Protocol):
 
     def set_times(self, accessed_ns: int, modified_ns: int) -> None:
         """Set the times that `stat` gives. The file need not be writable, but must be the process's own."""
+        ...
+
+    def reopen_direct(self) -> AlignedFile:
+        """The same file, for large writes of what need not be in memory afterwards. Where its file system cannot pass
+        by the page cache they go through it."""
         ...
 
     def stat(self) -> FileStat:
@@ -257,6 +273,9 @@ class DiskFile:
 
     def set_times(self, accessed_ns: int, modified_ns: int) -> None:
         os.utime(self._fd, ns=(accessed_ns, modified_ns))
+
+    def reopen_direct(self) -> AlignedFile:
+        return open_direct(f"/proc/self/fd/{self._fd}")  # by its name it might be another file meanwhile
 
     def stat(self) -> FileStat:
         return _as_file_stat(os.fstat(self._fd))

@@ -124,4 +124,4 @@ class _Filling:
             if file is None:
                 raise ChunkError("the write was given up")
             with medium_errors.writing():
-                file.write(data, offset)
+                file.pwrite(data, offset)

@@ -14,6 +14,9 @@ blocks of it that no slot names. It says so, or dies, before it looks at the slo
 steps 1 and 2 and finds its body gone finds the range taken back as well; one that finds it still lent has had its slots
 in the file before the owner looked, and they keep their bodies.
 
+Bodies go past the page cache (storage/base/direct_file.py): where it grows, copying a body into it costs a virtual
+machine more than all else that writing it does, and only some of what is written is read soon.
+
 Which slots are free need not be asked: a group belongs to one write session, that is to one process, which gives every
 blob a number of its own.
 """
@@ -27,8 +30,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from storage.base.clock import Clock
-from storage.base.errors import NodeUnreachable
-from storage.base.files import FileSystem, OpenFile
+from storage.base.direct_file import AlignedBuffers
+from storage.base.errors import ChunkError, NodeUnreachable
+from storage.base.files import AlignedFile, FileSystem, OpenFile
 from storage.base.ids import ChunkId
 from storage.chunks import medium_errors
 from storage.chunks.footer import Footer, RunningDigest
@@ -60,26 +64,33 @@ class NearRange:
     """Of one segment. Its steps block; one thread at a time."""
 
     def __init__(
-        self, files: FileSystem, directory: Path, group: str, inode: int, is_lent: Callable[[], bool], clock: Clock
+        self,
+        files: FileSystem,
+        directory: Path,
+        group: str,
+        inode: int,
+        is_lent: Callable[[], bool],
+        clock: Clock,
+        buffers: AlignedBuffers,
     ) -> None:
-        """directory: the owner's. is_lent: false from before the owner does anything with the range. NotLent when the
-        file is not the owner's, or cannot be written."""
+        """directory: the owner's. is_lent: false from before the owner does anything with the range. buffers: one is
+        borrowed for each batch. NotLent when the file is not the owner's, or cannot be written."""
         self.failed: tuple[int, ...] = ()
         """numbers of slots whose sync failed: nothing more can be written, and the owner has to know"""
         self._is_lent = is_lent
         self._clock = clock
+        self._buffers = buffers
         path = directory / CHUNKS / segment_name(group)
+        self._bodies: AlignedFile | None
         try:
-            self._file: OpenFile = files.open(path, writable=True)
+            self._file, self._bodies = _open(files, path, inode)
         except OSError as error:
             raise NotLent(f"{path}: {error.strerror}") from error
-        if self._file.stat().inode != inode:
-            self._file.close()
-            raise NotLent(f"{path} is not the datanode's")
 
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
+        self._bodies = None
 
     def write(self, bodies: Sequence[NewBody]) -> list[ChunkReceipt]:
         """Make chunks durable, whose slots are free, in parts of the range that nothing was written to; the receipts
@@ -92,8 +103,7 @@ class NearRange:
         stored_ms = self._clock.now_ms()
         footers = [_sum(body, stored_ms) for body in bodies]
         with medium_errors.writing():
-            for offset, buffers in _join_bodies(bodies, footers):
-                self._file.pwritev(buffers, offset)
+            self._write_bodies(bodies)
             try:
                 for offset, slots in _join_slots(bodies, footers):
                     self._file.pwrite(slots, offset)
@@ -106,11 +116,30 @@ class NearRange:
             raise NodeUnreachable("the range was taken back while it was written into")
         return [footer.receipt for footer in footers]
 
+    def _write_bodies(self, bodies: Sequence[NewBody]) -> None:
+        file = self._bodies
+        if file is None:
+            raise ChunkError("the range was given up")
+        with self._buffers.borrow() as memory:
+            for offset, filled in gather_bodies(bodies, memory):
+                file.pwrite(filled, offset)
+
     def withdraw(self, chunk_ids: Sequence[ChunkId]) -> None:
         """Free the slots of chunks that were written here and that nobody was told of, as far as that is possible."""
         with suppress(OSError):
             for chunk_id in chunk_ids:
                 self._file.pwrite(EMPTY_SLOT, slot_offset(slot_number(chunk_id)))
+
+
+def _open(files: FileSystem, path: Path, inode: int) -> tuple[OpenFile, AlignedFile]:
+    file = files.open(path, writable=True)
+    try:
+        if file.stat().inode != inode:
+            raise NotLent(f"{path} is not the datanode's")
+        return file, file.reopen_direct()
+    except BaseException:
+        file.close()
+        raise
 
 
 def _sum(body: NewBody, stored_ms: int) -> Footer:
@@ -121,22 +150,28 @@ def _sum(body: NewBody, stored_ms: int) -> Footer:
     return Footer(receipt.length, receipt.digest, stored_ms)
 
 
-def _join_bodies(bodies: Sequence[NewBody], footers: Sequence[Footer]) -> Iterator[tuple[int, list[Buffer]]]:
-    """What is written at once: bodies that follow upon each other, padded."""
-    buffers: list[Buffer] = []
-    begin = end = -1
-    for body, footer in zip(bodies, footers, strict=True):
-        if body.offset != end:
-            if buffers:
-                yield begin, buffers
-            buffers, begin = [], body.offset
-        size = padded(footer.length)
-        buffers.extend(body.blocks)
-        if size > footer.length:
-            buffers.append(_PADDING[: size - footer.length])
-        end = body.offset + size
-    if buffers:
-        yield begin, buffers
+def gather_bodies(bodies: Sequence[NewBody], memory: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """What is written at once, and where: the memory, filled with bodies that follow upon each other, padded. It is
+    written before the next is asked for. memory: of whole blocks."""
+    begin = filled = 0
+    for body in bodies:
+        if filled and body.offset != begin + filled:
+            yield begin, memory[:filled]
+            filled = 0
+        if not filled:
+            begin = body.offset
+        length = sum(map(len, body.blocks))
+        for block in (*body.blocks, _PADDING[: padded(length) - length]):
+            rest = memoryview(block)
+            while rest:
+                part = rest[: len(memory) - filled]
+                memory[filled : filled + len(part)] = part
+                filled, rest = filled + len(part), rest[len(part) :]
+                if filled == len(memory):
+                    yield begin, memory
+                    begin, filled = begin + filled, 0
+    if filled:
+        yield begin, memory[:filled]
 
 
 def _join_slots(bodies: Sequence[NewBody], footers: Sequence[Footer]) -> Iterator[tuple[int, bytes]]:

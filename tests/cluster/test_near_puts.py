@@ -216,7 +216,7 @@ async def test_a_node_that_takes_no_chunks_is_replaced_before_the_first_byte(wor
 
 async def test_a_medium_that_fails_midway(world: ServedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one node: the piece is dropped, and made anew on another."""
-    write = DirectFile.write
+    write = DirectFile.pwrite
     victim = world.nodes[0]
 
     def fail(file: DirectFile, data: memoryview, offset: int) -> None:
@@ -225,7 +225,7 @@ async def test_a_medium_that_fails_midway(world: ServedWorld, monkeypatch: pytes
             raise OSError(5, "EIO")
         write(file, data, offset)
 
-    monkeypatch.setattr(DirectFile, "write", fail)
+    monkeypatch.setattr(DirectFile, "pwrite", fail)
     await world.put(DATA)
     assert await world.get() == DATA
     for node in world.nodes:
@@ -254,7 +254,7 @@ async def test_a_draft_that_is_gone_midway(world: ServedWorld) -> None:
 async def test_a_medium_that_hangs_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past the deadline of a datanode that stalls."""
     settings = replace(near_to(tmp_path, LARGE, 3), deadlines=Deadlines(stall_s=2, durable_s=4))
-    write = DirectFile.write
+    write = DirectFile.pwrite
     async with served_world(tmp_path, settings) as world:
         victim = world.nodes[0]
         going_on = asyncio.Event()
@@ -265,7 +265,7 @@ async def test_a_medium_that_hangs_is_dropped(tmp_path: Path, monkeypatch: pytes
                 asyncio.run_coroutine_threadsafe(going_on.wait(), loop).result(60)
             write(file, data, offset)
 
-        monkeypatch.setattr(DirectFile, "write", hang)
+        monkeypatch.setattr(DirectFile, "pwrite", hang)
         try:
             await world.put(DATA)
             assert await world.get() == DATA

@@ -18,8 +18,9 @@ from cluster.body import BodyDigests, HeldBody
 from cluster.deadlines import Deadlines
 from cluster.near_small_puts import NearSmallPuts
 from cluster.objectstore import PutRequest
+from storage.base.direct_file import DirectFile
 from storage.base.errors import ChunkNotFound
-from storage.base.files import DiskFile
+from storage.base.files import Buffer, DiskFile
 from storage.base.ids import chunk_id_from_bytes
 from storage.chunks.lent_range import Ending
 from storage.chunks.near_drafts import NotLent
@@ -291,22 +292,34 @@ async def test_a_range_that_is_taken_back_while_it_is_written_into(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS])
-@pytest.mark.parametrize("step", ["pwritev", "pwrite", "fdatasync"])
+@pytest.mark.parametrize("step", ["bodies", "slots", "fdatasync"])
 async def test_a_medium_that_fails(world: ServedWorld, monkeypatch: pytest.MonkeyPatch, number: int, step: str) -> None:
     """Of one node, for one batch: the put is made good, and only what may be is left."""
     bodies = await warm_up(world)
     failed: list[str] = []
 
-    class Failing(DiskFile):
-        """Of a borrower."""
-
-    def fail(file: DiskFile, *arguments: object) -> None:
-        if not failed:
+    def fail(tried: str) -> None:
+        if tried == step and not failed:
             failed.append(step)
             raise OSError(number, os.strerror(number))
-        getattr(DiskFile, step)(file, *arguments)
 
-    setattr(Failing, step, fail)
+    class Failing(DiskFile):
+        """Of a borrower: slots and syncs."""
+
+        def pwrite(self, data: Buffer, offset: int) -> None:
+            fail("slots")
+            super().pwrite(data, offset)
+
+        def fdatasync(self) -> None:
+            fail("fdatasync")
+            super().fdatasync()
+
+    def write_bodies(file: DirectFile, data: memoryview, offset: int) -> None:
+        fail("bodies")
+        pwrite(file, data, offset)
+
+    pwrite = DirectFile.pwrite
+    monkeypatch.setattr(DirectFile, "pwrite", write_bodies)
     for lane in near_of(world)._lanes.values():
         for held in lane._ranges:
             file = held._near._file
@@ -317,7 +330,7 @@ async def test_a_medium_that_fails(world: ServedWorld, monkeypatch: pytest.Monke
     assert failed
     bodies |= await put_many(world, range(9, 20), 30_000)
     await require_all(world, bodies)
-    await until(lambda: sum(map(poisoned, world.nodes)) == (step != "pwritev"))
+    await until(lambda: sum(map(poisoned, world.nodes)) == (step != "bodies"))
 
 
 def poisoned(node: ServedNode) -> int:

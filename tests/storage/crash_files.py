@@ -23,7 +23,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Self
 
-from storage.base.files import AnyPath, Buffer, DiskSpace, FileStat, OpenFile
+from storage.base.files import AlignedFile, AnyPath, Buffer, DiskSpace, FileStat, OpenFile
 
 SECTOR_BYTES = 512
 CAPACITY_BYTES = 1 << 30
@@ -409,6 +409,9 @@ class _Handle:
         with self._files._lock:
             self._files._step(f"set_times {self._path}")
             self._file.times = (accessed_ns, modified_ns)
+
+    def reopen_direct(self) -> AlignedFile:
+        return _Handle(self._files, self._file, self._path, writable=True)
 
     def stat(self) -> FileStat:
         with self._files._lock:

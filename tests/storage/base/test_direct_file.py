@@ -30,9 +30,9 @@ def write_all(file: DirectFile, data: bytes) -> None:
             piece = data[offset : offset + BUFFER_BYTES]
             whole = len(piece) - len(piece) % ALIGNMENT_BYTES
             buffer[: len(piece)] = piece
-            file.write(buffer[:whole], offset)
+            file.pwrite(buffer[:whole], offset)
             buffer[: len(piece) - whole] = piece[whole:]
-            file.write(buffer[: len(piece) - whole], offset + whole)
+            file.pwrite(buffer[: len(piece) - whole], offset + whole)
 
 
 @pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, BUFFER_BYTES, BUFFER_BYTES + 5000])

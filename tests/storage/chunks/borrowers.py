@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from storage.base.clock import Clock, SystemClock
+from storage.base.direct_file import AlignedBuffers
 from storage.base.files import Buffer, DiskFile, DiskFiles, FileSystem
 from storage.base.ids import ChunkId
 from storage.chunks.disk import DiskChunkStore
@@ -68,6 +69,13 @@ class Borrower:
         return self.near.write(self.place(items))
 
 
+def open_near(
+    files: FileSystem, root: Path, group: str, inode: int, is_lent: Callable[[], bool], clock: Clock | None = None
+) -> NearRange:
+    """With buffers of its own."""
+    return NearRange(files, root, group, inode, is_lent, clock or SystemClock(), AlignedBuffers())
+
+
 @asynccontextmanager
 async def borrowing(
     store: DiskChunkStore,
@@ -83,9 +91,7 @@ async def borrowing(
     async with store.lend_range(group, length) as borrowed:
         lent = borrowed.lent
         borrower: Borrower
-        near = NearRange(
-            files or DiskFiles(), root, group, lent.inode, lambda: borrower.is_lent, clock or SystemClock()
-        )
+        near = open_near(files or DiskFiles(), root, group, lent.inode, lambda: borrower.is_lent, clock)
         borrower = Borrower(lent, near)
         borrower.ending = Ending()
         try:

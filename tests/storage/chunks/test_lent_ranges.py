@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from storage.base.clock import SystemClock
 from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, NodeFull, NodeUnreachable
 from storage.base.files import DiskFiles
 from storage.base.ids import ChunkId
@@ -22,7 +21,7 @@ from storage.chunks.layout import group_name
 from storage.chunks.lent_range import Ending, require_length
 from storage.chunks.near_chunks import NearChunks
 from storage.chunks.near_drafts import NotLent
-from storage.chunks.near_range import NearRange, NewBody
+from storage.chunks.near_range import NewBody
 from storage.chunks.segment_format import (
     BLOCK_BYTES,
     BODIES_OFFSET,
@@ -32,7 +31,7 @@ from storage.chunks.segment_format import (
     slot_number,
     slot_offset,
 )
-from tests.storage.chunks.borrowers import LENGTH, StoppingFiles, borrowing, stop_before_slots
+from tests.storage.chunks.borrowers import LENGTH, StoppingFiles, borrowing, open_near, stop_before_slots
 from tests.storage.chunks.chunk_files import damage_chunk, find_chunk, list_chunks, segment_of
 from tests.storage.chunks.conformance import chunk_id, put, read, some_bytes
 from tests.storage.crash_files import CrashFiles
@@ -276,7 +275,7 @@ async def test_a_borrower_that_is_stopped_between_body_and_slot(root: Path, is_r
         looks.append(is_lent)
         return is_lent
 
-    near = NearRange(StoppingFiles(), root, group_name(str(ONE)), lent.inode, look, SystemClock())
+    near = open_near(StoppingFiles(), root, group_name(str(ONE)), lent.inode, look)
     loop, is_stopped, going_on = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
@@ -404,9 +403,9 @@ async def test_another_file_of_that_name(store: DiskChunkStore, root: Path, tmp_
     """Of another directory, say, that lies in the same place for this process: it is not written into."""
     async with store.lend_range(group_name(str(ONE)), LENGTH) as borrowed:
         with pytest.raises(NotLent):
-            NearRange(DiskFiles(), tmp_path, group_name(str(ONE)), borrowed.lent.inode, lambda: True, SystemClock())
+            open_near(DiskFiles(), tmp_path, group_name(str(ONE)), borrowed.lent.inode, lambda: True)
         with pytest.raises(NotLent):
-            NearRange(DiskFiles(), root, group_name(str(ONE)), borrowed.lent.inode + 1, lambda: True, SystemClock())
+            open_near(DiskFiles(), root, group_name(str(ONE)), borrowed.lent.inode + 1, lambda: True)
         borrowed.ending = Ending()
 
 

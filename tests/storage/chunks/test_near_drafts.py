@@ -123,7 +123,7 @@ async def test_a_medium_that_fails(
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(DirectFile, "write", fail)
+    monkeypatch.setattr(DirectFile, "pwrite", fail)
     with pytest.raises(kind):
         await subject.put(bytes(3_000_000), cut(bytes(3_000_000), 65_552))
     assert subject.leftovers() == []
@@ -133,7 +133,7 @@ async def test_a_medium_that_fails(
 async def test_given_up_while_a_thread_writes(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for the thread, nothing is stored, and what it writes late lands in no other file."""
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
-    write = DirectFile.write
+    write = DirectFile.pwrite
 
     def hang(file: DirectFile, data: memoryview, offset: int) -> None:
         begun.set()
@@ -141,7 +141,7 @@ async def test_given_up_while_a_thread_writes(subject: Subject, monkeypatch: pyt
         write(file, data, offset)
         ended.set()
 
-    monkeypatch.setattr(DirectFile, "write", hang)
+    monkeypatch.setattr(DirectFile, "pwrite", hang)
     data = some_bytes(2_000_000)
     putting = asyncio.create_task(subject.put(data, cut(data, 65_552)))
     assert await asyncio.to_thread(begun.wait, 60)
@@ -149,7 +149,7 @@ async def test_given_up_while_a_thread_writes(subject: Subject, monkeypatch: pyt
     with pytest.raises(asyncio.CancelledError):
         await putting
     assert subject.leftovers() == []
-    monkeypatch.setattr(DirectFile, "write", write)
+    monkeypatch.setattr(DirectFile, "pwrite", write)
     other = some_bytes(2_000_000, seed=2)
     await subject.put(other, cut(other, 65_552))
     go_on.set()
@@ -191,13 +191,13 @@ async def test_slow_blocks_hold_little(subject: Subject, monkeypatch: pytest.Mon
             held.append(at)
             yield data[at : at + 65_552]
 
-    write = DirectFile.write
+    write = DirectFile.pwrite
 
     def wait(file: DirectFile, block: memoryview, offset: int) -> None:
         assert running.acquire(timeout=60)
         write(file, block, offset)
 
-    monkeypatch.setattr(DirectFile, "write", wait)
+    monkeypatch.setattr(DirectFile, "pwrite", wait)
     putting = asyncio.create_task(subject.put(data, body()))
     for _ in range(50):
         await asyncio.sleep(0.005)

@@ -30,7 +30,7 @@ from storage.datanode.peers import Peers
 from storage.datanode.range_client import RangeClient, RangeLoan
 from storage.model import NodeState
 from tests.storage.base.serving import serving
-from tests.storage.chunks.borrowers import StoppingFiles, stop_before_slots
+from tests.storage.chunks.borrowers import StoppingFiles, open_near, stop_before_slots
 from tests.storage.chunks.conformance import chunk_id, put, some_bytes
 from tests.storage.datanode.nodes import NODE_KEY
 
@@ -64,7 +64,7 @@ class Lender:
         await until(lambda: not self.loans)
 
     def near(self, loan: RangeLoan) -> NearRange:
-        return NearRange(StoppingFiles(), self.root, GROUP, loan.grant.inode, loan.is_lent, SystemClock())
+        return open_near(StoppingFiles(), self.root, GROUP, loan.grant.inode, loan.is_lent)
 
 
 async def until(holds: Callable[[], bool]) -> None:
