@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,6 @@ from storage.base.clock import ManualClock
 from storage.base.errors import NoSuchKey, PreconditionFailed, SessionFenced, Unavailable, UserAlreadyExists
 from storage.metadata.commands import (
     CloseSession,
-    Command,
     Conditions,
     CreateUser,
     DeleteTarget,
@@ -23,10 +20,8 @@ from storage.metadata.commands import (
     RenewSession,
     VersionCommitted,
 )
-from storage.metadata.journal import AppliedGroup
-from storage.metadata.sqlite import writer
 from storage.metadata.sqlite.apply import apply_command
-from storage.metadata.sqlite.database import DATABASE_NAME, Execute, Transaction, connect_writer, read_only_uri
+from storage.metadata.sqlite.database import DATABASE_NAME, Transaction, connect_writer, read_only_uri
 from storage.metadata.sqlite.open import MetadataOwner, open_owned_metadata
 from storage.metadata.sqlite.reader import SqliteMetadata
 from storage.metadata.sqlite.schema import migrate
@@ -34,84 +29,7 @@ from storage.metadata.sqlite.writer import DELETE_TARGETS_PER_STEP, QUEUE_COMMAN
 from storage.model import AccessKey, User, Versioning
 from tests.linear.racer import race_in_this_process
 from tests.storage.metadata.builders import Worker
-from tests.storage.metadata.engines import check_database
-
-
-class GatedJournal:
-    """Holds the writer before a commit until the gate is open, so that a test decides what waits together."""
-
-    def __init__(self) -> None:
-        self.groups: list[AppliedGroup] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.reached = threading.Event()
-        self.failure: Exception | None = None
-        self.is_elsewhere = False
-        self.refuse_after: int | None = None
-        """from this number of groups on"""
-        self.reason = ""
-
-    def append(self, execute: Execute, group: AppliedGroup) -> bool:
-        self.groups.append(group)
-        self.reached.set()
-        self.gate.wait()
-        if self.failure is not None:
-            raise self.failure
-        if self.refuse_after is not None and len(self.groups) > self.refuse_after:
-            raise Unavailable("no datanode takes it")
-        return self.is_elsewhere
-
-    def refusal(self, command: Command) -> str:
-        return self.reason
-
-
-class FullAtCommit:
-    """A cursor of a disk that is full when the log is to be written."""
-
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
-        self._cursor = cursor
-
-    def execute(self, statement: str) -> sqlite3.Cursor:
-        if statement == "COMMIT":
-            full = sqlite3.OperationalError("database or disk is full")
-            full.sqlite_errorcode = sqlite3.SQLITE_FULL
-            raise full
-        return self._cursor.execute(statement)
-
-
-class Owned:
-    """An owner in this process with a gated journal."""
-
-    def __init__(self, directory: Path, owner: MetadataOwner, journal: GatedJournal, clock: ManualClock) -> None:
-        self.directory = directory
-        self.owner = owner
-        self.journal = journal
-        self.clock = clock
-        self.metadata = SqliteMetadata(directory / DATABASE_NAME, LocalSink(owner.committer))
-
-    async def hold(self) -> asyncio.Task[None]:
-        """Occupy the writer with one command; what is applied from now on waits for `release` as one group."""
-        self.journal.reached.clear()
-        self.journal.gate.clear()
-        holder = asyncio.create_task(self.metadata.apply(OpenSession(len(self.journal.groups).to_bytes(8), "holder")))
-        await asyncio.to_thread(self.journal.reached.wait)
-        return holder
-
-    def release(self) -> None:
-        self.journal.gate.set()
-
-
-@pytest.fixture
-async def owned(tmp_path: Path) -> AsyncIterator[Owned]:
-    """Checked and closed after the test."""
-    journal, clock = GatedJournal(), ManualClock()
-    owner = await MetadataOwner.open(tmp_path, clock=clock, journal=journal)
-    running = Owned(tmp_path, owner, journal, clock)
-    yield running
-    journal.gate.set()
-    assert check_database(tmp_path) == []
-    await running.metadata.close()
-    await owner.close()
+from tests.storage.metadata.sqlite.owned import FullAtCommit, Owned
 
 
 async def test_what_waits_together_is_one_transaction(owned: Owned) -> None:
@@ -166,121 +84,6 @@ async def test_what_a_group_knows_of_sessions_and_buckets_ends_with_what_changes
         )
         assert len(owned.journal.groups[-1].entries) == len(steps)
         other = await Worker.start(owned.metadata, worker.bucket)
-
-
-class SlowJournal(GatedJournal):
-    """Time goes by with every group; each waits for a permit once they are counted."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        super().__init__()
-        self.permits: threading.Semaphore | None = None
-        self._clock = clock
-
-    def append(self, execute: Execute, group: AppliedGroup) -> bool:
-        self._clock.advance(1e6)
-        self.groups.append(group)
-        if self.permits is not None:
-            self.permits.acquire()
-        return False
-
-    async def wait_for_group(self, size: int) -> None:
-        """Until one of at least this size is the last that came."""
-        while len(self.groups[-1].entries) < size:
-            await asyncio.sleep(0.001)
-
-
-class SlowOwned(Owned):
-    """An owner whose groups take so long that it would wait for companions until they come."""
-
-    journal: SlowJournal
-
-
-@pytest.fixture
-async def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlowOwned]:
-    """Closed after the test."""
-    monkeypatch.setattr(writer, "LINGER_S_MAX", 1000.0)
-    clock = ManualClock()
-    journal = SlowJournal(clock)
-    owner = await MetadataOwner.open(tmp_path, clock=clock, journal=journal)
-    yield SlowOwned(tmp_path, owner, journal, clock)
-    await owner.close()
-
-
-async def test_half_groups_do_not_go_on_alternating(slow: SlowOwned, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight clients are in a group while eight others gather: who is answered is waited for, and they are one group."""
-    worker = await Worker.start(slow.metadata)
-    journal = slow.journal
-    journal.permits = threading.Semaphore(0)
-
-    async def put_twice(number: int) -> None:
-        for turn in range(2):
-            await worker.put(b"%d %d" % (number, turn))
-
-    async def begin(numbers: range) -> list[asyncio.Task[None]]:
-        begun = [asyncio.create_task(put_twice(number)) for number in numbers]
-        await asyncio.sleep(0)
-        return begun
-
-    count = len(journal.groups)
-    tasks = await begin(range(1))
-    while len(journal.groups) == count:
-        await asyncio.sleep(0.001)
-    tasks += await begin(range(1, 9))
-    journal.permits.release()
-    await journal.wait_for_group(8)
-    tasks += await begin(range(9, 16))
-    journal.permits.release()
-    await journal.wait_for_group(int(16 * writer.LINGER_BELOW))
-    monkeypatch.setattr(writer, "LINGER_S_MAX", 1e-6)
-    journal.permits.release(100)
-    await asyncio.gather(*tasks)
-
-
-@pytest.mark.parametrize(
-    ("size", "applying_s", "waiting_s", "wanted"),
-    [
-        (8, 0.0006, 0.0004, 8),
-        (16, 0.0012, 0.0023, 8),
-        (8, 0.0006, 0.003, 12),
-        (16, 0.0012, 0.0025, 12),
-        (8, 0.0, 0.0, 12),
-    ],
-)
-async def test_half_of_them_are_enough_where_the_sync_is_quick(
-    slow: SlowOwned, size: int, applying_s: float, waiting_s: float, wanted: int
-) -> None:
-    """Of sixteen; quick beside what applying all of them would take."""
-    committer = slow.owner.committer
-    committer._companions = 16
-    committer._plan_wait(size, applying_s, waiting_s)
-    assert committer._wanted == wanted
-
-
-async def test_a_lone_client_is_not_kept_waiting(slow: SlowOwned) -> None:
-    """However long its groups take: there is nobody to wait for."""
-    worker = await Worker.start(slow.metadata)
-    for number in range(5):
-        await worker.put(b"%d" % number)
-    assert [len(group.entries) for group in slow.journal.groups[-5:]] == [1] * 5
-
-
-async def test_who_does_not_come_back_is_waited_for_once(slow: SlowOwned, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And then not counted any more."""
-    worker = await Worker.start(slow.metadata)
-    slow.journal.permits = threading.Semaphore(0)
-    count = len(slow.journal.groups)
-    first = asyncio.create_task(worker.put(b"first"))
-    while len(slow.journal.groups) == count:
-        await asyncio.sleep(0.001)
-    puts = [asyncio.create_task(worker.put(b"%d" % number)) for number in range(9)]
-    await asyncio.sleep(0)
-    slow.journal.permits.release(100)
-    await asyncio.gather(first, *puts)
-    monkeypatch.setattr(writer, "LINGER_S_MAX", 1e-6)
-    await worker.put(b"alone")
-    monkeypatch.setattr(writer, "LINGER_S_MAX", 1000.0)
-    await worker.put(b"and again")
-    assert [len(group.entries) for group in slow.journal.groups[-2:]] == [1, 1]
 
 
 async def test_a_refusal_does_not_undo_its_neighbours(owned: Owned) -> None:
