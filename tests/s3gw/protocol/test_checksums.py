@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import zlib
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -76,6 +78,22 @@ def test_hashing_in_pieces(algorithm: ChecksumAlgorithm, pieces: list[bytes]) ->
     for piece in pieces:
         hasher.update(memoryview(piece))
     assert encode_digest(hasher.digest()) == value_of(algorithm, b"".join(pieces))
+
+
+@given(
+    size=st.integers(0, 70_000),
+    start=st.integers(0, 70),
+    seed=st.integers(0, 255),
+    cuts=st.lists(st.integers(0, 70_000)),
+)
+def test_crc32_of_large_pieces(size: int, start: int, seed: int, cuts: list[int]) -> None:
+    """ISA-L takes other ways for other lengths and alignments; zlib's says the same of all of them."""
+    data = memoryview((bytes(range(seed, 256)) + bytes(range(seed))) * 300)[start : start + size]
+    hasher = new_hasher(CRC32)
+    marks = [0, *sorted(cut % (size + 1) for cut in cuts), size]
+    for first, end in pairwise(marks):
+        hasher.update(data[first:end])
+    assert int.from_bytes(hasher.digest(), "big") == zlib.crc32(data)
 
 
 @pytest.mark.parametrize("algorithm", ChecksumAlgorithm)
