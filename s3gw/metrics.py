@@ -26,7 +26,7 @@ _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2
 
 PENDING_MAX = 256
 """requests that wait to be told"""
-PENDING_S_MAX = 0.02
+PENDING_S_MAX = 0.1
 """how long they do; other workers show them when they are told"""
 
 
