@@ -26,6 +26,7 @@ from storage.base.address import parse_address
 from storage.base.blocks import BLOCKS
 from storage.base.clock import SystemClock
 from storage.base.files import DiskFiles
+from storage.base.freed_memory import FreedMemory
 from storage.base.internal_server import TlsFiles
 from storage.crypto.envelope import parse_cipher
 from storage.crypto.keyring import Keyring
@@ -36,7 +37,7 @@ from storage.model import ClusterMap
 
 BLOCKS_KEPT_MAX = 32
 """of a MiB; more than a few parallel uploads have under way at once"""
-BLOCKS_KEPT_S = 5.0
+MEMORY_KEPT_S = 5.0
 
 
 async def run_worker(config: WorkerConfig, listener: socket.socket, board: Board | None = None) -> None:
@@ -67,7 +68,7 @@ async def run_worker(config: WorkerConfig, listener: socket.socket, board: Board
             gc.freeze()
             tls = TlsFiles(config.tls_cert, config.tls_key) if config.tls_cert else None
             limits = HttpLimits(drain_s=round(config.drain_timeout_s))
-            with _blocks_kept():
+            with _memory_kept():
                 await serve_gateway(app, listener, tls=tls, limits=limits, board=board)
             app.metrics.tell()
     finally:
@@ -75,15 +76,18 @@ async def run_worker(config: WorkerConfig, listener: socket.socket, board: Board
 
 
 @contextmanager
-def _blocks_kept() -> Iterator[None]:
-    """For large bodies, while there are some."""
+def _memory_kept() -> Iterator[None]:
+    """For bodies, while there are some."""
+    freed = FreedMemory()
 
     async def shed() -> None:
         while True:
-            await asyncio.sleep(BLOCKS_KEPT_S)
+            await asyncio.sleep(MEMORY_KEPT_S)
             BLOCKS.shed()
+            freed.shed()
 
     BLOCKS.keep(BLOCKS_KEPT_MAX)
+    freed.keep()
     shedding = asyncio.get_running_loop().create_task(shed())
     try:
         yield
