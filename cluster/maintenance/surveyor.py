@@ -97,7 +97,7 @@ class Surveyor:
         self._second_look = SecondLook(metadata, nodes)
         self._memory = SurplusMemory(settings.surplus_age_s)
         self._term = -1
-        self._epoch = -1
+        self._adopted: ClusterMap | None = None
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -142,9 +142,10 @@ class Surveyor:
 
     async def _follow_map(self) -> ClusterMap:
         cluster_map = self._registry.cluster_map
-        if cluster_map.epoch != self._epoch:
+        # Not by its epoch: epochs come again after records were lost.
+        if cluster_map is not self._adopted:
             await self._nodes.adopt(cluster_map)
-            self._epoch = cluster_map.epoch
+            self._adopted = cluster_map
         classes = classify(cluster_map)
         for number, is_now in classes.items():
             # A term that begins does not know who came back before it: everybody may have.

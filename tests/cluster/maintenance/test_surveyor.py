@@ -352,6 +352,17 @@ async def test_another_term_begins_with_nothing(master: Master) -> None:
     assert master.surveyor.holdings(1) is not None
 
 
+async def test_a_map_of_an_epoch_that_came_again_is_followed(tmp_path: Path) -> None:
+    """After records were lost: the nodes of the new map are asked."""
+    async with open_scene(tmp_path, 3) as scene:
+        master = Master(scene)
+        await scene.put(b"key", "replica:2", [1, 3])
+        unknown = scene.nodes.pop(3)
+        assert (await master.walk()).healthy == 0
+        scene.nodes[3] = unknown
+        assert (await master.walk()).healthy == 1
+
+
 async def test_walks_come_when_there_is_a_reason(master: Master) -> None:
     """At once for a change of a node, otherwise after the interval."""
     scene = master.scene
