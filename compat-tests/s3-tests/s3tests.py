@@ -151,9 +151,10 @@ class WarmSuite:
     """The suite, loaded once by its own interpreter; runs one test at a time. See s3tests_warm.py."""
 
     def __init__(self, checkout: Path, python: Path, scratch: Path) -> None:
-        """scratch: where pytest keeps what it makes of the suite's files, outside the checkout."""
+        """scratch: where pytest keeps what it makes of the suite's files, outside the checkout. Where it may not keep
+        them, every test compiles all of the suite again."""
         self._scratch = scratch
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHONDONT"))}
         self._process = subprocess.Popen(
             [str(python), str(HERE / "s3tests_warm.py")],
             cwd=checkout,
