@@ -37,7 +37,7 @@ class AwsCli:
 
     def _run(self, group: str, words: tuple[object, ...], stdin: bytes | None, statuses: tuple[int, ...]) -> bytes:
         command = [self._program, "--endpoint-url", self._endpoint.url, group, *map(str, words)]
-        return run_program(command, self._environment, stdin=stdin, statuses=statuses).stdout
+        return run_program(command, self._environment, stdin=stdin, statuses=statuses, in_fork=True).stdout
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.clients.warm_program import is_own_aws, warm_program
+
 PROGRAM_TIMEOUT_S = 110
 """Below pytest's own limit, so that the failure names the command."""
 
@@ -45,13 +47,19 @@ def run_program(
     stdin: bytes | None = None,
     statuses: Sequence[int] = (0,),
     timeout_s: float = PROGRAM_TIMEOUT_S,
+    in_fork: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run to the end. Raises ProgramFailed on a status that is not in `statuses` and at the time limit."""
+    """Run to the end. Raises ProgramFailed on a status that is not in `statuses` and at the time limit.
+
+    in_fork: of an aws command line that is loaded already, where that can be; it is no child of this process then."""
     words = [str(word) for word in command]
     try:
-        done = subprocess.run(
-            words, env=environment, cwd=cwd, input=stdin or b"", capture_output=True, timeout=timeout_s, check=False
-        )
+        if in_fork and environment is not None and is_own_aws(words[0]):
+            done = warm_program("aws").run(words, environment, stdin=stdin or b"", directory=cwd, timeout_s=timeout_s)
+        else:
+            done = subprocess.run(
+                words, env=environment, cwd=cwd, input=stdin or b"", capture_output=True, timeout=timeout_s, check=False
+            )
     except subprocess.TimeoutExpired as error:
         printed = (error.stdout or b"") + (error.stderr or b"")
         raise ProgramFailed(f"no end after {timeout_s} s: {' '.join(words)}\n{_shorten(printed)}") from error

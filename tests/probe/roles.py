@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.clients.warm_program import warm_program
 from tests.probe.server import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from tests.probe.waiting import wait_until
 
@@ -28,16 +30,22 @@ CREDENTIALS = {
 def run_command(
     *arguments: str | Path, environment: Mapping[str, str] | None = None, directory: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """One `frostbyte …` to its end."""
-    return subprocess.run(
-        [*FROSTBYTE, *map(str, arguments)],
-        env={**os.environ, **CREDENTIALS, **(environment or {})},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_TIMEOUT_S,
-        check=False,
-    )
+    """One `frostbyte …` to its end, in a fork; started by a thread, as that may be on another host (Host.call)."""
+    words, variables = [*map(str, arguments)], {**os.environ, **CREDENTIALS, **(environment or {})}
+    if threading.current_thread() is threading.main_thread():
+        done = warm_program("frostbyte").run(
+            ["frostbyte", *words], variables, directory=directory, timeout_s=COMMAND_TIMEOUT_S
+        )
+    else:
+        done = subprocess.run(
+            [*FROSTBYTE, *words],
+            env=variables,
+            cwd=directory,
+            capture_output=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def succeed(*arguments: str | Path) -> str:
