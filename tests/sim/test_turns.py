@@ -97,4 +97,41 @@ def test_the_thread_of_a_stopped_process_waits(loop: VirtualLoop, goes_on: bool)
         await asyncio.sleep(5.0)
 
     loop.run_until_complete(outside())
+    loop.unwind()
     assert told == (["went on"] if goes_on else [])
+
+
+def test_a_thread_that_did_not_begin_before_its_process_died_never_does(loop: VirtualLoop) -> None:
+    """Not even at the end, when the process is thawed."""
+    told: list[str] = []
+    process = Process(loop, "p")
+
+    async def begin() -> None:
+        SimThread(target=lambda: told.append("began")).start()
+        process.kill()
+        await asyncio.sleep(1.0)
+
+    async def outside() -> None:
+        process.start(begin())
+        await asyncio.sleep(5.0)
+
+    loop.run_until_complete(outside())
+    loop.unwind()
+    assert told == []
+
+
+def test_what_a_thread_ends_with_is_told_and_the_loop_goes_on(loop: VirtualLoop) -> None:
+    """As what a task ends with that nobody awaits."""
+    told: list[str] = []
+    loop.set_exception_handler(lambda _, context: told.append(f"{context['message']}: {context['exception']}"))
+
+    def run() -> None:
+        raise ValueError("no")
+
+    async def work() -> None:
+        SimThread(target=run, name="writer").start()
+        await asyncio.sleep(1.0)
+        told.append("later")
+
+    loop.run_until_complete(Process(loop, "p").start(work()))
+    assert told == ["writer ended: no", "later"]

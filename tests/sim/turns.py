@@ -13,10 +13,9 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
-from tests.sim.loop import require_loop
+from tests.sim.loop import require_loop, require_process
 
 T = TypeVar("T")
 
@@ -38,19 +37,21 @@ class SimThread:
         self._context = contextvars.copy_context()
         """of its turns; the thread is in a copy of it"""
         self._is_over = False
+        """at the end of everything, and with the death of its process: what it works with is closed then"""
 
     def start(self) -> None:
         """Its first turn comes soon."""
-        loop = require_loop()
-        loop.on_end.append(self._end)
-        loop.call_soon(self._take_turn, self._thread.start)
+        self._loop = require_loop()
+        self._loop.on_end.append(self._end)
+        require_process().on_death[self] = self._die
+        self._loop.call_soon(self._take_turn, self._thread.start)
 
     def wait_for(self, future: asyncio.Future[T]) -> T:
         """On this thread: let the loop go on until the future is done."""
         future.add_done_callback(lambda _: self._take_turn(self._go.release), context=self._context)
         self._gave_way.release()
         self._go.acquire()
-        if self._is_over or future.cancelled():  # everything ends
+        if self._is_over or future.cancelled():
             raise _OverError
         return future.result()
 
@@ -60,9 +61,19 @@ class SimThread:
 
     def _run(self) -> None:
         _here.turn = self
-        with suppress(_OverError):
-            self._context.copy().run(self._target)
-        self._gave_way.release()
+        try:
+            if not self._is_over:
+                self._context.copy().run(self._target)
+        except _OverError:
+            pass
+        except Exception as error:  # noqa: BLE001 - the loop waits for this thread, and says what it ended with
+            if not self._is_over:
+                self._loop.call_exception_handler({"message": f"{self._thread.name} ended", "exception": error})
+        finally:
+            self._gave_way.release()
+
+    def _die(self) -> None:
+        self._is_over = True
 
     def _end(self) -> None:
         """At the end of everything."""
