@@ -38,6 +38,8 @@ from tests.storage.crash_files import CrashFiles, PowerCut, _Handle
 
 DIRECTORY = "/data/node"
 SEEDS = range(4)
+STEPS_MAX = 1_000
+STRIDE = 3
 LARGE, SMALL, OTHER_GROUP, FIRST, SECOND, THIRD, LENT = (chunk_id(n) for n in (1, 2, 9000, 10, 11, 12, 13))
 BORROWED = [chunk_id(n) for n in range(20, 26)]
 TOKEN = "ab" * 16
@@ -223,22 +225,37 @@ def set_aside(files: CrashFiles) -> Iterator[tuple[ChunkId, bytes]]:
             yield chunk_id_from_bytes(bytes.fromhex(name[:40])), file.pread(file.size(), 0)
 
 
+async def cut_at(step: int, make: Callable[[], CrashFiles], record_bytes_max: int, script: Script) -> bool:
+    """Whether the script has that step."""
+    files, ledger = make(), Ledger()
+    files.cut_before(step)
+    try:
+        await script(files, ledger, record_bytes_max)
+    except PowerCut:
+        pass
+    else:
+        return False
+    await check(files.survivors(), ledger)
+    await check(files.survivors(names=True), ledger)
+    for seed in SEEDS:
+        await check(files.survivors(seed=step * len(SEEDS) + seed), ledger)
+    return True
+
+
 async def cut_everywhere(make: Callable[[], CrashFiles], record_bytes_max: int, script: Script = script) -> int:
     """Run a script once for each of its steps; how many there were."""
-    for step in range(1000):
-        files, ledger = make(), Ledger()
-        files.cut_before(step)
-        try:
-            await script(files, ledger, record_bytes_max)
-        except PowerCut:
-            pass
-        else:
+    for step in range(STEPS_MAX):
+        if not await cut_at(step, make, record_bytes_max, script):
             return step
-        await check(files.survivors(), ledger)
-        await check(files.survivors(names=True), ledger)
-        for seed in SEEDS:
-            await check(files.survivors(seed=step * len(SEEDS) + seed), ledger)
-    raise AssertionError("the script never ends")
+    pytest.fail("the script never ends")
+
+
+async def look_for_a_cut(make: Callable[[], CrashFiles], record_bytes_max: int, script: Script = script) -> None:
+    """The same steps, in an order that soon comes to one at which it is noticed what is wrong from some step on."""
+    for first in range(STRIDE):
+        for step in range(first, STEPS_MAX, STRIDE):
+            if not await cut_at(step, make, record_bytes_max, script):
+                break
 
 
 @pytest.mark.parametrize(
@@ -301,7 +318,7 @@ class RenameFirst(CrashFiles):
 async def test_the_check_notices_a_forgotten_sync(broken: type[CrashFiles]) -> None:
     """Each of the syncs is needed: without it some cut takes a chunk, brings one back or leaves a damaged one."""
     with pytest.raises((AssertionError, Corrupt)):
-        await cut_everywhere(broken, FILES_ONLY)
+        await look_for_a_cut(broken, FILES_ONLY)
 
 
 class NoSegmentNameSync(CrashFiles):
@@ -316,7 +333,7 @@ class NoSegmentNameSync(CrashFiles):
 async def test_the_check_notices_a_forgotten_sync_of_segments(broken: type[CrashFiles]) -> None:
     """Of what segments need."""
     with pytest.raises((AssertionError, Corrupt)):
-        await cut_everywhere(broken, RECORD_BYTES_MAX)
+        await look_for_a_cut(broken, RECORD_BYTES_MAX)
 
 
 def forget_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,13 +410,21 @@ def lend_without_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Segment, "lend", hasty)
 
 
-@pytest.mark.parametrize("break_it", [vouch_for_what_is_lent, borrow_without_sync, lend_without_name, forget_to_settle])
-async def test_the_check_notices_what_a_loan_forgets(
-    monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
-) -> None:
-    """Of a store that does nothing but lend, so that nothing else makes it good."""
+@pytest.fixture
+def broken_segments(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """With the mark close behind what is written, and one of the changes above."""
     monkeypatch.setattr(segment, "MARK_BEHIND_BYTES_MAX", 0)
-    break_it(monkeypatch)
+    request.param(monkeypatch)
+
+
+@pytest.mark.usefixtures("broken_segments")
+@pytest.mark.parametrize(
+    "broken_segments",
+    [vouch_for_what_is_lent, borrow_without_sync, lend_without_name, forget_to_settle],
+    indirect=True,
+)
+async def test_the_check_notices_what_a_loan_forgets() -> None:
+    """Of a store that does nothing but lend, so that nothing else makes it good."""
 
     async def only_borrowed(files: CrashFiles, ledger: Ledger, record_bytes_max: int) -> None:
         store = open_store(files, record_bytes_max)
@@ -409,18 +434,17 @@ async def test_the_check_notices_what_a_loan_forgets(
             store.close()
 
     with pytest.raises((AssertionError, Corrupt)):
-        await cut_everywhere(CrashFiles, RECORD_BYTES_MAX, only_borrowed)
+        await look_for_a_cut(CrashFiles, RECORD_BYTES_MAX, only_borrowed)
 
 
-@pytest.mark.parametrize("break_it", [forget_to_settle, mark_too_early, free_without_sync, copy_nothing])
-async def test_the_check_notices_a_wrong_order_in_segments(
-    monkeypatch: pytest.MonkeyPatch, break_it: Callable[[pytest.MonkeyPatch], None]
-) -> None:
+@pytest.mark.usefixtures("broken_segments")
+@pytest.mark.parametrize(
+    "broken_segments", [forget_to_settle, mark_too_early, free_without_sync, copy_nothing], indirect=True
+)
+async def test_the_check_notices_a_wrong_order_in_segments() -> None:
     """Each of the steps has its reason."""
-    monkeypatch.setattr(segment, "MARK_BEHIND_BYTES_MAX", 0)
-    break_it(monkeypatch)
     with pytest.raises((AssertionError, Corrupt)):
-        await cut_everywhere(CrashFiles, RECORD_BYTES_MAX)
+        await look_for_a_cut(CrashFiles, RECORD_BYTES_MAX)
 
 
 @pytest.mark.parametrize("seed", range(40))
