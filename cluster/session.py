@@ -28,6 +28,8 @@ from storage.metadata.interface import Metadata
 
 LEASE_TTL_S = 30.0
 RENEWALS_PER_LEASE = 6
+EAGER_S = 5.0
+"""for which metadata that takes no writes is asked again at once: its journal may be starting as well"""
 CALLS_PER_LEASE = 3
 """a call to the metadata may take a third of a lease; the sweeper keeps half of one as its margin for reads"""
 ROTATE_AFTER_S = 86_400.0
@@ -112,7 +114,12 @@ class WriteSession:
         self._replaced: list[Incarnation] = []
         self._renewing = asyncio.Lock()
         self._loop = BackgroundLoop(
-            "write-session", self.renew_interval_s, self.renew, backoff_max_s=self.renew_interval_s, clock=clock
+            "write-session",
+            self.renew_interval_s,
+            self.renew,
+            backoff_max_s=self.renew_interval_s,
+            clock=clock,
+            eager_s=EAGER_S,
         )
 
     @property

@@ -30,6 +30,9 @@ ACCEPTS_MAX = 256
 is taken some turns later waits for seconds.)"""
 RETRY_S = 0.5
 """after the system had no room for another connection (files, memory)"""
+AWAY = 0xFFFF_FFFF
+"""in place of the connections of a worker that does not accept yet: nothing is left to it"""
+NUMBER_BYTES = 4
 
 _TCP_INFO: int | None = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 _TCP_INFO_BEGIN = struct.Struct("=B23xI")
@@ -42,32 +45,43 @@ _log = logging.getLogger(__name__)
 def open_board(workers: int) -> int:
     """The descriptor of a board for that many workers, which whoever starts them makes and lets them inherit."""
     with tempfile.TemporaryFile() as unnamed:
-        os.ftruncate(unnamed.fileno(), 4 * workers)
+        os.ftruncate(unnamed.fileno(), 2 * NUMBER_BYTES * workers)
         return os.dup(unnamed.fileno())
 
 
 class Board:
-    """The connections of every worker of one socket, in memory that they share: a number each, which only that worker
-    writes."""
+    """The connections of every worker of one socket, and whether a write to it would have succeeded when it began to
+    accept, in memory that they share: two numbers each, which only that worker writes. A worker that was started again
+    is what its predecessor was until it says otherwise: it accepts nothing before."""
 
     def __init__(self, board_fd: int, worker: int) -> None:
         """worker: from 0. ValueError when the board is not made for it."""
-        self._counts = memoryview(mmap.mmap(board_fd, 0)).cast("I")
-        if not 0 <= worker < len(self._counts):
-            raise ValueError(f"a board for {len(self._counts)} workers has no place for worker {worker}")
+        numbers = memoryview(mmap.mmap(board_fd, 0)).cast("I")
+        workers = len(numbers) // 2
+        if not 0 <= worker < workers:
+            raise ValueError(f"a board for {workers} workers has no place for worker {worker}")
+        self._counts, self._ready = numbers[:workers], numbers[workers:]
         self._worker = worker
-        self.show(0)
+        self.show(AWAY)
 
     def is_ahead(self, waiting: int = 1) -> bool:
         """Whether this worker has its share of all connections, those that wait among them, and another one has fewer,
         by more than an eighth."""
-        counts = self._counts.tolist()
-        count = counts[self._worker]
+        counts = [count for count in self._counts.tolist() if count != AWAY]
+        count = self._counts[self._worker]
         return count * len(counts) >= sum(counts) + waiting and count - min(counts) > count // 8
 
     def show(self, count: int) -> None:
         """How many connections this worker has now."""
         self._counts[self._worker] = count
+
+    def show_ready(self, ready: bool) -> None:
+        """Whether this worker takes writes, now that it is about to accept, or some time later for the first time."""
+        self._ready[self._worker] = ready
+
+    def is_everybody_ready(self) -> bool:
+        """Whether all workers have begun to accept, and take writes."""
+        return all(self._ready)
 
 
 class Acceptor:
@@ -98,6 +112,7 @@ class Acceptor:
         """OSError when the socket cannot listen."""
         self._listener.setblocking(False)
         self._listener.listen(backlog)
+        self.show_count()
         self._loop.add_reader(self._listener, self._accept)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ nothing where the bucket and the key are the whole path. On a virtual host `/-/â
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,14 +24,15 @@ from s3gw.respond import Receive, Send
 class GatewayApp:
     """What uvicorn serves."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, ready: Callable[[], Awaitable[bool]] | None = None) -> None:
         self.metrics = RequestMetrics(services.operations.reads, services.operations.writes)
         self._domains = services.settings.domains
         self._dispatch = Dispatcher(services, self.metrics)
         self.short_way = self._dispatch.short_way
         """what the server asks first"""
         self._service_pages = Starlette(
-            routes=make_routes(services.operations, self.metrics), exception_handlers={Exception: _answer_failure}
+            routes=make_routes(ready or services.operations.ready, self.metrics),
+            exception_handlers={Exception: _answer_failure},
         )
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -47,9 +49,10 @@ class GatewayApp:
         return not find_virtual_bucket(host.decode("latin-1"), self._domains)
 
 
-def create_app(services: Services) -> GatewayApp:
-    """The application over everything that outlives a request."""
-    return GatewayApp(services)
+def create_app(services: Services, ready: Callable[[], Awaitable[bool]] | None = None) -> GatewayApp:
+    """The application over everything that outlives a request. ready: whether a write would succeed now, where that
+    is not this process's to say alone."""
+    return GatewayApp(services, ready)
 
 
 async def _answer_failure(_: Request, __: Exception) -> Response:

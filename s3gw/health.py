@@ -6,12 +6,12 @@ No bucket name begins with a hyphen, so these paths hide nothing.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from s3gw.call import Operations
 from s3gw.metrics import CONTENT_TYPE, RequestMetrics
 from storage.base.errors import FrostbyteError
 
@@ -19,18 +19,18 @@ READY_TIMEOUT_S = 5.0
 PREFIX = "/-/"
 
 
-def make_routes(operations: Operations, metrics: RequestMetrics) -> list[Route]:
-    """The three routes."""
+def make_routes(ready: Callable[[], Awaitable[bool]], metrics: RequestMetrics) -> list[Route]:
+    """The three routes. ready: whether a write would succeed now."""
 
     async def healthy(_: Request) -> Response:
         """The process answers."""
         return PlainTextResponse("ok\n")
 
-    async def ready(_: Request) -> Response:
+    async def tell_ready(_: Request) -> Response:
         """200 only when a write would succeed now."""
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
-                is_ready = await operations.ready()
+                is_ready = await ready()
         except (FrostbyteError, TimeoutError):
             is_ready = False
         return PlainTextResponse("ready\n" if is_ready else "not ready\n", 200 if is_ready else 503)
@@ -41,6 +41,6 @@ def make_routes(operations: Operations, metrics: RequestMetrics) -> list[Route]:
 
     return [
         Route(f"{PREFIX}healthy", healthy),
-        Route(f"{PREFIX}ready", ready),
+        Route(f"{PREFIX}ready", tell_ready),
         Route(f"{PREFIX}metrics", measured),
     ]

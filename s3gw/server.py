@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import uvicorn
@@ -109,11 +109,12 @@ async def serve_gateway(
     board: Board | None = None,
     on_started: Callable[[], None] | None = None,
     stop: asyncio.Event | None = None,
+    before: Callable[[], Awaitable[object]] | None = None,
 ) -> None:
     """Serve on a bound socket until SIGTERM or SIGINT (or, when `stop` is given, until that is set; signals are then
     left alone). From then on no connection is accepted, requests under way get limits.drain_s to finish, and it
-    returns with the socket closed. board: of all workers on this socket, when there are others. OSError (ssl.SSLError
-    is one) when the TLS files cannot be loaded.
+    returns with the socket closed. board: of all workers on this socket, when there are others. before: awaited before
+    the first connection is accepted. OSError (ssl.SSLError is one) when the TLS files cannot be loaded.
     """
     config = uvicorn.Config(
         app,
@@ -133,8 +134,25 @@ async def serve_gateway(
     config.ssl = _load_tls(tls) if tls is not None else None
     asked = stop or asyncio.Event()
     with stop_on_signals(asked, enabled=stop is None):
+        if before is not None and not await _comes_first(before, asked):
+            sock.close()
+            return
         short_way = getattr(app, "short_way", None)
         await GatewayServer(config, limits, board, asked, on_started, short_way).serve(sockets=[sock])
+
+
+async def _comes_first(work: Callable[[], Awaitable[object]], asked: asyncio.Event) -> bool:
+    """→ whether the work ended before it was asked to stop."""
+    working, stopping = asyncio.ensure_future(work()), asyncio.ensure_future(asked.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return not asked.is_set()
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 def _load_tls(tls: TlsFiles) -> ssl.SSLContext:

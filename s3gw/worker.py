@@ -20,6 +20,7 @@ from s3gw.app import create_app
 from s3gw.call import Services, Settings
 from s3gw.http_limits import HttpLimits
 from s3gw.protocol.checksums import new_hasher
+from s3gw.readiness import Readiness
 from s3gw.server import serve_gateway
 from s3gw.worker_config import WorkerConfig
 from storage.base.address import parse_address
@@ -62,14 +63,17 @@ async def run_worker(config: WorkerConfig, listener: socket.socket, board: Board
                 config.trusted_proxies,
                 config.bucket_defaults,
             )
-            app = create_app(Services(cluster.objects, cluster.directory, cluster.operations, settings, clock))
+            readiness = Readiness(cluster.operations, board)
+            services = Services(cluster.objects, cluster.directory, cluster.operations, settings, clock)
+            app = create_app(services, readiness.all_ready)
             # What start-up made lives as long as the process: the collector need never look at it again.
             gc.collect()
             gc.freeze()
             tls = TlsFiles(config.tls_cert, config.tls_key) if config.tls_cert else None
             limits = HttpLimits(drain_s=round(config.drain_timeout_s))
             with _memory_kept():
-                await serve_gateway(app, listener, tls=tls, limits=limits, board=board)
+                await serve_gateway(app, listener, tls=tls, limits=limits, board=board, before=readiness.wait)
+            await readiness.close()
             app.metrics.tell()
     finally:
         await metadata.close()

@@ -43,7 +43,7 @@ class TimingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds; see state.Timing."""
 
     heartbeat_interval_s: float = 1.0
-    joining_interval_s: float = 0.2
+    joining_interval_s: float = 0.05
     suspect_after_s: float = 3.0
     dead_after_s: float = 15.0
     tick_interval_s: float = 0.5

@@ -18,6 +18,8 @@ from storage.model import ClusterMap
 POLL_PAUSE_S = 0.02
 """between two polls; bounds what a master that answers at once can cost"""
 BACKOFF_MAX_S = 1.0
+EAGER_S = 5.0
+"""for which a master that does not answer is asked again at once: both may be starting"""
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +44,9 @@ class MapFollower:
         """the master that just failed"""
         self._map: ClusterMap | None = None
         self._refused: ClusterMap | None = None
-        self._loop = BackgroundLoop("cluster map", POLL_PAUSE_S, self._poll, backoff_max_s=BACKOFF_MAX_S)
+        self._loop = BackgroundLoop(
+            "cluster map", POLL_PAUSE_S, self._poll, backoff_max_s=BACKOFF_MAX_S, eager_s=EAGER_S
+        )
 
     @property
     def cluster_map(self) -> ClusterMap:

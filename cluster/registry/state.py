@@ -92,7 +92,7 @@ class Timing(NamedTuple):
     """Seconds."""
 
     heartbeat_interval_s: float = 1.0
-    joining_interval_s: float = 0.2
+    joining_interval_s: float = 0.05
     """until its second report, so that a node is up soon after its start"""
     suspect_after_s: float = 3.0
     dead_after_s: float = 15.0

@@ -15,12 +15,18 @@ from storage.base.errors import FrostbyteError
 
 def main() -> None:
     """The console script. What goes wrong is one line on stderr and exit status 1."""
+    early = importlib.import_module("s3gw.cli.forks") if sys.argv[1:2] == ["up"] else None
     try:
+        if early is not None:
+            early.begin_early()
         importlib.import_module("s3gw.cli.application").load_commands(sys.argv[1] if len(sys.argv) > 1 else "")()
     except OSError as error:
         fail(describe_os_error(error))
     except (FrostbyteError, ValueError) as error:
         fail(str(error))
+    finally:
+        if early is not None:
+            early.end_early()
 
 
 def describe_os_error(error: OSError) -> str:

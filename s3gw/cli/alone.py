@@ -15,9 +15,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from s3gw.cli.forks import role_command
 from s3gw.cli.handover import Plan, hand_over
 from s3gw.cli.listener import make_readiness, open_listener, require_tls_files
-from s3gw.cli.roles import open_forks, plan_gateways, role_command
+from s3gw.cli.roles import open_forks, plan_gateways
 from s3gw.cli.supervisor import Stage
 from s3gw.config import WORKERS_MAX, ConfigError, format_endpoint
 from s3gw.worker_config import load_worker_config

@@ -22,7 +22,8 @@ from typing import NamedTuple, NoReturn
 
 import s3gw
 from s3gw.cli import describe_os_error, fail, sleeper
-from s3gw.cli.launch import ForkLauncher, ForkServer, inherited_variables, launch_program
+from s3gw.cli.forks import ForkServer, inherited_variables
+from s3gw.cli.launch import ForkLauncher, launch_program
 from s3gw.cli.supervise import TLS_VARIABLE
 from s3gw.cli.supervisor import STOP_SIGNALS, Running, Stage, go_on_supervising, run_supervised
 from storage.base.errors import FrostbyteError

@@ -16,9 +16,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from s3gw.cli.forks import ForkServer, inherited_variables, start_fork_server
 from s3gw.orders import Orders
 from storage.base.prctl import adopt_orphans, die_with_parent
-from storage.base.secret_variables import SECRET_VARIABLES
 
 LAUNCH_TIMEOUT_S = 60.0
 """for which a child is waited for; the fork server may have to import everything first"""
@@ -71,23 +71,6 @@ async def launch_program(spec: ChildSpec) -> Child:
         preexec_fn=die_with_parent,
         start_new_session=True,  # a Ctrl-C reaches the supervisor alone, which then stops them in order
     )
-
-
-def can_fork() -> bool:
-    """Whether this system tells of the end of a process that it was not asked to start (pidfd_open(2))."""
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):
-        return False
-    return True
-
-
-class ForkServer(NamedTuple):
-    """One that runs, for the program that goes on in the process that started it."""
-
-    command: tuple[str, ...]
-    pid: int
-    requests_fd: int
 
 
 class ForkLauncher:
@@ -151,15 +134,7 @@ class ForkLauncher:
         raise OSError("the fork server forks nothing")
 
     def _start(self) -> None:
-        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._server = subprocess.Popen(  # noqa: S603 - our own interpreter, no shell
-                (*self._command, "--fd", str(theirs.fileno())),
-                stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=inherited_variables(),
-                start_new_session=True,
-            )
+        self._server, self._requests = start_fork_server(self._command)
 
     def _end_server(self) -> None:
         """It holds nothing that its end could harm."""
@@ -242,8 +217,3 @@ class ForkedChild:
         assert ended is not None  # only with WNOHANG
         exited = ended.si_code == os.CLD_EXITED
         self._ended.set_result(ended.si_status if exited else -ended.si_status)
-
-
-def inherited_variables() -> dict[str, str]:
-    """The environment without the secrets that an operator may have put there: a child has those that its spec says."""
-    return {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +20,9 @@ import msgspec
 from cluster.registry.config import load_config as load_master_config
 from cluster.registry.config import load_internal_key
 from s3gw.acceptor import open_board
+from s3gw.cli.forks import can_fork, fork_server_command, role_command, take_early
 from s3gw.cli.home import FILES, MASTER_FILE, DatanodeHome, Home
-from s3gw.cli.launch import ChildSpec, ForkLauncher, can_fork
+from s3gw.cli.launch import ChildSpec, ForkLauncher
 from s3gw.cli.readiness import SocketReadiness
 from s3gw.cli.supervisor import Ready, Stage
 from s3gw.config import parse_internal_listen
@@ -236,21 +236,14 @@ def datanode_address(home: Home, number: int) -> str:
     return str(address._replace(port=address.port + number))
 
 
-def role_command(module: str, *arguments: str) -> tuple[str, ...]:
-    """How a role is started. A directory `storage` or `cluster` where the command is given, a data directory for
-    example, must not be taken for the package of that name; in the source tree that is where the package is."""
-    source_tree = Path(__file__).resolve().parents[2]
-    safe_path = () if source_tree == Path.cwd() else ("-P",)
-    return (sys.executable, *safe_path, "-m", module, *arguments)
-
-
 @contextmanager
 def open_forks() -> Iterator[ForkLauncher | None]:
-    """A process that begins to import all roles now, to fork them. None where roles are programs of their own."""
+    """A process that begins to import all roles now, or has begun, to fork them. None where roles are programs of
+    their own."""
     if not can_fork():
         yield None
         return
-    with ForkLauncher(role_command("s3gw.fork_server")) as forks:
+    with ForkLauncher(fork_server_command(), take_early()) as forks:
         yield forks
 
 

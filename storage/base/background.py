@@ -17,6 +17,7 @@ from storage.base.clock import Clock, SystemClock
 
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 30.0
+EAGER_PAUSE_S = 0.05
 JITTER_SHARE = 0.1
 """each pause is drawn from interval · (1 ± this)"""
 _JITTER = random.Random()  # noqa: S311 - spreads load, guards nothing
@@ -57,9 +58,11 @@ class BackgroundLoop:
         clock: Clock | None = None,
         counts: Callable[[], Mapping[str, int]] = dict,
         on_order: Callable[[], None] | None = None,
+        eager_s: float = 0.0,
     ) -> None:
         """counts: asked what the runs did so far. on_order: told before a run that was ordered, where such a run does
-        more than others."""
+        more than others. eager_s: for so long after `start` a failure is followed by EAGER_PAUSE_S, not by a back-off:
+        what the work needs may be starting as well."""
         self.name = name
         self.interval_s = interval_s
         self._work = work
@@ -67,6 +70,8 @@ class BackgroundLoop:
         self._clock = clock or SystemClock()
         self._counts = counts
         self._on_order = on_order
+        self._eager_s = eager_s
+        self._eager_until_s = 0.0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._runs = 0
@@ -85,6 +90,7 @@ class BackgroundLoop:
     def start(self) -> None:
         """Begin on the running event loop; a second call changes nothing."""
         if self._task is None:
+            self._eager_until_s = self._clock.monotonic_s() + self._eager_s
             self._task = asyncio.get_running_loop().create_task(self._run(), name=self.name)
 
     def wake(self) -> None:
@@ -139,7 +145,9 @@ class BackgroundLoop:
 
     def _pause_s(self) -> float:
         pause_s = self.interval_s
-        if self._failures:
+        if self._failures and self._clock.monotonic_s() < self._eager_until_s:
+            pause_s = EAGER_PAUSE_S
+        elif self._failures:
             # The exponent is bounded so that a long outage cannot overflow a float.
             pause_s = min(BACKOFF_FIRST_S * 2 ** min(self._failures - 1, 16), self._backoff_max_s)
         return pause_s * (1 + _JITTER.uniform(-JITTER_SHARE, JITTER_SHARE))

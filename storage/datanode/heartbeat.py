@@ -23,6 +23,8 @@ INTERVAL_S = 2.0
 STANDBY_INTERVAL_S = 1.0
 BACKOFF_MAX_S = 2.0
 """a master that comes back must hear of its nodes before it suspects them"""
+EAGER_S = 5.0
+"""for which a master that does not answer is asked again at once: both may be starting"""
 ANSWER_BYTES_MAX = 64 * 1024
 DEADLINES = Deadlines(connect_s=2.0, progress_s=2.0, answer_s=5.0)
 
@@ -61,7 +63,9 @@ class MasterLink:
         )
         self.epoch = 0
         """of the cluster map, as this master said last; 0 before the first answer"""
-        self.loop = BackgroundLoop(f"heartbeat to {address}", INTERVAL_S, self.send_report, backoff_max_s=BACKOFF_MAX_S)
+        self.loop = BackgroundLoop(
+            f"heartbeat to {address}", INTERVAL_S, self.send_report, backoff_max_s=BACKOFF_MAX_S, eager_s=EAGER_S
+        )
 
     async def send_report(self) -> None:
         """One heartbeat. Unavailable when the master does not answer or does not accept it."""

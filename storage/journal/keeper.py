@@ -41,7 +41,7 @@ from storage.model import Node, NodeState
 START_WAIT_S = 10.0
 """how long a start waits for datanodes that the registry does not know to be dead"""
 TICK_S = 0.5
-STARTING_TICK_S = 0.1
+STARTING_TICK_S = 0.05
 MOVE_AFTER_S = 5.0
 """how long a better ensemble must have been there before the journal moves to it"""
 
@@ -71,7 +71,7 @@ class JournalKeeper:
         self._pool = pool
         self._settings = settings
         self._clock = clock
-        self._wait_until_s = clock.monotonic_s() + START_WAIT_S
+        self._wait_until_s = self._eager_until_s = clock.monotonic_s() + START_WAIT_S
         self._caught_up = False
         self._fenced: set[int] = set()
         self._better_since_s = 0.0
@@ -95,8 +95,14 @@ class JournalKeeper:
                 await self._tick()
             except (FrostbyteError, sqlite3.Error, OSError) as error:
                 _log.warning("metadata journal: %s", error)
-            await asyncio.sleep(STARTING_TICK_S if self._journal.phase is Phase.STARTING else TICK_S)
+            await asyncio.sleep(STARTING_TICK_S if self._is_starting() else TICK_S)
         self._committer.give_up(self._journal.reason)
+
+    def _is_starting(self) -> bool:
+        """Nothing is taken yet, and datanodes may be about to join: then each look that comes late is waited for."""
+        phase = self._journal.phase
+        waits = self._clock.monotonic_s() < self._eager_until_s
+        return phase is Phase.STARTING or (phase is Phase.CLOSED and not self._caught_up and waits)
 
     async def _tick(self) -> None:
         wanted = await self._look()

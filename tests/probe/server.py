@@ -81,8 +81,8 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
 
-    def start(self) -> None:
-        """Start and wait until a write would succeed."""
+    def start(self, *, wait: bool = True) -> None:
+        """Start and wait until a write would succeed, unless the test does."""
         self.home.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "s3gw.cli", "up", "--data", str(self.data)]
         command += ["--listen", f"127.0.0.1:{self.port}", *self._flags]
@@ -101,7 +101,8 @@ class Server:
         }
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
-        self.wait_ready()
+        if wait:
+            self.wait_ready()
 
     def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> float:
         """Seconds until /-/ready said 200; the end of the log when it does not."""

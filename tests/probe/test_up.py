@@ -7,23 +7,28 @@ import json
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import pytest
 from botocore.config import Config
 
 from tests.clients.server import frostbyte_program
-from tests.probe.load import body_of
+from tests.probe.load import FAILURES, body_of
 from tests.probe.roles import FROSTBYTE, load_json, run_command, running_role, succeed, wait_for_nodes
-from tests.probe.server import REGION, ROLE_MODULES, Server, free_port, module_of
+from tests.probe.server import READY_TIMEOUT_S, REGION, ROLE_MODULES, Server, free_port, module_of
 from tests.storage.chunks.chunk_files import list_chunks
 
 STOP_TIMEOUT_S = 40.0
 START_MOMENTS_S = (0.0, 0.4, 1.5)
 BIG_BYTES = 300_000
+SEVERAL_BYTES = 64 << 10
+"""more than is kept with the records"""
 
 
 def client_at(port: int, access_key_id: str, secret_access_key: str) -> Any:
@@ -176,6 +181,50 @@ def test_a_role_that_cannot_start_ends_everything(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "datanode-2 cannot start" in done.stderr.splitlines()[-1]
     assert processes_that_mention(tmp_path) == []
+
+
+def put_each(urls: list[str]) -> list[int]:
+    """The statuses of PUTs of SEVERAL_BYTES, many at a time, each over a connection of its own, so that every worker
+    gets some."""
+
+    def put(url: str) -> int:
+        target = urlsplit(url)
+        connection = HTTPConnection(target.netloc, timeout=STOP_TIMEOUT_S)
+        try:
+            connection.request("PUT", f"{target.path}?{target.query}", bytes(SEVERAL_BYTES))
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(16) as threads:
+        return list(threads.map(put, urls))
+
+
+def test_once_a_put_was_taken_every_put_is(tmp_path: Path) -> None:
+    """From the first moment of a first start, whichever worker gets it; the same when everything was started again, and
+    while a master that was killed comes back."""
+    server = Server(tmp_path / "frost", None, "--workers", "3")
+    client = server.client(signature_version="s3v4")
+    keys = [f"object-{number}" for number in range(200)]
+    urls = [client.generate_presigned_url("put_object", {"Bucket": "first", "Key": key}) for key in keys]
+    server.start(wait=False)
+    try:
+        end_s = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            with suppress(*FAILURES):
+                client.create_bucket(Bucket="first")
+                client.put_object(Bucket="first", Key="small", Body=b"needs no datanode")
+                break
+            assert time.monotonic() < end_s, server.log.read_text()
+        assert set(put_each(urls)) == {200}
+        assert server.ready()
+        server.kill("master")
+        assert set(put_each(urls)) == {200}
+        assert server.stop() == 0
+        server.start()
+        assert set(put_each(urls)) == {200}
+    finally:
+        server.stop()
 
 
 def test_keys_of_a_running_server(tmp_path: Path) -> None:

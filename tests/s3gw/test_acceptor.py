@@ -74,9 +74,17 @@ async def connect(listener: socket.socket, count: int, *workers: Worker) -> list
     return clients
 
 
+def boards(board_fd: int) -> tuple[Board, Board]:
+    """Of two workers that accept and have no connection yet."""
+    both = Board(board_fd, 0), Board(board_fd, 1)
+    for board in both:
+        board.show(0)
+    return both
+
+
 def test_a_board_shows_who_is_ahead(board_fd: int) -> None:
     """By more than an eighth of its own connections, so that many may differ by a few."""
-    first, second = Board(board_fd, 0), Board(board_fd, 1)
+    first, second = boards(board_fd)
     assert not first.is_ahead()
     first.show(1)
     assert (first.is_ahead(), second.is_ahead()) == (True, False)
@@ -91,7 +99,7 @@ def test_a_board_shows_who_is_ahead(board_fd: int) -> None:
 
 def test_of_those_that_wait_a_worker_may_take_its_share(board_fd: int) -> None:
     """Without looking whether the others take theirs; the odd one is anybody's."""
-    first, second = Board(board_fd, 0), Board(board_fd, 1)
+    first, second = boards(board_fd)
     for taken in range(8):
         first.show(taken)
         assert not first.is_ahead(15 - taken)
@@ -116,13 +124,39 @@ def test_how_many_wait(listener: socket.socket) -> None:
 
 
 def test_a_worker_that_starts_again_begins_with_none(board_fd: int) -> None:
-    """What its dead predecessor had shown is gone."""
+    """What its dead predecessor had shown is gone, once it accepts; nothing is left to it before."""
     Board(board_fd, 1).show(9)
     first = Board(board_fd, 0)
     first.show(1)
     assert not first.is_ahead()
-    Board(board_fd, 1)
+    again = Board(board_fd, 1)
+    assert not first.is_ahead()
+    again.show(0)
     assert first.is_ahead()
+
+
+def test_everybody_is_ready_once_all_have_said_so(board_fd: int) -> None:
+    """One that is started again is as ready as its predecessor until it says otherwise."""
+    first, second = Board(board_fd, 0), Board(board_fd, 1)
+    first.show_ready(True)
+    assert not first.is_everybody_ready()
+    second.show_ready(True)
+    assert first.is_everybody_ready()
+    again = Board(board_fd, 1)
+    assert first.is_everybody_ready()
+    again.show_ready(False)
+    assert not first.is_everybody_ready()
+
+
+async def test_a_worker_that_accepts_says_so(listener: socket.socket, board_fd: int) -> None:
+    """With its first number of connections, none, so that some are left to it."""
+    other = Board(board_fd, 1)
+    other.show(1)
+    board = Board(board_fd, 0)
+    assert not other.is_ahead()
+    worker = Worker(listener, board)
+    assert other.is_ahead()
+    worker.end()
 
 
 def test_a_board_has_places_for_its_workers_only(board_fd: int) -> None:
@@ -172,7 +206,7 @@ async def test_a_crowd_is_shared_in_a_few_turns(listener: socket.socket, board_f
 
 async def test_in_a_busy_loop_a_worker_that_hangs_is_given_up_sooner(listener: socket.socket, board_fd: int) -> None:
     """A rest lasts a turn there."""
-    Board(board_fd, 1)
+    Board(board_fd, 1).show(0)
     worker, turns = Worker(listener, Board(board_fd, 0)), 0
     clients = [socket.create_connection(listener.getsockname()) for _ in range(20)]
     async with asyncio.timeout(WAIT_S):
@@ -188,7 +222,7 @@ async def test_in_a_busy_loop_a_worker_that_hangs_is_given_up_sooner(listener: s
 
 async def test_a_worker_that_hangs_holds_nobody_up(listener: socket.socket, board_fd: int) -> None:
     """Its connections are left to it for a while and then taken; each time the wait is shorter."""
-    Board(board_fd, 1)
+    Board(board_fd, 1).show(0)
     worker = Worker(listener, Board(board_fd, 0))
     clients = await connect(listener, 3 * RESTS_MAX, worker)
     assert len(worker.held) == 3 * RESTS_MAX

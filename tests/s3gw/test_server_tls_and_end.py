@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from s3gw.acceptor import count_waiting
 from s3gw.http_limits import DEFAULT_LIMITS
 from s3gw.server import serve_gateway
 from storage.base.internal_server import TlsFiles
@@ -97,3 +98,43 @@ async def test_sigterm_ends_with_zero() -> None:
         assert await read_until(reader) == b""
         writer.close()
         assert await asyncio.wait_for(process.wait(), READ_TIMEOUT_S) == 0
+
+
+@on_uvloop
+async def test_nothing_is_accepted_before_its_time() -> None:
+    """Connections wait for it in the system's queue and are served then."""
+    gate, stop = asyncio.Event(), asyncio.Event()
+    sock = socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.ensure_future(serve_gateway(EchoApp(), sock, stop=stop, before=gate.wait))
+    reader, writer = await asyncio.open_connection(*sock.getsockname())
+    writer.write(head())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert count_waiting(sock) == 1
+    gate.set()
+    assert b"GET / 0" in await read_until(reader, b"GET / 0")
+    writer.close()
+    stop.set()
+    await asyncio.wait_for(serving, READ_TIMEOUT_S)
+
+
+@on_uvloop
+async def test_it_can_be_stopped_before_its_time() -> None:
+    """It ends with its socket closed, and what it waited for is given up; an error of that is the caller's."""
+    stop, waiting = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    async def broken() -> None:
+        raise OSError("no")
+
+    sock = socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.ensure_future(serve_gateway(EchoApp(), sock, stop=stop, before=endless))
+    await asyncio.wait_for(waiting.wait(), READ_TIMEOUT_S)
+    stop.set()
+    await asyncio.wait_for(serving, READ_TIMEOUT_S)
+    assert sock.fileno() == -1
+    with socket.create_server(("127.0.0.1", 0)) as another, pytest.raises(OSError, match="no"):
+        await serve_gateway(EchoApp(), another, stop=asyncio.Event(), before=broken)

@@ -36,7 +36,7 @@ DOCUMENT: dict[str, Any] = {
 def test_the_defaults_are_the_documented_ones() -> None:
     """A heartbeat a second, suspect after three, dead after fifteen, two replicas."""
     config = parse_config(json.dumps(DOCUMENT))
-    assert make_timing(config.timing) == Timing(1.0, 0.2, 3.0, 15.0, 0.5)
+    assert make_timing(config.timing) == Timing(1.0, 0.05, 3.0, 15.0, 0.5)
     assert config.placed == replicated(2)
     assert config.listen_address.path == "/run/master.sock"
     assert config.tls is None

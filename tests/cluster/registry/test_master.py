@@ -225,7 +225,7 @@ async def test_a_lost_answer_of_a_closing_and_of_a_retirement(master: Master) ->
 async def test_reports_register_and_renew(master: Master) -> None:
     """Joining is asked to report again soon, up in the usual interval; the metadata numbers the node once."""
     first = await master.report(make_report(5))
-    assert wire.parse_heartbeat_answer(first.body).heartbeat_interval_s == 0.2
+    assert wire.parse_heartbeat_answer(first.body).heartbeat_interval_s == 0.05
     assert await master.recorded() == {1: NodeState.JOINING}
     second = await master.report(make_report(5))
     assert wire.parse_heartbeat_answer(second.body) == wire.HeartbeatAnswer(master.registry.cluster_map.epoch, 1.0)

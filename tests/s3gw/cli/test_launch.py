@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from s3gw.cli import launch as launch_module
+from s3gw.cli.forks import role_command
 from s3gw.cli.launch import ChildSpec, ForkLauncher, Launch, launch_program
-from s3gw.cli.roles import open_forks, role_command
+from s3gw.cli.roles import open_forks
 
 TELLS = """
 import json, os, signal, sys

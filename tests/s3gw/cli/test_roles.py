@@ -12,8 +12,9 @@ import pytest
 
 from cluster.registry.config import MaintenanceSettings, load_internal_key
 from cluster.survival import SurviveMin
+from s3gw.cli.forks import role_command
 from s3gw.cli.home import Home, prepare_home
-from s3gw.cli.roles import plan_stages, role_command, store_role_files
+from s3gw.cli.roles import plan_stages, store_role_files
 from s3gw.config import load_config
 from s3gw.worker_config import load_worker_config
 from storage.base.internal_auth import derive_node_key

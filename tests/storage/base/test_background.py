@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from storage.base.background import BACKOFF_FIRST_S, JITTER_SHARE, BackgroundLoop
+from storage.base.background import BACKOFF_FIRST_S, EAGER_PAUSE_S, JITTER_SHARE, BackgroundLoop
 from storage.base.clock import ManualClock
 
 
@@ -163,6 +163,21 @@ def test_the_pause_doubles_up_to_a_bound() -> None:
         assert min(pauses) >= expected * (1 - JITTER_SHARE)
         assert max(pauses) <= expected * (1 + JITTER_SHARE)
         assert len(set(pauses)) > 1
+
+
+async def test_failures_right_after_the_start_are_tried_again_at_once() -> None:
+    """For as long as it is told; then the pause is what so many failures make it."""
+    clock = ManualClock()
+    loop = BackgroundLoop("eager", 60, Work(), clock=clock, eager_s=5)
+    loop.start()
+    await loop.stop()
+    loop._failures = 6
+    clock.advance(4.9)
+    assert loop._pause_s() <= EAGER_PAUSE_S * (1 + JITTER_SHARE)
+    clock.advance(0.2)
+    assert loop._pause_s() >= BACKOFF_FIRST_S * 2**5 * (1 - JITTER_SHARE)
+    loop._failures = 0
+    assert loop._pause_s() >= 60 * (1 - JITTER_SHARE)
 
 
 async def test_stop_ends_a_run_under_way() -> None:

@@ -98,6 +98,18 @@ async def test_before_an_ensemble_can_be_had_only_the_registry_is_written(world:
     await owner.metadata.apply(OpenSession(b"12345678", ""))
 
 
+async def test_datanodes_that_join_while_the_owner_starts_are_seen_soon(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before it looks again at what is closed for good: they were started at the same time."""
+    monkeypatch.setattr(keeper, "TICK_S", 3600)
+    owner = await world.start_owner()
+    await owner.wait_for(Phase.CLOSED)
+    for node in world.nodes[:2]:
+        await owner.register(node)
+    await owner.wait_for(Phase.OPEN)
+
+
 @pytest.mark.parametrize("fate", [LOST, STALLED, REFUSED])
 async def test_a_datanode_that_fails_is_left_within_the_group(world: World, fate: str) -> None:
     """The clients only wait; everything acknowledged is on two datanodes, once."""
