@@ -1,7 +1,7 @@
 """create_app(): the gateway as one ASGI application.
 
-S3 requests take the short way, straight to the dispatcher. Only `/-/…` goes through Starlette, whose routing can add
-nothing where the bucket and the key are the whole path. On a virtual host `/-/…` is an object key like any other.
+S3 requests go straight to the dispatcher, all but `/-/…`: a router can add nothing where the bucket and the key are the
+whole path. On a virtual host `/-/…` is an object key like any other.
 """
 
 from __future__ import annotations
@@ -9,13 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-
 from s3gw.call import Services
 from s3gw.dispatch import Dispatcher
-from s3gw.health import PREFIX, make_routes
+from s3gw.health import PREFIX, ServicePages
 from s3gw.metrics import RequestMetrics
 from s3gw.protocol.routing import find_virtual_bucket
 from s3gw.respond import Receive, Send
@@ -30,17 +26,14 @@ class GatewayApp:
         self._dispatch = Dispatcher(services, self.metrics)
         self.short_way = self._dispatch.short_way
         """what the server asks first"""
-        self._service_pages = Starlette(
-            routes=make_routes(ready or services.operations.ready, self.metrics),
-            exception_handlers={Exception: _answer_failure},
-        )
+        self._service_pages = ServicePages(ready or services.operations.ready, self.metrics)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """One request, or the lifespan."""
-        if scope["type"] == "http" and not self._is_service_page(scope):
-            await self._dispatch(scope, receive, send)
+        """One request."""
+        if self._is_service_page(scope):
+            await self._service_pages(scope, send)
         else:
-            await self._service_pages(scope, receive, send)
+            await self._dispatch(scope, receive, send)
 
     def _is_service_page(self, scope: dict[str, Any]) -> bool:
         if not scope["path"].startswith(PREFIX):
@@ -53,7 +46,3 @@ def create_app(services: Services, ready: Callable[[], Awaitable[bool]] | None =
     """The application over everything that outlives a request. ready: whether a write would succeed now, where that
     is not this process's to say alone."""
     return GatewayApp(services, ready)
-
-
-async def _answer_failure(_: Request, __: Exception) -> Response:
-    return PlainTextResponse("internal error\n", 500)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from s3gw.protocol.errors import S3Error
+from s3gw.protocol.xml import escape
 
 
 def render_refusal(error: S3Error, default_headers: list[tuple[bytes, bytes]]) -> bytes:

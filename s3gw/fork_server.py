@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from s3gw.bare_packages import enter_bare_packages
 from s3gw.gaps import fill_gaps
 from s3gw.orders import ORDERS_BYTES_MAX, decode_orders
 from s3gw.worker_config import METRICS_VARIABLE
@@ -68,6 +69,7 @@ def load_roles() -> None:
     """Import them all, and never look at what they are made of again: the collector would write to every page."""
     os.environ[METRICS_VARIABLE] = ""  # prometheus_client asks when imported whether processes count together
     gc.disable()
+    enter_bare_packages()
     for role in ROLES:
         importlib.import_module(f"{role}.__main__")
     for module in LATE_MODULES:

@@ -15,13 +15,15 @@ from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client import multiprocess
+from prometheus_client.metrics import Counter, Histogram
+from prometheus_client.registry import CollectorRegistry
 
 from cluster.read_counts import ReadCounts
 from cluster.write_counts import WriteCounts
+from s3gw.exposition import format_metrics
 from s3gw.worker_config import METRICS_VARIABLE
 
-CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 120)
 
 PENDING_MAX = 256
@@ -140,10 +142,10 @@ class RequestMetrics:
         """The exposition text."""
         self.tell()
         if METRICS_VARIABLE not in os.environ:
-            return generate_latest(self._registry)
+            return format_metrics(self._registry.collect())
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        return format_metrics(registry.collect())
 
 
 def _follow(counters: Mapping[str, Counter], counts: object, told: object) -> None:

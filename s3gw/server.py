@@ -12,7 +12,8 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import uvicorn
+from uvicorn.config import Config
+from uvicorn.server import Server
 
 from s3gw.acceptor import Acceptor, Board
 from s3gw.connection import GatewayProtocol
@@ -25,12 +26,12 @@ TICK_S = 1.0
 """between updates of the Date header"""
 
 
-class GatewayServer(uvicorn.Server):
+class GatewayServer(Server):
     """uvicorn's server, stopped by an event: its own signal handling ends a drained process by the signal."""
 
     def __init__(
         self,
-        config: uvicorn.Config,
+        config: Config,
         limits: HttpLimits,
         board: Board | None,
         stop: asyncio.Event,
@@ -116,7 +117,7 @@ async def serve_gateway(
     returns with the socket closed. board: of all workers on this socket, when there are others. before: awaited before
     the first connection is accepted. OSError (ssl.SSLError is one) when the TLS files cannot be loaded.
     """
-    config = uvicorn.Config(
+    config = Config(
         app,
         http=GatewayProtocol,
         ws="none",

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import httptools
-import uvicorn
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import Server
 
 from storage.base.address import Address, is_loopback
 from storage.base.tls_files import TlsFiles as TlsFiles
@@ -165,13 +166,13 @@ class BoundedProtocol(HttpToolsProtocol):
 MakeProtocol = Callable[..., BoundedProtocol]
 
 
-class InternalServer(uvicorn.Server):
+class InternalServer(Server):
     """uvicorn's server on sockets of our own. Signals are left to serve(): uvicorn would raise them again after the
     drain, so that a process that stopped in good order would seem killed."""
 
     def __init__(
         self,
-        config: uvicorn.Config,
+        config: Config,
         address: Address,
         tls: ssl.SSLContext | None,
         on_started: Callable[[Address], None] | None = None,
@@ -302,8 +303,8 @@ def make_server_tls(tls: TlsFiles) -> ssl.SSLContext:
     return context
 
 
-def _configure(app: Any) -> uvicorn.Config:
-    config = uvicorn.Config(
+def _configure(app: Any) -> Config:
+    config = Config(
         app,
         http=BoundedProtocol,
         ws="none",

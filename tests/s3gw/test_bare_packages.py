@@ -1,0 +1,25 @@
+"""What the fork server leaves out of the packages that the roles use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import sys
+from s3gw.fork_server import load_roles
+load_roles()
+from uvicorn.lifespan.off import LifespanOff
+print(" ".join(sys.modules))
+"""
+LEFT_OUT = {"click", "multiprocessing", "html", "http.client", "http.server", "urllib.request", "anyio", "starlette"}
+
+
+def test_no_role_brings_in_what_none_needs() -> None:
+    """Command lines, HTTP servers and clients of others: a twelfth of what an idle server holds."""
+    done = subprocess.run((sys.executable, "-c", PROGRAM), capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = set(done.stdout.split())
+    assert {"uvicorn.server", "uvicorn.protocols.http.httptools_impl", "prometheus_client"} <= loaded
+    assert not loaded & LEFT_OUT
