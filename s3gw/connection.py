@@ -30,6 +30,7 @@ from s3gw.large_body import find_large_body
 from s3gw.patience import serve_while_there
 from s3gw.protocol.errors import S3Error
 from s3gw.short_connection import ShortConnection
+from s3gw.turns import Turns
 from storage.base.internal_server import HEAD_BYTES_MAX, STALL_TIMEOUT_S
 
 SWALLOWED_BYTES_MAX = 16 * 1024
@@ -40,9 +41,10 @@ PIPELINED_MAX = 16
 class GatewayProtocol(ShortConnection):
     """One connection from the open world."""
 
-    def __init__(self, *args: Any, on_lost: Callable[[], None], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, on_lost: Callable[[], None], turns: Turns, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._on_lost = on_lost
+        self.turns = turns
         self._refusal: S3Error | None = None
         self._deaf = False
         """what still arrives is not read: the connection closes after the response under way"""

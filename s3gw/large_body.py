@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from cluster.body import BLOCK_BYTES_MAX
 from s3gw.borrowed_connection import BorrowedConnection, Owner
 from s3gw.digester import batch_bytes
+from s3gw.turns import Turn, Turns, takes_turns
 from storage.base.blocks import BLOCKS
 from storage.crypto.envelope import FRAME_BYTES
 
@@ -50,6 +51,8 @@ class HttpConnection(Owner, Protocol):
     flow: FlowControl
     cycle: RequestResponseCycle
     """the request that was parsed last"""
+    turns: Turns
+    """of the bodies that begin in this process"""
 
     @property
     def scheme(self) -> str | None: ...
@@ -90,11 +93,13 @@ class LargeBody(BorrowedConnection):
         self._wake_bytes = 1
         """as the socket has it"""
         self._has_begun = self._is_ours = False
+        self._turn: Turn | None = None
 
     async def receive(self) -> Message:
         """The next block, whole but at the end and of a slow client; `http.disconnect` once nobody is there."""
         if not self._has_begun:
             self._has_begun = True
+            await self._wait_for_turn()
             self._is_ours = self._take_over()
         if not self._is_ours:
             return cast(Message, await self._cycle.receive())
@@ -112,6 +117,10 @@ class LargeBody(BorrowedConnection):
 
     # ------------------------------------------------------------------ asyncio's callbacks
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end_turn()
+        super().connection_lost(exc)
+
     def get_buffer(self, sizehint: int) -> memoryview:
         if self._block is None:
             self._new_block()
@@ -127,6 +136,7 @@ class LargeBody(BorrowedConnection):
         if self._wake_bytes > left:
             self._wake_at(max(left, 1))
         if not left:
+            self._end_turn()
             self._give_back()
         elif self._filled == len(self._block):
             self._connection.flow.pause_reading()
@@ -135,6 +145,16 @@ class LargeBody(BorrowedConnection):
             self._cycle.message_event.set()
 
     # ------------------------------------------------------------------ the connection
+
+    async def _wait_for_turn(self) -> None:
+        client = self._cycle.scope.get("client")
+        if client is not None and takes_turns(self._length, client[0]):
+            self._turn = await self._connection.turns.take()
+
+    def _end_turn(self) -> None:
+        """At the last byte, or with the connection. Where neither comes the turn ends by itself."""
+        if self._turn is not None:
+            self._turn.end()
 
     def _take_over(self) -> bool:
         """False: the body goes on as any other, because all of it was parsed already, or nearly all."""

@@ -19,6 +19,7 @@ from s3gw.acceptor import Acceptor, Board
 from s3gw.connection import GatewayProtocol
 from s3gw.http_limits import DEFAULT_LIMITS, HttpLimits
 from s3gw.short_way import ShortWay
+from s3gw.turns import Turns
 from storage.base.internal_server import STALL_CHECK_S, TlsFiles, make_server_tls, stop_on_signals
 
 BACKLOG = 2048
@@ -45,6 +46,7 @@ class GatewayServer(Server):
         self._stop = stop
         self._on_started = on_started
         self._acceptor: Acceptor | None = None
+        self._turns = Turns()
         self.servers = []
 
     @contextlib.contextmanager
@@ -80,6 +82,7 @@ class GatewayServer(Server):
         return GatewayProtocol(
             limits=self._limits,
             on_lost=self._acceptor.show_count,
+            turns=self._turns,
             short_way=self._short_way,
             config=self.config,
             server_state=self.server_state,

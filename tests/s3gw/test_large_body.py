@@ -15,6 +15,7 @@ import pytest
 
 import s3gw.large_body
 import s3gw.server as gateway_server
+import s3gw.turns
 import storage.base.internal_server as internal_server
 from s3gw.connection import GatewayProtocol
 from s3gw.digester import BATCH_BYTES
@@ -127,6 +128,42 @@ async def test_continue_is_sent_at_the_first_read() -> None:
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(data)
         await read_until(reader, digest(data))
+
+
+@on_uvloop
+async def test_parts_of_this_machine_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second is asked for its body when the first has come; a smaller body is not held up."""
+    monkeypatch.setattr(s3gw.turns, "TURN_S", 600.0)
+    monkeypatch.setattr(s3gw.turns, "WAIT_S_MAX", 600.0)
+    data, small = os.urandom(s3gw.turns.BODY_BYTES_MIN), os.urandom(1 << 20)
+    ask = head(b"PUT", b"/k", b"Content-Length: %d" % len(data), b"Expect: 100-continue")
+    go_on = b"HTTP/1.1 100 Continue\r\n\r\n"
+    async with running(app=DigestApp()) as server, server.connect() as first, server.connect() as second:
+        first[1].write(ask)
+        assert await first[0].readuntil(b"\r\n\r\n") == go_on
+        second[1].write(ask)
+        await server.talk(put(small), until=digest(small))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await second[0].read(1)
+        first[1].write(data)
+        await read_until(first[0], digest(data))
+        assert await second[0].readuntil(b"\r\n\r\n") == go_on
+        second[1].write(data)
+        await read_until(second[0], digest(data))
+
+
+@on_uvloop
+async def test_a_client_that_leaves_gives_up_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of its body."""
+    monkeypatch.setattr(s3gw.turns, "TURN_S", 600.0)
+    monkeypatch.setattr(s3gw.turns, "WAIT_S_MAX", 600.0)
+    data = os.urandom(s3gw.turns.BODY_BYTES_MIN)
+    async with running(app=DigestApp()) as server:
+        async with server.connect() as (reader, writer):
+            writer.write(head(b"PUT", b"/k", b"Content-Length: %d" % len(data), b"Expect: 100-continue"))
+            assert await reader.readuntil(b"\r\n\r\n")
+        await server.talk(put(data), until=digest(data))
 
 
 @on_uvloop
