@@ -192,7 +192,9 @@ class Repairer:
         return others
 
     async def _set_aside_if_bad(self, place: ChunkPlace, number: int) -> None:
-        """Once more, right before: another repairer may have put a good piece there since."""
+        """Once more, right before: another repairer may have put a good piece there since. An order that is carried out
+        late all the same (by a node that stalled) takes the good piece that was made meanwhile: it is in quarantine
+        then, and the next walk finds that it is missing."""
         chunk_id = stored_id_of(place)
         for position, holder in named_pieces(place):
             if holder == number:
