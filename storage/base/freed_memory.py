@@ -1,9 +1,10 @@
 """What becomes of memory that this process frees: the C library's allocator gives the end of its heap back to the
 system as soon as 128 KiB of it are free (mallopt(3), M_TRIM_THRESHOLD), and asks for it again with the next body.
 
-Each page that comes back is cleared and mapped at its first touch. In a gateway whose PUTs have 64 KiB that was 22
-pages a PUT and a quarter of its processor time. So a process that handles bodies keeps what it freed while it works,
-and gives it back when it rests. Where the allocator is another one than glibc's, nothing happens.
+Each page that comes back is cleared and mapped at its first touch: in a gateway whose PUTs have 64 KiB 6 to 12 pages a
+PUT, and up to 20, where nothing above them keeps the end of the heap in place (216 in place of 166 µs from a request's
+bytes to its answer's). So a process that handles bodies keeps what it freed while it works, and gives it back when it
+rests. Where the allocator is another one than glibc's, nothing happens.
 """
 
 from __future__ import annotations
