@@ -1,7 +1,7 @@
 """create_app(): the gateway as one ASGI application.
 
-S3 requests go straight to the dispatcher, all but `/-/…`: a router can add nothing where the bucket and the key are the
-whole path. On a virtual host `/-/…` is an object key like any other.
+S3 requests take the short way, straight to the dispatcher. Only `/-/…` goes through Starlette, whose routing can add
+nothing where the bucket and the key are the whole path. On a virtual host `/-/…` is an object key like any other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from s3gw.call import Services
 from s3gw.dispatch import Dispatcher
-from s3gw.health import PREFIX, ServicePages
+from s3gw.health import PREFIX, create_service_pages
 from s3gw.metrics import RequestMetrics
 from s3gw.protocol.routing import find_virtual_bucket
 from s3gw.respond import Receive, Send
@@ -26,12 +26,12 @@ class GatewayApp:
         self._dispatch = Dispatcher(services, self.metrics)
         self.short_way = self._dispatch.short_way
         """what the server asks first"""
-        self._service_pages = ServicePages(ready or services.operations.ready, self.metrics)
+        self._service_pages = create_service_pages(ready or services.operations.ready, self.metrics)
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """One request."""
         if self._is_service_page(scope):
-            await self._service_pages(scope, send)
+            await self._service_pages(scope, receive, send)
         else:
             await self._dispatch(scope, receive, send)
 

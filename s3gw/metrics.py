@@ -16,14 +16,15 @@ from collections import Counter as Tally
 from collections.abc import Mapping, Sequence
 
 from prometheus_client import multiprocess
+from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics import Counter, Histogram
 from prometheus_client.registry import CollectorRegistry
 
 from cluster.read_counts import ReadCounts
 from cluster.write_counts import WriteCounts
-from s3gw.exposition import format_metrics
 from s3gw.worker_config import METRICS_VARIABLE
 
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 120)
 
 PENDING_MAX = 256
@@ -142,10 +143,10 @@ class RequestMetrics:
         """The exposition text."""
         self.tell()
         if METRICS_VARIABLE not in os.environ:
-            return format_metrics(self._registry.collect())
+            return generate_latest(self._registry)
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return format_metrics(registry.collect())
+        return generate_latest(registry)
 
 
 def _follow(counters: Mapping[str, Counter], counts: object, told: object) -> None:
