@@ -147,8 +147,9 @@ class LargeBody(BorrowedConnection):
     # ------------------------------------------------------------------ the connection
 
     async def _wait_for_turn(self) -> None:
-        client = self._cycle.scope.get("client")
-        if client is not None and takes_turns(self._length, client[0]):
+        scope = self._cycle.scope
+        client = scope.get("client")
+        if client is not None and takes_turns(self._length, client[0], scope["headers"]):
             self._turn = await self._connection.turns.take()
 
     def _end_turn(self) -> None:

@@ -7,8 +7,8 @@ its ten threads wake each other for every piece. (Seen of aws-cli: heads of ten 
 `100 Continue` sleep.
 
 A turn is a courtesy and no lock. It ends with the last byte of its body, and after TURN_S in any case, so that a slow
-body holds nobody up for long; nobody waits for longer than WAIT_S_MAX, nor behind WAITING_MAX others. (What comes from
-afar through a proxy of this machine takes turns, too.)
+body holds nobody up for long; nobody waits for longer than WAIT_S_MAX, nor behind WAITING_MAX others. What a
+proxy of this machine passes on comes from afar, at a pace that waiting would only add to: it takes none.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections import deque
+from collections.abc import Iterable
 
 BODY_BYTES_MIN, BODY_BYTES_MAX = 4 << 20, 16 << 20
 """what takes turns: parts as most programs cut them. A smaller body is there at once, a larger one comes for long"""
@@ -24,6 +25,8 @@ TURN_S = 0.1
 WAIT_S_MAX = 0.25
 WAITING_MAX = 8
 """of one worker: in a crowd its members are not in step"""
+
+_OF_PROXIES = frozenset((b"x-forwarded-for", b"forwarded", b"via"))
 
 
 class Turns:
@@ -85,9 +88,10 @@ class Turn:
         self._turns.pass_on(self)
 
 
-def takes_turns(length: int, address: str) -> bool:
-    """Whether a body of `length` bytes from there does. address: an IP address, or nothing."""
-    if not BODY_BYTES_MIN <= length <= BODY_BYTES_MAX:
+def takes_turns(length: int, address: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a body of `length` bytes from there does. address: an IP address, or nothing. headers: with names in small
+    letters, as ASGI has them."""
+    if not BODY_BYTES_MIN <= length <= BODY_BYTES_MAX or any(name in _OF_PROXIES for name, _ in headers):
         return False
     try:
         return ipaddress.ip_address(address).is_loopback

@@ -125,4 +125,10 @@ async def test_who_gives_up_is_passed_over(is_granted: bool) -> None:
 )
 def test_who_takes_turns(length: int, address: str, expected: bool) -> None:
     """Parts that come from this machine."""
-    assert takes_turns(length, address) is expected
+    assert takes_turns(length, address, [(b"host", b"x")]) is expected
+
+
+@pytest.mark.parametrize("name", [b"x-forwarded-for", b"forwarded", b"via"])
+def test_what_a_proxy_passes_on_takes_none(name: bytes) -> None:
+    """It comes from afar."""
+    assert not takes_turns(BODY_BYTES_MIN, "127.0.0.1", [(b"host", b"x"), (name, b"192.0.2.1")])
