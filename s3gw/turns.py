@@ -7,8 +7,8 @@ its ten threads wake each other for every piece. (Seen of aws-cli: heads of ten 
 `100 Continue` sleep.
 
 A turn is a courtesy and no lock. It ends with the last byte of its body, and after TURN_S in any case, so that a slow
-body holds nobody up for long; nobody waits for longer than WAIT_S_MAX, nor behind WAITING_MAX others. What a
-proxy of this machine passes on comes from afar, at a pace that waiting would only add to: it takes none.
+body holds nobody up for long; nobody waits for longer than WAIT_S_MAX, nor behind WAITING_MAX others. What a proxy of this
+machine passes on comes from afar, at a pace that waiting would only add to: it takes none.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Turn:
 
 
 def takes_turns(length: int, address: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Whether a body of `length` bytes from there does. address: an IP address, or nothing. headers: with names in small
-    letters, as ASGI has them."""
+    """Whether a body of `length` bytes from there does. address: an IP address, or nothing. headers: as ASGI has
+    them, with names in small letters."""
     if not BODY_BYTES_MIN <= length <= BODY_BYTES_MAX or any(name in _OF_PROXIES for name, _ in headers):
         return False
     try:
