@@ -7,8 +7,8 @@ its ten threads wake each other for every piece. (Seen of aws-cli: heads of ten 
 `100 Continue` sleep.
 
 A turn is a courtesy and no lock. It ends with the last byte of its body, and after TURN_S in any case, so that a slow
-body holds nobody up for long; nobody waits for longer than WAIT_S_MAX, nor behind WAITING_MAX others. What a proxy of this
-machine passes on comes from afar, at a pace that waiting would only add to: it takes none.
+body holds nobody up for long; nobody waits for longer than WAIT_S_MAX, nor behind WAITING_MAX others. What a proxy of
+this machine passes on comes from afar, at a pace that waiting would only add to: it takes none.
 """
 
 from __future__ import annotations
