@@ -52,14 +52,27 @@ def test_a_load_makes_runs() -> None:
 
 
 def test_the_end_of_a_load_ends_the_runs() -> None:
-    """A run that was begun is finished, and then it is one by one."""
+    """The run that was begun and another are finished, and then it is one by one."""
     runs = ColumnRuns(7)
     busy = [runs.enter(1) for _ in range(40)]
     for _ in busy:
         runs.leave()
     after = []
-    for _ in range(2 * RUN_BLOBS_MAX):
+    for _ in range(3 * RUN_BLOBS_MAX):
         after.append(runs.enter(1))
         runs.leave()
     assert busy[0] == 8
-    assert after[RUN_BLOBS_MAX:] == list(range(after[RUN_BLOBS_MAX], after[RUN_BLOBS_MAX] + RUN_BLOBS_MAX))
+    last = after[2 * RUN_BLOBS_MAX :]
+    assert last == list(range(last[0], last[0] + RUN_BLOBS_MAX))
+
+
+def test_lulls_do_not_shorten_the_runs() -> None:
+    """Eight are under way, of which seven or five come and go together."""
+    runs = ColumnRuns()
+    columns = [runs.enter(1) for _ in range(8)]
+    for count in (7, 5) * 20:
+        for _ in range(count):
+            runs.leave()
+        columns += [runs.enter(1) for _ in range(count)]
+    found = list(Counter(columns[8:]).values())
+    assert set(found[1:-1]) == {8}
