@@ -61,8 +61,8 @@ class BackgroundLoop:
         eager_s: float = 0.0,
     ) -> None:
         """counts: asked what the runs did so far. on_order: told before a run that was ordered, where such a run does
-        more than others. eager_s: for so long after `start` a failure is followed by EAGER_PAUSE_S, not by a back-off:
-        what the work needs may be starting as well."""
+        more than others. eager_s: for so long after `start` a failure is followed by EAGER_PAUSE_S, not by a back-off,
+        and is not worth a warning: what the work needs may be starting as well."""
         self.name = name
         self.interval_s = interval_s
         self._work = work
@@ -76,6 +76,8 @@ class BackgroundLoop:
         self._task: asyncio.Task[None] | None = None
         self._runs = 0
         self._failures = 0
+        self._late_failures = 0
+        """of them, those after the eager time"""
         self._last_run_ms = 0
         self._last_error = ""
         self._started_ms: int | None = None
@@ -129,25 +131,30 @@ class BackgroundLoop:
         except Exception as error:  # noqa: BLE001 - the edge of a background job: whatever fails is told and tried again
             self._failures += 1
             self._last_error = f"{type(error).__name__}: {error}"
+            self._late_failures += not self._is_eager
             # The first failure and then every power of two: a dependency that is away for hours must not fill the log.
-            if self._failures & (self._failures - 1) == 0:
+            if self._late_failures and self._late_failures & (self._late_failures - 1) == 0:
                 _log.warning("%s failed (%d in a row): %s", self.name, self._failures, self._last_error)
             _log.debug("%s failed", self.name, exc_info=error)
         else:
-            if self._failures:
+            if self._late_failures:
                 _log.info("%s works again after %d failures", self.name, self._failures)
-            self._failures = 0
+            self._failures = self._late_failures = 0
             self._last_error = ""
         finally:
             self._started_ms = None
         self._runs += 1
         self._last_run_ms = self._clock.now_ms()
 
+    @property
+    def _is_eager(self) -> bool:
+        return self._clock.monotonic_s() < self._eager_until_s
+
     def _pause_s(self) -> float:
         pause_s = self.interval_s
-        if self._failures and self._clock.monotonic_s() < self._eager_until_s:
+        if self._failures and self._is_eager:
             pause_s = EAGER_PAUSE_S
         elif self._failures:
             # The exponent is bounded so that a long outage cannot overflow a float.
-            pause_s = min(BACKOFF_FIRST_S * 2 ** min(self._failures - 1, 16), self._backoff_max_s)
+            pause_s = min(BACKOFF_FIRST_S * 2 ** min(max(self._late_failures - 1, 0), 16), self._backoff_max_s)
         return pause_s * (1 + _JITTER.uniform(-JITTER_SHARE, JITTER_SHARE))

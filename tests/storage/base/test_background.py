@@ -158,25 +158,34 @@ def test_the_pause_doubles_up_to_a_bound() -> None:
     """With jitter, and without overflow after a thousand failures."""
     loop = BackgroundLoop("pausing", 60, Work(), backoff_max_s=5)
     for failures, expected in ((0, 60), (1, BACKOFF_FIRST_S), (2, 2 * BACKOFF_FIRST_S), (6, 5), (5000, 5)):
-        loop._failures = failures
+        loop._failures = loop._late_failures = failures
         pauses = [loop._pause_s() for _ in range(50)]
         assert min(pauses) >= expected * (1 - JITTER_SHARE)
         assert max(pauses) <= expected * (1 + JITTER_SHARE)
         assert len(set(pauses)) > 1
 
 
-async def test_failures_right_after_the_start_are_tried_again_at_once() -> None:
-    """For as long as it is told; then the pause is what so many failures make it."""
-    clock = ManualClock()
-    loop = BackgroundLoop("eager", 60, Work(), clock=clock, eager_s=5)
+async def test_failures_right_after_the_start_are_tried_again_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """And not told, for as long as it is said; then they are, and the pauses begin with the first."""
+    caplog.set_level(logging.INFO)
+    clock, work = ManualClock(), Work()
+    work.failing = True
+    loop = BackgroundLoop("eager", 60, work, clock=clock, eager_s=5)
     loop.start()
+    await work.wait_for(1)
     await loop.stop()
-    loop._failures = 6
+    for _ in range(6):
+        await loop._run_once()
     clock.advance(4.9)
     assert loop._pause_s() <= EAGER_PAUSE_S * (1 + JITTER_SHARE)
+    assert loop.status.failures_in_a_row >= 6 and not caplog.records
     clock.advance(0.2)
-    assert loop._pause_s() >= BACKOFF_FIRST_S * 2**5 * (1 - JITTER_SHARE)
-    loop._failures = 0
+    assert BACKOFF_FIRST_S * (1 - JITTER_SHARE) <= loop._pause_s() <= BACKOFF_FIRST_S * (1 + JITTER_SHARE)
+    await loop._run_once()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert loop._pause_s() <= BACKOFF_FIRST_S * (1 + JITTER_SHARE)
+    work.failing = False
+    await loop._run_once()
     assert loop._pause_s() >= 60 * (1 - JITTER_SHARE)
 
 
