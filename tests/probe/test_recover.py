@@ -126,6 +126,12 @@ def stopping() -> Iterator[ExitStack]:
         yield servers
 
 
+def is_well(server: Server) -> bool:
+    """As people are told."""
+    said = succeed("status", "--data", server.data)
+    return "health: well" in said and "in a journal on 2 datanodes" in said
+
+
 def wait_until_covered(server: Server) -> JournalStatus:
     """Until a recovery would reach everything."""
 
@@ -198,7 +204,8 @@ def test_everything_acknowledged_is_on_a_new_host(tmp_path: Path) -> None:
         check_marks(again, open_id, aborted_id)
         credentials = json.loads((again.data / "credentials.json").read_text())
         assert credentials["access_key_id"] == "AKIAPROBEPROBEPROBE1"
-        assert "in a journal on 2 datanodes" in succeed("status", "--data", again.data)
+        # The state of the journal is told once a second, and the first walk may have come before the nodes.
+        wait_until(lambda: is_well(again), WAIT_S, "a journal on two datanodes, and all chunks whole")
 
 
 @pytest.mark.long
