@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 
-from storage.base.background import BackgroundLoop
+from storage.base.background import EAGER_S, BackgroundLoop
 from storage.base.clock import Clock
 from storage.base.errors import FrostbyteError, SessionFenced, Unavailable
 from storage.base.ids import SESSION_ID_BYTES, make_blob_id
@@ -28,8 +28,6 @@ from storage.metadata.interface import Metadata
 
 LEASE_TTL_S = 30.0
 RENEWALS_PER_LEASE = 6
-EAGER_S = 5.0
-"""for which metadata that takes no writes is asked again at once: its journal may be starting as well"""
 CALLS_PER_LEASE = 3
 """a call to the metadata may take a third of a lease; the sweeper keeps half of one as its margin for reads"""
 ROTATE_AFTER_S = 86_400.0

@@ -11,15 +11,13 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from cluster.registry.client import MasterClient
-from storage.base.background import BackgroundLoop, LoopStatus
+from storage.base.background import EAGER_S, BackgroundLoop, LoopStatus
 from storage.base.errors import Unavailable
 from storage.model import ClusterMap
 
 POLL_PAUSE_S = 0.02
 """between two polls; bounds what a master that answers at once can cost"""
 BACKOFF_MAX_S = 1.0
-EAGER_S = 5.0
-"""for which a master that does not answer is asked again at once: both may be starting"""
 
 _log = logging.getLogger(__name__)
 

@@ -18,6 +18,8 @@ from storage.base.clock import Clock, SystemClock
 BACKOFF_FIRST_S = 0.2
 BACKOFF_MAX_S = 30.0
 EAGER_PAUSE_S = 0.05
+EAGER_S = 5.0
+"""for a loop whose work needs another process of the cluster: both may be starting"""
 JITTER_SHARE = 0.1
 """each pause is drawn from interval · (1 ± this)"""
 _JITTER = random.Random()  # noqa: S311 - spreads load, guards nothing

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from storage.base.address import Address
-from storage.base.background import BackgroundLoop, LoopStatus
+from storage.base.background import EAGER_S, BackgroundLoop, LoopStatus
 from storage.base.errors import Unavailable
 from storage.base.internal_auth import NODE_HEADER, report_token
 from storage.base.internal_client import Deadlines, InternalClient
@@ -23,8 +23,6 @@ INTERVAL_S = 2.0
 STANDBY_INTERVAL_S = 1.0
 BACKOFF_MAX_S = 2.0
 """a master that comes back must hear of its nodes before it suspects them"""
-EAGER_S = 5.0
-"""for which a master that does not answer is asked again at once: both may be starting"""
 ANSWER_BYTES_MAX = 64 * 1024
 DEADLINES = Deadlines(connect_s=2.0, progress_s=2.0, answer_s=5.0)
 
