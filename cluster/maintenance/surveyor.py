@@ -6,6 +6,11 @@ when a drained node has to be looked for a last time, and when an operator order
 was interrupted; another term of this master begins with nothing. What a stop leaves is: nothing that a new walk does
 not find, and the records of what was done.
 
+No walk begins while it is too early to say that a node is silent: a master that starts knows states and addresses from
+the records, and what it would find missing may be on nodes that have moved and are about to report. Its first walk
+waits until all were heard of, for `suspect_after_s` at most. A node that is heard of only after that is a reason to
+walk again.
+
 A drain: 1. every piece that rows name on the node is repaired elsewhere; 2. a whole walk finds no row that names it:
 the node is closed, so that no commit can name it any more; 3. one more whole walk, begun after that, finds none either:
 it is gone for good; if it finds some (of commits that came before 2), they are moved, and so on.
@@ -51,6 +56,8 @@ RECHECK_S = 5.0
 """the least pause between two walks that nothing but the end of repairs asks for"""
 SILENT_RECHECK_S = 60.0
 """until the next walk when a node did not answer that is not dead"""
+NODES_POLL_S = 0.1
+"""between two looks whether the nodes were heard of"""
 LOOK_S = 5.0
 """between two looks at the running reads, while there is surplus"""
 STRAYS_MAX = 8
@@ -66,6 +73,12 @@ class Nodes(Protocol):
 
     @property
     def term(self) -> int: ...
+
+    @property
+    def unheard(self) -> frozenset[int]: ...
+
+    @property
+    def awaited(self) -> frozenset[int]: ...
 
     async def close(self, node_id: str) -> None: ...
 
@@ -131,7 +144,10 @@ class Surveyor:
         if self._walk is None or self._current is None:
             if not self._is_due(cluster_map):
                 return
-            self._begin_walk(cluster_map)
+            # Within this run, so that who ordered it is told the end of a walk.
+            while self._registry.awaited:  # noqa: ASYNC110 - time ends it too, which tells nobody
+                await asyncio.sleep(NODES_POLL_S)
+            self._begin_walk(await self._follow_map())
         assert self._walk is not None and self._current is not None
         while not self._walk.is_over:
             await self._take_window(self._walk, self._current, await self._follow_map())
@@ -171,7 +187,11 @@ class Surveyor:
         if now_s - last.began_s >= interval_s:
             return True
         pause_s = max(min(RECHECK_S, self._settings.interval_s), last.ended_s - last.began_s)
-        if now_s - last.ended_s < pause_s or not self._queue.is_idle:
+        if now_s - last.ended_s < pause_s:
+            return False
+        if (last.unheard & last.tally.silent) - self._registry.unheard:
+            return True
+        if not self._queue.is_idle:
             return False
         if self._queue.overflowed or self._repairs.totals["pieces"] != last.repaired:
             return True
@@ -185,7 +205,8 @@ class Surveyor:
     def _begin_walk(self, cluster_map: ClusterMap) -> None:
         now_s = self._clock.monotonic_s()
         self._walk = Walk(self._metadata, self._nodes)
-        self._current = WalkRecord(cluster_map, now_s, self._clock.now_ms(), self._repairs.totals["pieces"])
+        repaired, unheard = self._repairs.totals["pieces"], self._registry.unheard
+        self._current = WalkRecord(cluster_map, now_s, self._clock.now_ms(), repaired, unheard)
         self._memory.begin_walk(now_s)
         self._queue.overflowed = False
         self._is_ordered = False

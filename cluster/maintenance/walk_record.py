@@ -11,13 +11,16 @@ _TOLD_APART = (NodeState.DEAD, NodeState.DRAINING, NodeState.GONE)
 
 
 class WalkRecord:
-    """repaired: how many pieces had been repaired when it began."""
+    """repaired: how many pieces had been repaired when it began. unheard: the nodes that the master did not hear of."""
 
-    def __init__(self, cluster_map: ClusterMap, now_s: float, now_ms: int, repaired: int) -> None:
+    def __init__(
+        self, cluster_map: ClusterMap, now_s: float, now_ms: int, repaired: int, unheard: frozenset[int]
+    ) -> None:
         self.tally = Tally()
         self.classes = classify(cluster_map)
         self.closed = closed_numbers(cluster_map)
         self.repaired = repaired
+        self.unheard = unheard
         self.began_s = self.ended_s = now_s
         self.began_ms = now_ms
         self.ended_ms = 0

@@ -59,6 +59,16 @@ class Registry:
         """Of the lease under which this master acts; what its jobs write carries it."""
         return self._term
 
+    @property
+    def unheard(self) -> frozenset[int]:
+        """See state.list_unheard."""
+        return pure.list_unheard(self._state, self._timing, self._clock.monotonic_s())
+
+    @property
+    def awaited(self) -> frozenset[int]:
+        """See state.list_awaited."""
+        return pure.list_awaited(self._state, self._timing, self._clock.monotonic_s())
+
     async def load(self, term: int = 0) -> None:
         """Begin with what was recorded; term: of the lease under which. Everybody gets the whole time to report.
         Unavailable."""

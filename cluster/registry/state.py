@@ -209,6 +209,23 @@ def tick(state: RegistryState, timing: Timing, now_s: float) -> tuple[RegistrySt
     return state, transitions
 
 
+def list_unheard(state: RegistryState, timing: Timing, now_s: float) -> frozenset[int]:
+    """Numbers of the nodes of which this master has not heard since it began to listen, or for suspect_after."""
+    oldest_s = max(state.listening_since_s, now_s - timing.suspect_after_s)
+    return frozenset(
+        node.number
+        for node in state.cluster_map.nodes
+        if node.state is not NodeState.GONE and state.heard_s.get(node.report.node_id, float("-inf")) < oldest_s
+    )
+
+
+def list_awaited(state: RegistryState, timing: Timing, now_s: float) -> frozenset[int]:
+    """Of these, those of which it is too early to say that they are silent: all, as long as this master has not
+    listened for suspect_after; then none."""
+    is_early = now_s - state.listening_since_s < timing.suspect_after_s
+    return list_unheard(state, timing, now_s) if is_early else frozenset()
+
+
 def plan_drain(state: RegistryState, node_id: str) -> Transition | None:
     """Empty the node; None when it is being done. ReportRefused for a node that is unknown or gone."""
     node = _require(state, node_id)

@@ -98,10 +98,10 @@ async def _known_by_nobody(self: Any, blob_ids: Any) -> set[bytes]:
 
 _LEADS = {"masters": 2, "faults": ("cut", "pause"), "fault_every_s": 3.0, "load_s": 60.0}
 _OVERTAKEN = {
-    "masters": 2,
+    "masters": 3,
     "faults": ("pause", "lose disk", "stop"),
-    "fault_every_s": 2.0,
-    "load_s": 60.0,
+    "fault_every_s": 1.0,
+    "load_s": 120.0,
     "redundancy": "replica:3",
 }
 _DRAINED = {
@@ -150,7 +150,7 @@ REPAIR_BUGS = (
         "What a master that was taken over from still writes is accepted.",
         change((masters, "require_term", lambda tx, term: None), (nodes, "require_term", lambda tx, term: None)),
         "was applied under term",
-        (8,),
+        (8, 12, 17),
         _OVERTAKEN,
     ),
     Bug(

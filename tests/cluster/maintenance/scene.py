@@ -150,6 +150,8 @@ class SceneRegistry:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.term = 0
+        self.unheard: frozenset[int] = frozenset()
+        self.awaited: frozenset[int] = frozenset()
         self.orders: list[tuple[str, int]] = []
 
     @property

@@ -11,6 +11,7 @@ import pytest
 
 from cluster.maintenance import walk
 from cluster.maintenance.pieces import stored_id_of
+from cluster.maintenance.surveyor import NODES_POLL_S
 from cluster.registry.state import Holdings
 from storage.base.errors import Unavailable
 from storage.base.ids import ChunkId
@@ -361,6 +362,49 @@ async def test_a_map_of_an_epoch_that_came_again_is_followed(tmp_path: Path) -> 
         assert (await master.walk()).healthy == 0
         scene.nodes[3] = unknown
         assert (await master.walk()).healthy == 1
+
+
+async def test_the_first_walk_waits_for_nodes_that_may_be_about_to_report(
+    master: Master, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a recovery, or a start at other addresses: what is on them is unknown, and not called unavailable."""
+    scene = master.scene
+    placed = await scene.put(b"key", "replica:2", [1, 2])
+    for node in (scene.nodes[1], scene.nodes[2]):
+        node.down = True
+    master.registry.awaited = master.registry.unheard = frozenset({1, 2})
+    running = asyncio.create_task(master.surveyor.run())
+    done, _ = await asyncio.wait([running], timeout=2.5 * NODES_POLL_S)
+    assert not done
+    status = master.status
+    assert (status.walks, status.is_walking, status.unavailable, status.affected) == (0, False, 0, ())
+    for node in (scene.nodes[1], scene.nodes[2]):
+        node.down = False
+    master.registry.awaited = master.registry.unheard = frozenset()
+    await running
+    assert (master.status.walks, master.status.healthy) == (1, 1)
+    assert "unavailable" not in caplog.text
+    await require_whole(scene, [placed])
+
+
+async def test_a_node_that_was_waited_for_in_vain_is_told_and_looked_at_when_it_reports(master: Master) -> None:
+    """Soon, and not again and again when it reports but does not answer."""
+    scene = master.scene
+    await scene.put(b"key", "replica:2", [1, 2])
+    for node in (scene.nodes[1], scene.nodes[2]):
+        node.down = True
+    master.registry.unheard = frozenset({1, 2})
+    await master.surveyor.run()
+    assert (master.status.walks, master.status.unavailable, master.status.silent_nodes) == (1, 1, (1, 2))
+    status = await master.settle(15)
+    assert status.walks == 1
+    master.registry.unheard = frozenset({2})
+    status = await master.settle(15)
+    assert (status.walks, status.unavailable) == (2, 1)
+    scene.nodes[2].down = False
+    master.registry.unheard = frozenset()
+    status = await master.settle(15)
+    assert (status.walks, status.endangered, status.silent_nodes) == (3, 1, (1,))
 
 
 async def test_walks_come_when_there_is_a_reason(master: Master) -> None:

@@ -351,6 +351,20 @@ async def test_a_new_master_begins_with_what_was_recorded(master: Master) -> Non
     assert again.cluster_map.nodes[0].state is NodeState.UP
 
 
+async def test_a_new_master_awaits_the_recorded_nodes(master: Master) -> None:
+    """Wherever they are by now, until they report or are silent for long enough to be suspect."""
+    for number in (1, 2, 1, 2):
+        await master.report(make_report(number))
+    assert master.registry.awaited == frozenset()
+    again, _ = await lead(master.metadata, master.clock)
+    assert again.awaited == again.unheard == {1, 2}
+    await again.heartbeat(msgspec.structs.replace(make_report(1), address="http://127.0.0.1:9999"))
+    assert again.awaited == {2}
+    master.clock.advance(Timing().suspect_after_s)
+    assert again.awaited == frozenset()
+    assert 2 in again.unheard
+
+
 async def test_drain_resume_and_retire(master: Master) -> None:
     """Orders over HTTP, answered with the nodes; the last step is the maintenance's."""
     for _ in range(2):

@@ -21,6 +21,8 @@ from cluster.registry.state import (
     apply_transition,
     begin,
     evaluate_report,
+    list_awaited,
+    list_unheard,
     must_record,
     note_heard,
     plan_close,
@@ -119,6 +121,29 @@ def test_a_master_that_was_stopped_blames_nobody() -> None:
     state = tick_to(tick_to(state, 161.4), 162.8)
     assert state_of(state, 1) is NodeState.UP
     assert state_of(tick_to(state, 163.0), 1) is NodeState.SUSPECT
+
+
+def test_nodes_are_awaited_until_they_are_heard_of_or_suspected() -> None:
+    """A dead one too, which may come back with the others; of one that is gone nothing is expected. Then silence is
+    silence."""
+    nodes = [make_node(1), make_node(2, state=NodeState.DEAD), make_node(3), make_node(4, state=NodeState.GONE)]
+    state = with_nodes(*nodes, now_s=100.0)
+    assert list_awaited(state, TIMING, 100.0) == list_unheard(state, TIMING, 100.0) == {1, 2, 3}
+    state = report_to(report_to(state, make_report(1), 100.1), make_report(2), 101.0)
+    assert list_awaited(state, TIMING, 102.9) == list_unheard(state, TIMING, 102.9) == {3}
+    assert list_awaited(state, TIMING, 103.0) == frozenset()
+    assert list_unheard(state, TIMING, 103.0) == {3}
+    assert list_unheard(state, TIMING, 103.2) == {1, 3}
+
+
+def test_all_are_awaited_again_by_a_master_that_was_stopped() -> None:
+    """What it heard before says nothing of now."""
+    state = tick_to(report_to(with_nodes(make_node(1)), make_report(1), 100.0), 100.5)
+    assert list_awaited(state, TIMING, 100.5) == frozenset()
+    state = tick_to(state, 160.0)
+    assert list_awaited(state, TIMING, 160.1) == {1}
+    assert list_awaited(report_to(state, make_report(1), 160.2), TIMING, 160.3) == frozenset()
+    assert list_awaited(state, TIMING, 163.0) == frozenset()
 
 
 @pytest.mark.parametrize("before", NodeState)
@@ -378,7 +403,7 @@ events = st.lists(
 @settings(max_examples=150, deadline=None)
 def test_any_history_keeps_the_rules(history: list[tuple[str, int]]) -> None:
     """Numbers and order are stable, the epoch never falls and rises with every visible change, and a node that was
-    heard of within suspect_after is never suspect or dead."""
+    heard of within suspect_after is never suspect, dead or waited for; nobody is waited for longer than that."""
     state, now_s, heard = with_nodes(now_s=0.0), 0.0, dict[int, float]()
     for kind, value in history:
         before = state
@@ -403,6 +428,9 @@ def test_any_history_keeps_the_rules(history: list[tuple[str, int]]) -> None:
         assert (state.cluster_map.epoch > before.cluster_map.epoch) or views[0] == views[1]
         assert list(views[1]) == sorted(views[1])
         assert set(views[0]) <= set(views[1])
+        unheard, awaited = list_unheard(state, TIMING, now_s), list_awaited(state, TIMING, now_s)
+        assert awaited == (unheard if now_s < TIMING.suspect_after_s else frozenset())
         for number, heard_s in heard.items():
             if now_s - heard_s < TIMING.suspect_after_s:
+                assert number not in unheard
                 assert views[1][number] not in (NodeState.SUSPECT, NodeState.DEAD)
