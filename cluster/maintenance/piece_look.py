@@ -13,7 +13,7 @@ from cluster.maintenance.repair import Finding, Piece
 from cluster.nodes import NodePool
 from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, Unavailable
 from storage.base.ids import ChunkId
-from storage.chunks.store import ChunkReceipt, ChunkState
+from storage.chunks.store import ChunkReceipt, ChunkState, Judged
 from storage.metadata.interface import ChunkPlace
 from storage.model import ClusterMap, NodeState
 
@@ -54,6 +54,17 @@ class PieceLook:
         if isinstance(receipt, Finding):
             return receipt
         return Finding.GOOD if receipt == expected else Finding.BAD
+
+    async def judge(self, number: int, chunk_id: ChunkId, expected: ChunkReceipt) -> Judged | None:
+        """A piece that reads wrong from the medium, as an order to set it aside tells it; None when it is right or not
+        there, or the node does not answer."""
+        try:
+            # Before the piece is read: what is stored in its place after this is another one, and stays.
+            state = await self._inspections.ask(number, chunk_id)
+        except (ChunkError, Corrupt, Unavailable, TimeoutError):
+            return None
+        is_bad = await self.examine(number, chunk_id, expected, deep=True) is Finding.BAD
+        return (chunk_id, state) if is_bad else None
 
     async def _look(
         self, place: ChunkPlace, position: int, number: int, state: NodeState | None, *, deep: bool

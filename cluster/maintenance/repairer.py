@@ -104,8 +104,9 @@ class Repairer:
 
     async def _carry_out(self, place: ChunkPlace, plan: RepairPlan, *, deep: bool) -> Repaired:
         chunk_id, redundancy = stored_id_of(place), redundancy_of(place)
-        for number in plan.set_aside:
-            await self._set_aside_if_bad(place, number)
+        for position, number in named_pieces(place):
+            if number in plan.set_aside:
+                await self._set_aside_if_bad(number, chunk_id, receipt_of(place, position))
         made = await self._make_pieces(place, plan, deep=deep)
         nodes = name_nodes(redundancy, plan, made)
         if not _same(nodes, place.nodes, is_ordered=redundancy.is_erasure):
@@ -156,7 +157,7 @@ class Repairer:
             # Another piece of this chunk, which no row names: it may go where the others are enough.
             if target in place.nodes or not is_enough(redundancy_of(place), sources):
                 raise
-            await self._nodes.store(target).quarantine_many([chunk_id])
+            await self._set_aside_if_bad(target, chunk_id, expected)
             await self._copy_or_rebuild(place, sources, position, target)
 
     async def _is_there(self, target: int, chunk_id: ChunkId, expected: ChunkReceipt) -> bool:
@@ -191,16 +192,12 @@ class Repairer:
             raise Corrupt(f"{len(others)} of {needed} pieces to rebuild one from")
         return others
 
-    async def _set_aside_if_bad(self, place: ChunkPlace, number: int) -> None:
-        """Once more, right before: another repairer may have put a good piece there since. An order that is carried out
-        late all the same (by a node that stalled) takes the good piece that was made meanwhile: it is in quarantine
-        then, and the next walk finds that it is missing."""
-        chunk_id = stored_id_of(place)
-        for position, holder in named_pieces(place):
-            if holder == number:
-                finding = await self._look.examine(number, chunk_id, receipt_of(place, position), deep=True)
-                if finding is Finding.BAD:
-                    await self._nodes.store(number).quarantine_many([chunk_id])
+    async def _set_aside_if_bad(self, number: int, chunk_id: ChunkId, expected: ChunkReceipt) -> None:
+        """Judged once more, right before: another repairer may have put a good piece there since. The order names what
+        was judged: carried out late, or twice, it leaves alone what was made meanwhile."""
+        judged = await self._look.judge(number, chunk_id, expected)
+        if judged is not None:
+            await self._nodes.store(number).quarantine_judged([judged])
 
     async def _withdraw(self, place: ChunkPlace, made: Sequence[Piece]) -> None:
         """The row changed meanwhile, or is gone. Pieces of a blob that is gone are deleted. While there is a row they

@@ -1,12 +1,14 @@
 """Sets surplus pieces aside: last of all, and verified.
 
 For each chunk: 1. its row is read again; 2. every node that it names says what it has, and reads it from the medium
-where that is due; 3. the row is read once more, and must be what it was; 4. the surplus goes into quarantine, where it
-can be brought back by hand for a day; 5. the row is read a last time: if it names what was set aside (another process
-repaired the chunk onto that very node in between), the chunk is repaired at once. A stop anywhere leaves surplus.
+where that is due, and those with surplus what they have of that; 3. the row is read once more, and must be what it was;
+4. the surplus goes into quarantine, where it can be brought back by hand for a day: only what was said of it in 2, so
+that an order that comes late or twice leaves alone what was made there meanwhile; 5. the row is read a last time: if it
+names what was set aside (another process repaired the chunk onto that very node in between), the chunk is repaired at
+once. A stop anywhere leaves surplus.
 
 A master that was stopped between 3 and 4 may still send 4 when it wakes up, after another one took over and named the
-piece. Then the chunk has a piece less until the next walk, and the bytes are in quarantine.
+very piece. Then the chunk has a piece less until the next walk, and the bytes are in quarantine.
 """
 
 from __future__ import annotations
@@ -27,10 +29,13 @@ from cluster.maintenance.survey import ChunkSurvey, Surplus
 from cluster.maintenance.throttle import Throttle
 from cluster.nodes import NodePool
 from storage.base.ids import ChunkId
-from storage.chunks.store import ChunkState
+from storage.chunks.store import ChunkState, Judged
 from storage.metadata.interface import ChunkPlace, Metadata
 
 BATCH_CHUNKS = 200
+
+_States = dict[tuple[int, ChunkId], ChunkState | None]
+"""(node, stored id) → what the node says of it; without nodes that do not answer"""
 
 _log = logging.getLogger(__name__)
 
@@ -65,37 +70,35 @@ class SurplusRemover:
             for chunk in batch:
                 place = chunk.place
                 with self._claims.claim(place.blob_id) as is_mine:
-                    found = states.get((place.blob_id, place.chunk_index))
-                    if not is_mine or found is None:
+                    asked = {piece.node: (piece.node, stored_id_of(place)) for piece in chunk.pieces}
+                    found = {number: states[key] for number, key in asked.items() if key in states}
+                    if not is_mine or len(found) < len(chunk.pieces):
                         continue
                     if not await self._is_whole(place, found, returned_ms):
                         to_repair.append(place)
                     elif same_placement(place, await self._read_rows([place])):
-                        removed += await self._set_aside(chunk, calls)
+                        removed += await self._set_aside(chunk, states, calls)
                         to_repair += await self._named_again(chunk)
         return Removed(tuple(removed), tuple(to_repair))
 
-    async def _inspect(
-        self, chunks: Sequence[ChunkSurvey], calls: NodeCalls
-    ) -> dict[tuple[bytes, int], dict[int, ChunkState | None]]:
-        """(blob id, index) → node → what it has; of chunks whose rows are what they were and whose nodes all answer."""
+    async def _inspect(self, chunks: Sequence[ChunkSurvey], calls: NodeCalls) -> _States:
+        """Of chunks whose rows are what they were: of the pieces that these name, and of the surplus."""
         later = await self._read_rows([chunk.place for chunk in chunks])
-        by_node: defaultdict[int, list[ChunkPlace]] = defaultdict(list)
+        by_node: defaultdict[int, list[ChunkId]] = defaultdict(list)
         for chunk in chunks:
             if same_placement(chunk.place, later):
                 for piece in chunk.pieces:
-                    by_node[piece.node].append(chunk.place)
-        states: defaultdict[tuple[bytes, int], dict[int, ChunkState | None]] = defaultdict(dict)
+                    by_node[piece.node].append(stored_id_of(chunk.place))
+                for surplus in chunk.surplus:
+                    by_node[surplus.node].append(surplus.chunk_id)
+        states: _States = {}
 
-        async def ask(number: int, places: list[ChunkPlace]) -> None:
-            ids = [stored_id_of(place) for place in places]
+        async def ask(number: int, ids: list[ChunkId]) -> None:
             found = await calls.call(number, lambda store: store.inspect_many(ids))
-            for place, state in zip(places, found or [], strict=False):
-                states[place.blob_id, place.chunk_index][number] = state
+            states.update(zip([(number, chunk_id) for chunk_id in ids], found or [], strict=False))
 
-        await asyncio.gather(*(ask(number, places) for number, places in by_node.items()))
-        counts = {(chunk.place.blob_id, chunk.place.chunk_index): len(chunk.pieces) for chunk in chunks}
-        return {key: found for key, found in states.items() if len(found) == counts[key]}
+        await asyncio.gather(*(ask(number, ids) for number, ids in by_node.items()))
+        return states
 
     async def _is_whole(
         self, place: ChunkPlace, states: Mapping[int, ChunkState | None], returned_ms: Mapping[int, int]
@@ -113,12 +116,15 @@ class SurplusRemover:
                     return False
         return True
 
-    async def _set_aside(self, chunk: ChunkSurvey, calls: NodeCalls) -> list[Surplus]:
+    async def _set_aside(self, chunk: ChunkSurvey, states: _States, calls: NodeCalls) -> list[Surplus]:
         gone: list[Surplus] = []
         for surplus in chunk.surplus:
-            ids: list[ChunkId] = [surplus.chunk_id]
-            flags = await calls.call(surplus.node, lambda store, ids=ids: store.quarantine_many(ids))  # type: ignore[misc]
-            if flags is not None:
+            key = (surplus.node, surplus.chunk_id)
+            if key not in states:
+                continue
+            judged: list[Judged] = [(surplus.chunk_id, states[key])]
+            flags = await calls.call(surplus.node, lambda store, it=judged: store.quarantine_judged(it))  # type: ignore[misc]
+            if flags == [True]:
                 gone.append(surplus)
                 _log.info("surplus piece of chunk %s set aside on node %d", surplus.chunk_id, surplus.node)
         return gone

@@ -32,7 +32,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 
 from storage.base.clock import Clock
-from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, NodeFull, Unavailable
+from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, Unavailable
 from storage.base.files import AnyPath, DiskSpace, FileSystem, OpenFile, make_directories
 from storage.base.ids import ChunkId
 from storage.chunks import medium_errors
@@ -43,18 +43,17 @@ from storage.chunks.inventory import prune_empty_groups, read_inventory
 from storage.chunks.layout import CHUNKS, LOCK, QUARANTINE, TEMPORARY, SetAside, group_name, lent_draft_name
 from storage.chunks.lent_draft import LentDraft
 from storage.chunks.lent_ranges import LentRanges
+from storage.chunks.medium_probe import probe_medium
 from storage.chunks.open_chunk import FilePlace, OpenChunk, OpenChunkFile
 from storage.chunks.quarantine import Quarantine
 from storage.chunks.records import PLACE_ATTEMPTS_MAX, NewRecord, RecordPlace, Records
 from storage.chunks.segment_format import RECORD_BYTES_MAX
 from storage.chunks.segments import Segments
-from storage.chunks.store import Buffer, ChunkReceipt, ChunkState, InventoryEntry
+from storage.chunks.store import Buffer, ChunkReceipt, ChunkState, InventoryEntry, Judged, is_same_piece
 from storage.chunks.tally import Tally
 from storage.chunks.times import read_times
 
 TURNSTILES = 64
-PROBE = "probe"
-PROBE_BYTES = 4096
 
 _log = logging.getLogger(__name__)
 
@@ -104,21 +103,8 @@ class ChunkDirectory:
         return self._files.space(self.chunks)
 
     def probe(self) -> None:
-        """Write a few bytes to the medium, sync them and read them back. ChunkError, Corrupt: what is wrong with it; a
-        full one is not wrong."""
-        path, written = f"{self._temporary}/{PROBE}", os.urandom(PROBE_BYTES)
-        with suppress(NodeFull), medium_errors.writing():
-            with suppress(FileNotFoundError):  # what one that failed left
-                self._files.unlink(path)
-            with self._files.create(path) as file:
-                file.write([written])
-                file.fdatasync()
-                file.drop_cached()
-                with medium_errors.reading():
-                    found = file.pread(PROBE_BYTES, 0)
-            if found != written:
-                raise Corrupt("the medium gives other bytes back than were written")
-            self._files.unlink(path)
+        """As probe_medium."""
+        probe_medium(self._files, self._temporary)
 
     # --- writing
 
@@ -241,11 +227,16 @@ class ChunkDirectory:
     def holds_same(self, chunk_id: ChunkId, receipt: ChunkReceipt) -> bool:
         """As Names says."""
         try:
-            held = self.verify(chunk_id)
+            with self._locate(chunk_id) as place:
+                try:
+                    held = self._verify(chunk_id, place.open())
+                except Corrupt:
+                    self._set_aside_place(chunk_id, place, is_damaged=False)
+                    return False
             is_durable = self._records.is_durable(chunk_id)
         except ChunkNotFound:
             return False
-        except Corrupt:
+        except Corrupt:  # it cannot even be opened
             self.quarantine([chunk_id])
             return False
         if held != receipt:
@@ -345,23 +336,23 @@ class ChunkDirectory:
             try:
                 self._verify(chunk_id, place.open())
             except Corrupt as error:
-                if not self._set_aside_damaged(chunk_id, place):
+                if not self._set_aside_place(chunk_id, place, is_damaged=True):
                     raise ChunkNotFound(f"chunk {chunk_id} was removed or stored anew meanwhile") from None
                 _log.error("chunk %s is damaged and was set aside: %s", chunk_id, error)
                 return False
             return True
 
-    def _set_aside_damaged(self, chunk_id: ChunkId, place: RecordPlace | FilePlace) -> bool:
+    def _set_aside_place(self, chunk_id: ChunkId, place: RecordPlace | FilePlace, *, is_damaged: bool) -> bool:
         """Unless the name leads to something else by now: whoever found the damage too may have put a good copy there.
         While a file is open no other can have its number, and while the turn is ours none gets its name."""
         with medium_errors.writing():
             if isinstance(place, RecordPlace):
-                return self._set_aside_records([(chunk_id, place)], is_damaged=True) == [True]
+                return self._set_aside_records([(chunk_id, place)], is_damaged=is_damaged) == [True]
             with self.turn_of(chunk_id):
                 found = self._groups.find(chunk_id)
                 if found is None or found.inode != place.file.stat().inode:
                     return False
-                moved = self._set_aside(chunk_id, is_damaged=True)
+                moved = self._set_aside(chunk_id, is_damaged=is_damaged)
             self.quarantined.sync()
             self._groups.sync([chunk_id])
             return moved
@@ -406,6 +397,23 @@ class ChunkDirectory:
             self.quarantined.sync()
             self._groups.sync([chunk_id for chunk_id in chunk_ids if chunk_id not in places])
             return [in_file or freed.pop(chunk_id, False) for chunk_id, in_file in zip(chunk_ids, moved, strict=True)]
+
+    def quarantine_judged(self, judged: Sequence[Judged]) -> list[bool]:
+        """As ChunkStore."""
+        return [self._quarantine_judged(chunk_id, state) for chunk_id, state in judged]
+
+    def _quarantine_judged(self, chunk_id: ChunkId, judged: ChunkState | None) -> bool:
+        try:
+            with self._locate(chunk_id) as place:
+                try:
+                    state = place.open().state
+                except Corrupt:
+                    state = None
+                return is_same_piece(state, judged) and self._set_aside_place(chunk_id, place, is_damaged=False)
+        except ChunkNotFound:
+            return False
+        except Corrupt:  # it cannot even be opened
+            return judged is None and self.quarantine([chunk_id]) == [True]
 
     def _set_aside_records(
         self, places: Sequence[tuple[ChunkId, RecordPlace]], *, is_damaged: bool = False

@@ -35,6 +35,7 @@ from storage.chunks.store import (
     ChunkState,
     Figures,
     InventoryEntry,
+    Judged,
     Space,
 )
 from storage.chunks.worker_pool import WorkerPool
@@ -263,6 +264,12 @@ class DiskChunkStore:
         outcomes: list[bool] = []
         for batch in _batches(chunk_ids, lambda _: 0):
             outcomes += await self._pool.run(self._directory.quarantine, batch)
+        return outcomes
+
+    async def quarantine_judged(self, judged: Sequence[Judged]) -> list[bool]:
+        outcomes: list[bool] = []
+        for batch in _batches(judged, lambda _: 0):
+            outcomes += await self._pool.run(self._directory.quarantine_judged, batch)
         return outcomes
 
     async def purge_quarantine(self, older_than_ms: int) -> int:

@@ -17,7 +17,9 @@ from storage.chunks.store import (
     ChunkState,
     Figures,
     InventoryEntry,
+    Judged,
     Space,
+    is_same_piece,
 )
 
 BLOCK_BYTES = 1 << 20
@@ -203,6 +205,13 @@ class MemoryChunkStore:
     async def quarantine_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
         self._check()
         return [self._set_aside(chunk_id) for chunk_id in chunk_ids]
+
+    async def quarantine_judged(self, judged: Sequence[Judged]) -> list[bool]:
+        self._check()
+        return [self._is_still(chunk_id, state) and self._set_aside(chunk_id) for chunk_id, state in judged]
+
+    def _is_still(self, chunk_id: ChunkId, judged: ChunkState | None) -> bool:
+        return chunk_id in self.chunks and is_same_piece(self._state(chunk_id), judged)
 
     async def purge_quarantine(self, older_than_ms: int) -> int:
         self._check()

@@ -54,6 +54,18 @@ class ChunkState(msgspec.Struct, frozen=True, array_like=True):
     verified_ms: int
 
 
+Judged = tuple[ChunkId, ChunkState | None]
+"""a chunk, and what was said of it when it was judged; None: that it cannot be read"""
+
+
+def is_same_piece(one: ChunkState | None, other: ChunkState | None) -> bool:
+    """Whether both were said of one and the same, whenever it was verified: what is stored anew under its id was so at
+    another time. Also when both could not be read."""
+    if one is None or other is None:
+        return one is other
+    return (one.length, one.digest, one.stored_ms) == (other.length, other.digest, other.stored_ms)
+
+
 class Figures(NamedTuple):
     """Of all that a store holds, as counted by the last look through it and what changed since. Times as in
     InventoryEntry."""
@@ -128,6 +140,11 @@ class ChunkStore(Protocol):
 
     async def quarantine_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
         """Set aside: not readable, not in the inventory, still on the medium until purged."""
+        ...
+
+    async def quarantine_judged(self, judged: Sequence[Judged]) -> list[bool]:
+        """The same of each chunk that is still the very piece that was judged; True where it was set aside. So an order
+        that comes late, or twice, leaves alone what was stored in its place meanwhile."""
         ...
 
     async def purge_quarantine(self, older_than_ms: int) -> int:

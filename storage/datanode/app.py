@@ -18,7 +18,7 @@ from storage.base.ids import ChunkId, parse_chunk_id
 from storage.base.internal_auth import access_token, bearer, verify_pull_ticket
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.store import SPAN_BYTES_MAX, OwnChunkStore
-from storage.datanode import journal_wire, near_wire, range_wire, wire
+from storage.datanode import journal_wire, judged_wire, near_wire, range_wire, wire
 from storage.datanode.exchange import BadRequest, Exchange, Handler, Receive, Send
 from storage.datanode.failures import name_failure
 from storage.datanode.intake import Intake
@@ -101,6 +101,7 @@ class DatanodeApp:
             ("POST", wire.BATCH_INSPECT): self._inspect_batch,
             ("POST", wire.BATCH_DELETE): self._delete_batch,
             ("POST", wire.BATCH_QUARANTINE): self._quarantine_batch,
+            ("POST", judged_wire.BATCH_QUARANTINE_JUDGED): self._quarantine_judged,
             ("POST", wire.PURGE): self._purge,
             ("GET", wire.INVENTORY): self._inventory,
             ("GET", wire.SPACE): self._space,
@@ -300,6 +301,10 @@ class DatanodeApp:
     async def _quarantine_batch(self, exchange: Exchange) -> None:
         chunk_ids = await exchange.read_parsed(wire.parse_chunk_ids, wire.BATCH_BODY_BYTES_MAX)
         await exchange.answer(200, wire.encode(await self._store.quarantine_many(chunk_ids)))
+
+    async def _quarantine_judged(self, exchange: Exchange) -> None:
+        judged = await exchange.read_parsed(judged_wire.parse_judged, wire.BATCH_BODY_BYTES_MAX)
+        await exchange.answer(200, wire.encode(await self._store.quarantine_judged(judged)))
 
     async def _purge(self, exchange: Exchange) -> None:
         older_than_ms = await exchange.read_parsed(wire.parse_moment, wire.SMALL_BODY_BYTES_MAX)

@@ -24,9 +24,10 @@ from storage.chunks.store import (
     ChunkReceipt,
     ChunkState,
     InventoryEntry,
+    Judged,
     Space,
 )
-from storage.datanode import near_wire, wire
+from storage.datanode import judged_wire, near_wire, wire
 from storage.datanode.answers import read_answer, strange
 from storage.datanode.range_client import RangeClient
 from storage.model import Node
@@ -186,6 +187,20 @@ class DatanodeClient:
 
     async def quarantine_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
         return await self._post_ids(wire.BATCH_QUARANTINE, chunk_ids, wire.parse_flags)
+
+    async def quarantine_judged(self, judged: Sequence[Judged]) -> list[bool]:
+        """As ChunkStore. A datanode of before this order sets aside whatever is there."""
+        outcomes: list[bool] = []
+        for start in range(0, len(judged), wire.BATCH_ITEMS_MAX):
+            batch = judged[start : start + wire.BATCH_ITEMS_MAX]
+            body = judged_wire.encode_judged(batch)
+            target = judged_wire.BATCH_QUARANTINE_JUDGED
+            answer = await self._http.call("POST", target, body, timeout_s=BATCH_TIMEOUT_S)
+            if answer.status == 404:
+                outcomes += await self.quarantine_many([chunk_id for chunk_id, _ in batch])
+            else:
+                outcomes += self._parsed(answer, 200, _counting(wire.parse_flags, len(batch)))
+        return outcomes
 
     async def purge_quarantine(self, older_than_ms: int) -> int:
         return await self._post(wire.PURGE, wire.encode(older_than_ms), wire.parse_moment)

@@ -14,7 +14,7 @@ whatever bytes it is given; both sides use the same functions.
     POST   /v1/batch/get               [[id, offset, length], …] → [[bytes | nil, error, message], …]
     POST   /v1/batch/pull              [[id, PullRequest], …] → [[receipt | nil, error, message], …]
     POST   /v1/batch/delete            [id, …] → [bool, …]
-    POST   /v1/batch/quarantine        [id, …] → [bool, …]
+    POST   /v1/batch/quarantine        [id, …] → [bool, …]: whatever is there; see judged_wire.py
     POST   /v1/quarantine/purge        older_than_ms → count
     GET    /v1/inventory?after=&limit= → [[id, length, stored_ms, verified_ms], …]
     GET    /v1/damaged?after=&limit=   → [[id, found_ms], …]: rot that was set aside and is not acknowledged yet

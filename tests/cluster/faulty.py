@@ -11,7 +11,7 @@ from storage.chunks.erasure import Striping
 from storage.chunks.footer import digest_of
 from storage.chunks.memory import MemoryChunkStore
 from storage.chunks.near_drafts import NotLent
-from storage.chunks.store import Buffer, ChunkReceipt, ChunkState, InventoryEntry, Space
+from storage.chunks.store import Buffer, ChunkReceipt, ChunkState, InventoryEntry, Judged, Space
 from storage.datanode.near_wire import Loan
 from storage.datanode.wire import DamagedChunk, PullRequest, RebuildRequest, ScrubOrder, ScrubStatus
 from storage.model import Node, NodeReport, NodeState
@@ -61,6 +61,8 @@ class FaultyDatanode:
         self.damaged: dict[ChunkId, int] = {}
         """set aside by a scrub, and not forgotten yet"""
         self.deletes = 0
+        self.orders: list[Sequence[Judged]] = []
+        """to set aside"""
         self.bytes_taken = 0
 
     def node(self, state: NodeState = NodeState.UP) -> Node:
@@ -248,6 +250,17 @@ class FaultyDatanode:
     async def quarantine_many(self, chunk_ids: Sequence[ChunkId]) -> list[bool]:
         self._check_up()
         return await self.inner.quarantine_many(chunk_ids)
+
+    async def quarantine_judged(self, judged: Sequence[Judged]) -> list[bool]:
+        self._check_up()
+        self.orders.append(judged)
+        return await self.inner.quarantine_judged(judged)
+
+    async def repeat_orders(self) -> int:
+        """Orders to set aside arrive a second time, late. How many."""
+        for judged in self.orders:
+            await self.inner.quarantine_judged(judged)
+        return len(self.orders)
 
     async def purge_quarantine(self, older_than_ms: int) -> int:
         self._check_up()

@@ -12,7 +12,7 @@ from storage.base.errors import ChunkError
 from storage.base.ids import ChunkId
 from storage.chunks.footer import Footer
 from storage.chunks.memory import MemoryChunkStore
-from storage.chunks.store import Buffer, ChunkReceipt, InventoryEntry
+from storage.chunks.store import Buffer, ChunkReceipt, InventoryEntry, Judged
 from tests.sim.loop import require_process
 
 T = TypeVar("T")
@@ -110,6 +110,12 @@ class SimDisk(MemoryChunkStore):
         self.before_removal(chunk_ids, "set aside")
         flags = await super().quarantine_many(chunk_ids)
         await self._sync(chunk_ids)
+        return flags
+
+    async def quarantine_judged(self, judged: Sequence[Judged]) -> list[bool]:
+        self.before_removal([chunk_id for chunk_id, state in judged if self._is_still(chunk_id, state)], "set aside")
+        flags = await super().quarantine_judged(judged)
+        await self._sync([chunk_id for chunk_id, _ in judged])
         return flags
 
     async def inventory(self, after: ChunkId | None, limit: int) -> list[InventoryEntry]:

@@ -17,7 +17,7 @@ from storage.base.errors import ChunkTruncated, FrostbyteError, NodeUnreachable
 from storage.base.ids import ChunkId, parse_chunk_id
 from storage.base.internal_auth import bearer
 from storage.base.internal_client import Answer, Deadlines
-from storage.datanode import wire
+from storage.datanode import judged_wire, wire
 from tests.sim.loop import Process, VirtualLoop, require_loop, require_process
 from tests.sim.network import Broken, Network
 from tests.sim.streams import Stream
@@ -296,4 +296,6 @@ def _describe(method: str, target: str, body: bytes) -> str:
     text = _CHUNK_ID.sub(lambda match: short(parse_chunk_id(match[0])), path.removeprefix("/v1/"))
     if path in LISTING:
         text += " " + " ".join(map(short, wire.parse_chunk_ids(body)))
+    elif path == judged_wire.BATCH_QUARANTINE_JUDGED:
+        text += " " + " ".join(short(chunk_id) for chunk_id, _ in judged_wire.parse_judged(body))
     return f"{method} {text}"

@@ -11,6 +11,7 @@ from cluster.maintenance import orphans, piece_copy, repairer, surveyor, sweeper
 from cluster.maintenance.read_horizon import ReadHorizon
 from cluster.maintenance.repair import Finding, Piece
 from cluster.registry import leadership, state
+from storage.chunks import memory
 from storage.datanode import pull, rebuild, scrubber
 from storage.metadata.sqlite import blobs, layouts, masters, nodes, reader
 from storage.model import NodeState
@@ -232,6 +233,21 @@ REPAIR_BUGS = (
         "where its row names it",
         (1,),
         {"faults": ("crash",), "load_s": 60.0},
+    ),
+    Bug(
+        "set aside whatever is there",
+        "An order to set aside that comes again takes the good piece that was made in the place of the bad one.",
+        change((memory.MemoryChunkStore, "_is_still", lambda self, chunk_id, judged: chunk_id in self.chunks)),
+        "where its row names it",
+        (3, 7),
+        {
+            "faults": ("weather", "weather", "rot", "drain", "join"),
+            "fault_every_s": 1.0,
+            "load_s": 80.0,
+            "redundancy": "replica:3",
+            "nodes": 4,
+            "clients": 4,
+        },
     ),
     Bug(
         "rot overlooked",

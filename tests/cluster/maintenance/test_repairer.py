@@ -15,6 +15,8 @@ from cluster.maintenance.repairer import Repairer
 from cluster.maintenance.throttle import Throttle
 from cluster.redundancy import parse_redundancy
 from storage.base.errors import Corrupt, NotEnoughNodes, Unavailable
+from storage.base.ids import ChunkId
+from storage.chunks.store import ChunkReceipt
 from storage.metadata.commands import Command
 from storage.model import NodeState
 from tests.cluster.maintenance.scene import Scene, open_scene
@@ -164,6 +166,53 @@ async def test_another_fragment_in_the_way_goes(tmp_path: Path) -> None:
         assert (await repairer_of(scene).repair(place.blob_id, 0)).pieces == 1
         (after,) = await scene.require_whole(place.blob_id)
         assert after.nodes == (1, 4, 3)
+        assert await scene.nodes[4].repeat_orders() == 1
+        await scene.require_whole(place.blob_id)
+
+
+@pytest.mark.parametrize("how", ["rotten", "cut off", "other bytes"])
+async def test_an_order_that_comes_again_leaves_the_good_piece(tmp_path: Path, how: str) -> None:
+    """The node whose piece was bad is the only one that may take a good one, and hears the order twice."""
+    async with open_scene(tmp_path, 3) as scene:
+        (place,) = await scene.put(b"key", "replica:3", [1, 2, 3])
+        chunk_id, node = stored_id_of(place), scene.nodes[2]
+        if how == "rotten":
+            scene.damage(2, place)
+        elif how == "cut off":
+            node.chunks[chunk_id] = node.chunks[chunk_id][:-1]
+        else:
+            await scene.lose(2, place)
+            await node.inner.put_many([(chunk_id, b"other bytes")])
+        scene.clock.advance(1)
+        assert (await repairer_of(scene).repair(place.blob_id, 0, deep=True)).pieces == 1
+        assert await node.repeat_orders() == 1
+        await scene.require_whole(place.blob_id)
+
+
+async def test_a_piece_that_was_made_good_meanwhile_is_not_set_aside(tmp_path: Path) -> None:
+    """By another repairer, after this one had read the bad one."""
+    async with open_scene(tmp_path, 3) as scene:
+        (place,) = await scene.put(b"key", "replica:3", [1, 2, 3])
+        chunk_id, node = stored_id_of(place), scene.nodes[2]
+        good = node.chunks[chunk_id]
+        scene.damage(2, place)
+        scene.clock.advance(1)
+        reads, verify = 0, node.verify
+
+        async def verify_late(of: ChunkId) -> ChunkReceipt:
+            nonlocal reads
+            reads += 1
+            try:
+                return await verify(of)
+            finally:
+                if reads == 2:
+                    await node.inner.put_many([(of, good)])
+
+        node.verify = verify_late  # type: ignore[method-assign]
+        await repairer_of(scene).repair(place.blob_id, 0, deep=True)
+        assert len(node.orders) == 1
+        await scene.require_whole(place.blob_id)
+        assert await node.purge_quarantine(1 << 60) == 1
 
 
 async def test_repairs_read_from_every_survivor(cluster: Scene) -> None:

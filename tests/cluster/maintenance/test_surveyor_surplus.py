@@ -87,6 +87,19 @@ async def test_surplus_stays_when_the_row_changes_in_the_last_moment(master: Mas
     await scene.require_whole(place.blob_id)
 
 
+async def test_an_order_that_comes_again_leaves_what_is_named_since(master: Master) -> None:
+    """The surplus went; then the node got the piece anew, and the row names it."""
+    scene = master.scene
+    (place,) = await scene.put(b"key", "replica:2", [1, 2])
+    await leave_surplus(scene, place, 3, 1)
+    await master.settle(300)
+    assert scene.holders(place) == {1, 2}
+    await leave_surplus(scene, place, 3, 1)
+    assert await scene.metadata.apply(SetReplicas(place.blob_id, 0, place.nodes, (2, 3), place.generation))
+    assert await scene.nodes[3].repeat_orders() == 1
+    await scene.require_whole(place.blob_id)
+
+
 @pytest.mark.parametrize("takes_over", [False, True])
 async def test_what_came_back_is_read_before_surplus_goes(master: Master, takes_over: bool) -> None:
     """Also by a master that took over after the return: a piece that was right once is not taken for right now."""

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
 from typing import NamedTuple
 
+import msgspec
 import pytest
 
 from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, ChunkTruncated, Corrupt, NodeFull
@@ -361,6 +362,51 @@ class ChunkStoreConformance:
         assert await store.purge_quarantine(subject.now_ms() + 1) == 2
         assert await store.purge_quarantine(subject.now_ms() + 1) == 0
         assert await read(store, chunk_id(0)) == b"new"
+
+    async def test_what_was_judged_is_set_aside(self, store: ChunkStore, subject: StoreUnderTest) -> None:
+        """What is right, rotten or unreadable; a second order finds nothing, and nothing is set aside that is none."""
+        ids = [chunk_id(n) for n in range(4)]
+        await store.put_many([(of, some_bytes(5000)) for of in ids])
+        await put(store, chunk_id(4), some_bytes(LARGE_BYTES))
+        subject.damage(chunk_id(1))
+        subject.shorten(chunk_id(2))
+        asked = [chunk_id(n) for n in (0, 1, 2, 4, 8)]
+        judged = list(zip(asked, await store.inspect_many(asked), strict=True))
+        assert [state is None for _, state in judged] == [False, False, True, False, True]
+        await store.verify(chunk_id(0))  # it is still what it was
+        assert await store.quarantine_judged(judged) == [True, True, True, True, False]
+        assert await store.quarantine_judged(judged) == [False] * 5
+        assert [entry.chunk_id for entry in await store.inventory(None, 10)] == [chunk_id(3).to_bytes()]
+        assert await store.purge_quarantine(subject.now_ms() + 1) == 4
+        assert await store.quarantine_judged([]) == []
+
+    @pytest.mark.parametrize("length", [5000, LARGE_BYTES])
+    async def test_what_is_not_what_was_judged_stays(self, store: ChunkStore, length: int) -> None:
+        """The same bytes stored at another time, other bytes, and what can be read where it could not be."""
+        await put(store, chunk_id(1), some_bytes(length))
+        (state,) = await store.inspect_many([chunk_id(1)])
+        assert state is not None
+        replace = msgspec.structs.replace
+        others = (
+            replace(state, stored_ms=state.stored_ms - 1),
+            replace(state, digest=digest_of(b"other").digest),
+            replace(state, length=state.length - 1),
+            None,
+        )
+        assert await store.quarantine_judged([(chunk_id(1), other) for other in others]) == [False] * 4
+        assert await store.verify(chunk_id(1)) == digest_of(some_bytes(length))
+        assert await store.quarantine_judged([(chunk_id(1), state)]) == [True]
+
+    async def test_what_was_stored_anew_is_not_what_could_not_be_read(
+        self, store: ChunkStore, subject: StoreUnderTest
+    ) -> None:
+        """An order that comes twice, and a good piece was made between."""
+        await put(store, chunk_id(1), some_bytes(5000))
+        subject.shorten(chunk_id(1))
+        for expected in (True, False):
+            assert await store.quarantine_judged([(chunk_id(1), None)]) == [expected]
+            await put(store, chunk_id(1), some_bytes(5000))
+        assert await store.verify(chunk_id(1)) == digest_of(some_bytes(5000))
 
     async def test_inventory_pages_in_order(self, store: ChunkStore, subject: StoreUnderTest) -> None:
         """Every chunk once, ordered by id, whatever the page's size and the order of the puts."""

@@ -137,6 +137,15 @@ async def quarantine(store: DiskChunkStore, ledger: Ledger, *ids: ChunkId) -> No
     ledger.set_aside.update(ids)
 
 
+async def quarantine_judged(store: DiskChunkStore, ledger: Ledger, *ids: ChunkId) -> None:
+    """One call for all; they must exist."""
+    ledger.begin(*ids)
+    judged = list(zip(ids, await store.inspect_many(ids), strict=True))
+    assert await store.quarantine_judged(judged) == [True] * len(ids)
+    ledger.gone.update(ids)
+    ledger.set_aside.update(ids)
+
+
 async def purge(store: DiskChunkStore, ledger: Ledger) -> None:
     """All of the quarantine."""
     ledger.set_aside.clear()
@@ -171,6 +180,7 @@ async def script(files: CrashFiles, ledger: Ledger, record_bytes_max: int) -> No
         await put_one(store, ledger, OTHER_GROUP)
         await put_beside(store, ledger, SMALL, THIRD, FIRST, SECOND)
         await delete(store, ledger, SMALL, FIRST)
+        await quarantine_judged(store, ledger, SECOND, LENT)
     finally:
         store.close()
 

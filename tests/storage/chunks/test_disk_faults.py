@@ -12,9 +12,13 @@ import pytest
 
 from storage.base.errors import ChunkError, ChunkNotFound, Corrupt, NodeFull
 from storage.base.files import AnyPath, DiskFile, DiskFiles, FileStat, OpenFile
+from storage.base.ids import ChunkId
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.footer import Footer, digest_of, format_footer
-from tests.storage.chunks.chunk_files import FILES_ONLY, path_of
+from storage.chunks.open_chunk import OpenChunk
+from storage.chunks.segment_format import RECORD_BYTES_MAX
+from storage.chunks.store import ChunkReceipt
+from tests.storage.chunks.chunk_files import FILES_ONLY, damage_chunk, path_of
 from tests.storage.chunks.conformance import LARGE_BYTES, chunk_id, cut, put, read, some_bytes
 from tests.storage.crash_files import CrashFiles
 
@@ -107,6 +111,58 @@ async def test_an_unreadable_medium_is_corrupt(root: Path) -> None:
     files.error = OSError(errno.EMFILE, "too many open files")
     with pytest.raises(ChunkError):
         await store.verify(chunk_id(1))
+    store.close()
+
+
+async def test_what_cannot_be_opened_is_set_aside_as_unreadable(root: Path) -> None:
+    """By an order that says so of it, and by a put of the same chunk."""
+
+    class FailingFiles(DiskFiles):
+        failures = 0
+
+        def open(self, path: AnyPath, *, writable: bool = False) -> OpenFile:
+            if self.failures and os.fspath(path).endswith(str(chunk_id(1))):
+                self.failures -= 1
+                raise OSError(errno.EIO, "bad sector")
+            return super().open(path, writable=writable)
+
+    files = FailingFiles()
+    store = DiskChunkStore(files, root, reserve_bytes=0, record_bytes_max=FILES_ONLY)
+    await put(store, chunk_id(1), b"x")
+    judged = list(zip([chunk_id(1)], await store.inspect_many([chunk_id(1)]), strict=True))
+    files.failures = 2
+    assert await store.quarantine_judged(judged) == [False]
+    assert await store.quarantine_judged([(chunk_id(1), None)]) == [True]
+    await put(store, chunk_id(1), b"x")
+    files.failures = 1
+    await put(store, chunk_id(1), b"x")
+    assert await store.verify(chunk_id(1)) == digest_of(b"x")
+    assert await store.purge_quarantine(1 << 60) == 2
+    store.close()
+
+
+@pytest.mark.parametrize("record_bytes_max", [FILES_ONLY, RECORD_BYTES_MAX])
+async def test_a_writer_sets_aside_the_rot_that_it_read(
+    root: Path, record_bytes_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what another writer of the same chunk stored in its place, who was told that it is there."""
+    store = DiskChunkStore(DiskFiles(), root, reserve_bytes=0, record_bytes_max=record_bytes_max)
+    await put(store, chunk_id(1), b"good")
+    damage_chunk(root, chunk_id(1))
+    directory = store._directory
+    verify = directory._verify
+
+    def verify_late(of: ChunkId, chunk: OpenChunk) -> ChunkReceipt:
+        monkeypatch.undo()
+        try:
+            return verify(of, chunk)
+        finally:
+            assert directory.store_many([(of, [b"good"])]) == [digest_of(b"good")]
+
+    monkeypatch.setattr(directory, "_verify", verify_late)
+    await put(store, chunk_id(1), b"good")
+    assert await store.verify(chunk_id(1)) == digest_of(b"good")
+    assert await store.purge_quarantine(1 << 60) == 1
     store.close()
 
 

@@ -48,6 +48,7 @@ async def test_a_set_failure_is_raised_by_everything() -> None:
         store.inspect_many([]),
         store.delete_many([]),
         store.quarantine_many([]),
+        store.quarantine_judged([]),
         store.purge_quarantine(0),
         store.inventory(None, 1),
         store.space(),

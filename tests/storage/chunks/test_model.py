@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from storage.base.clock import ManualClock
 from storage.base.errors import ChunkError, Corrupt
+from storage.base.ids import ChunkId
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.memory import MemoryChunkStore
-from storage.chunks.store import InventoryEntry, OwnChunkStore
+from storage.chunks.store import InventoryEntry, Judged, OwnChunkStore
 from tests.storage.chunks.conformance import chunk_id, pieces, read
 from tests.storage.crash_files import CrashFiles
 
@@ -23,6 +24,15 @@ Operation = Callable[[OwnChunkStore], Awaitable[object]]
 async def _figures(store: OwnChunkStore) -> object:
     """All but the oldest time, which the disk store knows as of its last count only."""
     return store.figures._replace(oldest_verified_ms=0)
+
+
+async def _quarantine_judged(store: OwnChunkStore, ids: list[ChunkId], stored_ms: int | None = None) -> object:
+    """As they are, or as if they had been stored then."""
+    judged: list[Judged] = []
+    for of, state in zip(ids, await store.inspect_many(ids), strict=True):
+        is_other = state is not None and stored_ms is not None
+        judged.append((of, msgspec.structs.replace(state, stored_ms=stored_ms) if is_other else state))
+    return await store.quarantine_judged(judged)
 
 
 IDS = st.builds(chunk_id, st.sampled_from([1, 2, 4095, 4096]), st.integers(0, 1))
@@ -54,6 +64,8 @@ OPERATIONS: st.SearchStrategy[Operation] = st.one_of(
     st.builds(lambda: lambda s: _figures(s)),
     st.builds(lambda ids: lambda s: s.delete_many(ids), st.lists(IDS, max_size=3)),
     st.builds(lambda ids: lambda s: s.quarantine_many(ids), st.lists(IDS, max_size=3)),
+    st.builds(lambda ids: lambda s: _quarantine_judged(s, ids), st.lists(IDS, max_size=3)),
+    st.builds(lambda ids, at: lambda s: _quarantine_judged(s, ids, at), st.lists(IDS, max_size=3), TIMES_MS),
     st.builds(lambda at: lambda s: s.purge_quarantine(at), TIMES_MS),
     st.builds(lambda after, limit: lambda s: s.inventory(after, limit), st.none() | IDS, st.integers(0, 9)),
 )

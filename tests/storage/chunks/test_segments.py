@@ -377,7 +377,7 @@ async def test_a_good_copy_that_came_meanwhile_is_not_set_aside(store: DiskChunk
     directory = store._directory
     with directory._locate(chunk_id(1)) as place:
         await put(store, chunk_id(1), DATA)
-        assert not directory._set_aside_damaged(chunk_id(1), place)
+        assert not directory._set_aside_place(chunk_id(1), place, is_damaged=True)
     assert await store.check(chunk_id(1))
     assert len(os.listdir(root / "quarantine")) == 1, "what the put had set aside"
 

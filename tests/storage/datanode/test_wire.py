@@ -22,7 +22,7 @@ from storage.base.errors import (
 )
 from storage.base.ids import BLOB_ID_BYTES, CHUNK_INDEX_MAX, ChunkId
 from storage.chunks.store import DIGEST_BYTES, ChunkReceipt, ChunkState, InventoryEntry, Space
-from storage.datanode import wire
+from storage.datanode import judged_wire, wire
 
 CHUNK_IDS = st.builds(
     ChunkId, st.binary(min_size=BLOB_ID_BYTES, max_size=BLOB_ID_BYTES), st.integers(0, CHUNK_INDEX_MAX)
@@ -50,6 +50,7 @@ PARSERS: list[Callable[[bytes], Any]] = [
     wire.parse_pulls,
     wire.parse_spans,
     wire.parse_chunk_ids,
+    judged_wire.parse_judged,
     lambda body: wire.parse_flags(body, 1),
     lambda body: wire.parse_states(body, 1),
     lambda body: wire.parse_put_outcomes(body, 1),
