@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from contextlib import suppress
 from typing import NamedTuple
 
 from storage.base.clock import Clock
@@ -103,13 +104,20 @@ class Custodian:
                 except (FrostbyteError, sqlite3.Error, OSError) as error:
                     _log.warning("metadata journal: %s", error)
                     self._next_look_s = self._clock.monotonic_s() + RETRY_FIRST_S
-                await asyncio.sleep(TICK_S)
+                await self._pause()
         finally:
             if self._taking is not None:
                 self._taking.cancel()
                 await asyncio.gather(self._taking, return_exceptions=True)
 
+    async def _pause(self) -> None:
+        """For a tick, or until there is something else to tell."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TICK_S):
+                await self._journal.changed.wait()
+
     async def _tick(self) -> None:
+        self._journal.changed.clear()
         self._status.write(self.describe(self._read_position()))
         if self._journal.phase is not Phase.OPEN:
             return
@@ -216,6 +224,7 @@ class Custodian:
         self._failures, self._error = 0, ""
         self._thin_since_s = self._clock.monotonic_s()
         self._next_look_s = 0.0
+        self._journal.changed.set()
         manifest = taken.manifest
         _log.info("metadata journal: snapshot of %d bytes at %d", manifest.size_bytes, manifest.sequence)
         if position.snapshot_due:

@@ -1,6 +1,7 @@
 """What the journal is at a moment, in a small file beside the database, for whoever shows it to people.
 
-It tells; nothing relies on it. `updated_ms` moves every few seconds while the owner lives.
+It tells; nothing relies on it. It is written when the journal's phase or its datanodes change; `updated_ms` moves every
+few seconds while the owner lives.
 """
 
 from __future__ import annotations

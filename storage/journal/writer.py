@@ -80,6 +80,8 @@ class ReplicatedJournal:
         """of the newest segment; only ever rises"""
         self.bytes_written = 0
         """to segments, since the process began"""
+        self.changed = asyncio.Event()
+        """set with another phase, reason or segment; for whoever tells people, and clears it"""
         self._keys = keys
         self._nodes = nodes
         self._choose = choose
@@ -213,6 +215,7 @@ class ReplicatedJournal:
             self._must_move = False
             self.segment = segment
             self.bytes_written += segment.length
+            self.changed.set()
             return True
         if self.phase is not Phase.LOCAL:
             self.close(f"{self._copies} datanodes that take the journal of the metadata cannot be had")
@@ -235,4 +238,5 @@ class ReplicatedJournal:
                 phase.value,
                 f", {reason}" if reason else "",
             )
+            self.changed.set()
         self.phase, self.reason = phase, reason

@@ -204,7 +204,7 @@ def test_everything_acknowledged_is_on_a_new_host(tmp_path: Path) -> None:
         check_marks(again, open_id, aborted_id)
         credentials = json.loads((again.data / "credentials.json").read_text())
         assert credentials["access_key_id"] == "AKIAPROBEPROBEPROBE1"
-        # The state of the journal is told once a second, and the first walk waits for the nodes.
+        # The first walk waits for the nodes, and comes a moment after the journal is open.
         wait_until(lambda: is_well(again), WAIT_S, "a journal on two datanodes, and all chunks whole")
 
 
