@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 class Repaired(NamedTuple):
-    """What one repair did. is_settled: false when another look is needed, as the row was changed by somebody else."""
+    """What one repair did. is_settled: false when another look is needed, as somebody else was quicker."""
 
     pieces: int = 0
     """made, or found and named"""
@@ -109,6 +109,9 @@ class Repairer:
                 await self._set_aside_if_bad(number, chunk_id, receipt_of(place, position))
         made = await self._make_pieces(place, plan, deep=deep)
         nodes = name_nodes(redundancy, plan, made)
+        good = len(plan.kept) + len(plan.adopted) + len(made)
+        if good < redundancy.width and await self._leaves_out_a_good_one(place, nodes):
+            return Repaired(is_settled=False)
         if not _same(nodes, place.nodes, is_ordered=redundancy.is_erasure):
             change = SetReplicas(
                 place.blob_id, place.chunk_index, place.nodes, nodes, place.generation, self._current_term()
@@ -117,7 +120,6 @@ class Repairer:
                 await self._withdraw(place, made)
                 return Repaired(is_settled=False)
             _log.info("chunk %s is on nodes %s now, it was on %s", chunk_id, nodes, place.nodes)
-        good = len(plan.kept) + len(plan.adopted) + len(made)
         if good < redundancy.width:
             raise NotEnoughNodes(f"{good} of {redundancy.width} pieces")
         named = (*plan.adopted, *made)
@@ -198,6 +200,14 @@ class Repairer:
         judged = await self._look.judge(number, chunk_id, expected)
         if judged is not None:
             await self._nodes.store(number).quarantine_judged([judged])
+
+    async def _leaves_out_a_good_one(self, place: ChunkPlace, nodes: tuple[int, ...]) -> bool:
+        """Whether another repairer made a piece good, in its place, since this one looked: the row does not tell."""
+        return any(
+            piece.finding is Finding.GOOD
+            and not (nodes[piece.position] == piece.node if redundancy_of(place).is_erasure else piece.node in nodes)
+            for piece in await self._look.look_at_named(place, deep=False)
+        )
 
     async def _withdraw(self, place: ChunkPlace, made: Sequence[Piece]) -> None:
         """The row changed meanwhile, or is gone. Pieces of a blob that is gone are deleted. While there is a row they

@@ -84,6 +84,10 @@ async def _right(self: Any, chunk_id: Any) -> bool:
     return True
 
 
+async def _none_left_out(self: Any, place: Any, nodes: Any) -> bool:
+    return False
+
+
 async def _never_late(self: Any) -> None:
     return
 
@@ -247,6 +251,27 @@ REPAIR_BUGS = (
             "redundancy": "replica:3",
             "nodes": 4,
             "clients": 4,
+        },
+    ),
+    Bug(
+        "made good meanwhile and left out",
+        "A repair that could not make a piece names it no more, though another one made it good in its place.",
+        change((repairer.Repairer, "_leaves_out_a_good_one", _none_left_out)),
+        "good pieces on",
+        (7,),
+        {
+            "faults": ("weather", "rot", "rot", "rot", "rot"),
+            "fault_every_s": 0.4,
+            "load_s": 60.0,
+            "redundancy": "replica:3",
+            "nodes": 3,
+            "zones": 1,
+            "gateways": 2,
+            "masters": 1,
+            "clients": 6,
+            "pause_s": 0.1,
+            "sizes": (20_000,),
+            "slowness": 0.0,
         },
     ),
     Bug(

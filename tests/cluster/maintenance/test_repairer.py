@@ -14,7 +14,7 @@ from cluster.maintenance.pieces import stored_id_of
 from cluster.maintenance.repairer import Repairer
 from cluster.maintenance.throttle import Throttle
 from cluster.redundancy import parse_redundancy
-from storage.base.errors import Corrupt, NotEnoughNodes, Unavailable
+from storage.base.errors import Corrupt, NodeUnreachable, NotEnoughNodes, Unavailable
 from storage.base.ids import ChunkId
 from storage.chunks.store import ChunkReceipt
 from storage.metadata.commands import Command
@@ -213,6 +213,29 @@ async def test_a_piece_that_was_made_good_meanwhile_is_not_set_aside(tmp_path: P
         assert len(node.orders) == 1
         await scene.require_whole(place.blob_id)
         assert await node.purge_quarantine(1 << 60) == 1
+
+
+@pytest.mark.parametrize("redundancy", ["replica:3", "ec:2+1"])
+async def test_a_piece_that_was_made_good_meanwhile_stays_named(
+    tmp_path: Path, redundancy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another repairer, in its place, while this one waited for a piece that did not come."""
+    async with open_scene(tmp_path, 3) as scene:
+        (place,) = await scene.put(b"key", redundancy, [1, 2, 3])
+        chunk_id, node = stored_id_of(place), scene.nodes[2]
+        good = node.chunks[chunk_id]
+        await scene.lose(2, place)
+
+        async def fail_late(of: ChunkId, _: object) -> ChunkReceipt:
+            await node.inner.put_many([(of, good)])
+            raise NodeUnreachable("too late")
+
+        monkeypatch.setattr(node, "pull", fail_late)
+        monkeypatch.setattr(node, "rebuild", fail_late)
+        repairer = repairer_of(scene)
+        assert not (await repairer.repair(place.blob_id, 0)).is_settled
+        assert await scene.require_whole(place.blob_id) == [place]
+        assert (await repairer.repair(place.blob_id, 0)).is_settled
 
 
 async def test_repairs_read_from_every_survivor(cluster: Scene) -> None:
