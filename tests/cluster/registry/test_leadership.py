@@ -26,7 +26,7 @@ from storage.datanode.heartbeat import STANDBY_INTERVAL_S, MasterLink
 from storage.metadata.sqlite.open import open_owned_metadata
 from storage.model import ClusterMap, NodeReport, NodeState
 from tests.cluster.nodes import CLUSTER_ID, make_report
-from tests.cluster.registry.test_master import INTERNAL_KEY, SometimesAway, token_of
+from tests.cluster.registry.served_master import INTERNAL_KEY, SometimesAway, token_of
 from tests.storage.base.serving import serving
 
 RELIED_ON_S = RELIED_ON_SHARE * LEASE_TTL_S
