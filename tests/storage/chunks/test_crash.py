@@ -226,6 +226,7 @@ async def check(survivors: CrashFiles, ledger: Ledger) -> None:
             await put(store, of, CONTENTS[of])
     finally:
         store.close()
+        survivors.forget()
 
 
 def set_aside(files: CrashFiles) -> Iterator[tuple[ChunkId, bytes]]:
@@ -242,14 +243,14 @@ async def cut_at(step: int, make: Callable[[], CrashFiles], record_bytes_max: in
     try:
         await script(files, ledger, record_bytes_max)
     except PowerCut:
-        pass
-    else:
-        return False
-    await check(files.survivors(), ledger)
-    await check(files.survivors(names=True), ledger)
-    for seed in SEEDS:
-        await check(files.survivors(seed=step * len(SEEDS) + seed), ledger)
-    return True
+        await check(files.survivors(), ledger)
+        await check(files.survivors(names=True), ledger)
+        for seed in SEEDS:
+            await check(files.survivors(seed=step * len(SEEDS) + seed), ledger)
+        return True
+    finally:
+        files.forget()
+    return False
 
 
 async def cut_everywhere(make: Callable[[], CrashFiles], record_bytes_max: int, script: Script = script) -> int:
