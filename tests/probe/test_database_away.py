@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -111,15 +112,13 @@ def test_a_database_that_is_away(
     workers = Workers(one, other)
     with Account(bucket, east, west, threads_each=6) as account:
         account.wait_for_more(20)
-        with workers.bounded():
-            took_away_s = take_away(running, how)
+        with away(running, how) as took_away_s, workers.bounded():
             wait_until(lambda: one.ready() == other.ready() == 503, WAIT_S, "being unready without a database")
             while True:
                 require_refusals(bucket, (east, west), REFUSED_S_MAX[how])
                 if time.monotonic() - took_away_s > away_s:
                     break
             assert [one.ready(), other.ready()] == [503, 503]
-        bring_back(running, how)
         wait_until(lambda: one.ready() == other.ready() == 200, WAIT_S, "being ready again")
         account.wait_for_more(20)
     workers.require_unchanged()
@@ -150,23 +149,25 @@ def refused_by(call: Callable[..., Any], **arguments: Any) -> tuple[int, dict[st
     return answer["HTTPStatusCode"], answer["HTTPHeaders"], time.monotonic() - began_s
 
 
-def take_away(running: Hosts, how: str) -> float:
-    """→ when."""
+@contextmanager
+def away(running: Hosts, how: str) -> Iterator[float]:
+    """The database of other tests as well: it is back after the block, whatever happens there. → when it went."""
     if how == "stopped":
         running.database.end(signal.SIGQUIT)
+        bring_back = running.database.start
     else:
-        for pid in server_processes(running.database):
-            os.kill(pid, signal.SIGSTOP)
-    return time.monotonic()
+        stop_or_go(running, signal.SIGSTOP)
+        bring_back = partial(stop_or_go, running, signal.SIGCONT)
+    try:
+        yield time.monotonic()
+    finally:
+        bring_back()
 
 
-def bring_back(running: Hosts, how: str) -> None:
-    """As it was."""
-    if how == "stopped":
-        running.database.start()
-    else:
-        for pid in server_processes(running.database):
-            os.kill(pid, signal.SIGCONT)
+def stop_or_go(running: Hosts, signal_number: int) -> None:
+    """To every process of the database."""
+    for pid in server_processes(running.database):
+        os.kill(pid, signal_number)
 
 
 @pytest.mark.timeout(300)
