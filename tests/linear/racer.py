@@ -1,7 +1,8 @@
-"""A process of racing clients: `… -m tests.linear.racer SETTINGS`, one gateway's access to the metadata.
+"""A process of racing clients: `… -m tests.linear.racer SETTINGS BUCKET…`, one gateway's access to the metadata.
 
-Says `ready` when connected. Then every line of standard input is a `Race`: several tasks run random operations on a few
-keys, and what each of them saw goes to standard output as one line, a JSON history.
+Says `ready` when connected, with a session for each bucket: no race's trouble comes before there is one. Then every
+line of standard input is a `Race`: several tasks run random operations on a few keys, and what each of them saw goes to
+standard output as one line, a JSON history.
 """
 
 from __future__ import annotations
@@ -167,14 +168,12 @@ async def race_in_this_process(
     return await run_race(worker, Race(name, bucket, ("a", "b", "c"), tasks, operations))
 
 
-async def main(settings: str) -> None:
+async def main(settings: str, *buckets: str) -> None:
     metadata = await open_metadata(msgspec.json.decode(settings, type=MetadataSettings))
-    workers: dict[str, Worker] = {}
+    workers = {bucket: await Worker.start(metadata, await metadata.find_bucket(bucket)) for bucket in buckets}
     print("ready", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         race = msgspec.json.decode(line, type=Race)
-        if race.bucket not in workers:
-            workers[race.bucket] = await Worker.start(metadata, await metadata.find_bucket(race.bucket))
         history = await run_race(workers[race.bucket], race)
         sys.stdout.buffer.write(msgspec.json.encode(history) + b"\n")
         sys.stdout.buffer.flush()

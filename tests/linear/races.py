@@ -69,13 +69,13 @@ async def _read_line(process: asyncio.subprocess.Process) -> bytes:
 
 
 @asynccontextmanager
-async def running_races(client_arguments: Sequence[str], processes: int) -> AsyncIterator[Races]:
-    """Started, connected, and ended in order."""
+async def running_races(client_arguments: Sequence[str], processes: int, *buckets: str) -> AsyncIterator[Races]:
+    """Started, connected, and ended in order; for races on these buckets."""
     started: list[asyncio.subprocess.Process] = []
     try:
         for _ in range(processes):
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.linear.racer", *client_arguments),
+                *(sys.executable, "-m", "tests.linear.racer", *client_arguments, *buckets),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 limit=LINE_BYTES_MAX,

@@ -84,7 +84,7 @@ async def test_racing_gateways_see_one_order_per_key(engine: PostgresEngine, run
     told: Counter[str] = Counter()
     overlaps = 0
     admin = await asyncpg.connect(engine.dsn)
-    async with running_races(engine.client_arguments(), GATEWAYS) as races:
+    async with running_races(engine.client_arguments(), GATEWAYS, PLAIN, VERSIONED) as races:
         for seed in Seeds(runs).all:
             history = await run_once(races, admin, seed)
             require_linearizable(history, seed)
@@ -110,7 +110,7 @@ async def test_a_removed_head_lock_is_found(engine: PostgresEngine) -> None:
     """Two conditional writes that both saw the same version both win then."""
     engine.is_spoiled = True
     await remove_the_head_lock(engine.dsn)
-    async with running_races(engine.client_arguments(), GATEWAYS) as races:
+    async with running_races(engine.client_arguments(), GATEWAYS, PLAIN) as races:
         for number, seed in enumerate(Seeds(RUNS_UNTIL_FOUND_MAX).all, 1):
             history = await races.run(PLAIN, seed, tasks=TASKS, operations=OPERATIONS, key_count=1)
             if find_violation(history):

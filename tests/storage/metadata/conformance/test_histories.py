@@ -19,7 +19,7 @@ OPERATIONS = 25
 async def race(engine: Engine, worker: Worker) -> list[Operation]:
     """All processes at once; what they saw has one order for each key."""
     seed = new_seed()
-    async with running_races(engine.client_arguments(), PROCESSES) as races:
+    async with running_races(engine.client_arguments(), PROCESSES, worker.bucket.name) as races:
         history = await races.run(worker.bucket.name, seed, tasks=TASKS, operations=OPERATIONS)
     assert overlap(history) > OPERATIONS
     require_linearizable(history, seed)
