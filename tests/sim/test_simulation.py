@@ -11,8 +11,8 @@ import pytest
 from tests.sim.simulation import Outcome, simulate
 
 SEEDS_PER_TEST = 5
-FIRST_SEEDS = range(0, 100, SEEDS_PER_TEST)
-MORE_SEEDS = range(100, 3_100, SEEDS_PER_TEST)
+FIRST_SEEDS = range(0, 50, SEEDS_PER_TEST)
+MORE_SEEDS = range(50, 3_100, SEEDS_PER_TEST)
 
 
 def _run(first: int) -> None:
