@@ -1,8 +1,8 @@
 """Small chunks on their way into the directory of one near datanode: group commit, as on the datanode (small_puts.py).
 
-What comes while a batch is being made durable waits, and is the next batch, up to a bound: one thread, and one sync for
-as many as there are. Each has its place in a borrowed range before it waits, so that nothing waits for a range; the
-next one is asked for when three quarters of one are used.
+What comes while a batch is being made durable waits, and is the next batch, up to a bound: one sync for as many as
+there are (near_batches.py). Each has its place in a borrowed range before it waits, so that nothing waits for a range;
+the next one is asked for when three quarters of one are used.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
+from cluster.near_batches import NearBatches, Waiting
 from cluster.near_ranges import RESTED_S, HeldRange, NearRanges
-from storage.base.errors import FrostbyteError, NodeFull, Unavailable
+from storage.base.errors import FrostbyteError, NodeFull
 from storage.base.ids import ChunkId
 from storage.base.settling import settle
 from storage.chunks.layout import group_name
@@ -23,7 +23,7 @@ from storage.chunks.near_drafts import NotLent
 from storage.chunks.near_range import NewBody
 from storage.chunks.segment_format import padded
 from storage.chunks.store import Buffer, ChunkReceipt
-from storage.chunks.worker_pool import WorkerPool
+from storage.chunks.worker_pool import CLOSE_TIMEOUT_S
 from storage.datanode.range_client import RangeClient
 from storage.datanode.range_wire import FAILED_MAX
 
@@ -45,19 +45,6 @@ FAILED_FOR_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-class Waiting:
-    """A chunk that has its place in a range."""
-
-    __slots__ = ("body", "held", "length", "settled")
-
-    def __init__(self, held: HeldRange, body: NewBody, length: int) -> None:
-        self.held = held
-        self.body = body
-        self.length = length
-        self.settled: asyncio.Future[ChunkReceipt] = asyncio.get_running_loop().create_future()
-        """the receipt of a durable chunk; NotLent where it is to be sent, and is not here; errors as ChunkStore.put"""
-
-
 class NearLane:
     """To one directory. Used from one event loop; closed once."""
 
@@ -71,15 +58,16 @@ class NearLane:
         self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0
         """those of the batch that is being written among them"""
+        self._batches = NearBatches(near_ranges)
         self._running_since_s: float | None = None
-        self._is_beginning = False
-        """a batch begins with the next turn of the loop"""
+        """of a batch"""
+        self._working: asyncio.Task[None] | None = None
+        """while something waits"""
         self._is_asking = self._is_closed = False
         self._asked_after_s = 0.0
         """no range is asked for before then"""
         self._demand, self._demand_s = 0, 0.0
         """puts since then, which is within DEMAND_S"""
-        self._pool: WorkerPool | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def place(self, ranges: RangeClient, chunk_id: ChunkId, blocks: Sequence[Buffer], length: int) -> Waiting | None:
@@ -112,12 +100,13 @@ class NearLane:
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._pool is not None:
-            await asyncio.to_thread(self._pool.close)
+        if self._working is not None:
+            await asyncio.wait((self._working,), timeout=CLOSE_TIMEOUT_S)
+        await self._batches.close()
         while self._ranges:
             held = self._ranges[0]
             self._retire(held)
-            if held.open:  # a thread hangs
+            if held.open:  # the medium hangs
                 held.drop()
 
     def _count_demand(self, now_s: float) -> None:
@@ -175,27 +164,25 @@ class NearLane:
     def _enqueue(self, waiting: Waiting) -> Waiting:
         self._waiting.append(waiting)
         self._waiting_bytes += waiting.length
-        if self._running_since_s is None and not self._is_beginning:
-            self._is_beginning = True
-            self._loop.call_soon(self._begin)  # what comes in the same turn of the loop is of the same batch
+        if self._working is None:  # what comes in the same turn of the loop is of the same batch
+            self._working = self._loop.create_task(self._work())
         return waiting
 
-    def _begin(self) -> None:
-        self._is_beginning = False
-        while self._waiting and self._running_since_s is None:
+    async def _work(self) -> None:
+        """Batch after batch, until nothing waits."""
+        while self._waiting:
             held, batch = self._take()
-            if not batch:
+            if batch:
+                self._running_since_s = self._loop.time()
+                try:
+                    outcome: BaseException | list[ChunkReceipt] = await self._batches.store(held, batch)
+                except Exception as error:  # noqa: BLE001  handed over whole: those who wait decide what it means
+                    outcome = error
+                self._running_since_s = None
+                self._finish(held, batch, outcome)
+            else:
                 self._end_unused(held)
-                continue
-            if self._pool is None:
-                self._pool = WorkerPool(1, "near-lane")
-            try:
-                stored = self._pool.run(_store, held, batch)
-            except Unavailable as error:
-                self._finish(held, batch, error)
-                continue
-            self._running_since_s = self._loop.time()
-            stored.add_done_callback(partial(self._settle, held, batch))
+        self._working = None
 
     def _take(self) -> tuple[HeldRange, list[Waiting]]:
         """The next batch, which is of one range; what nobody waits for any more is left out."""
@@ -213,11 +200,6 @@ class NearLane:
                 batch.append(waiting)
                 size += waiting.length
         return held, batch
-
-    def _settle(self, held: HeldRange, batch: list[Waiting], stored: asyncio.Future[list[ChunkReceipt]]) -> None:
-        self._running_since_s = None
-        self._finish(held, batch, stored.exception() or stored.result())
-        self._begin()
 
     def _finish(self, held: HeldRange, batch: list[Waiting], outcome: BaseException | list[ChunkReceipt]) -> None:
         for waiting in batch:
@@ -248,12 +230,3 @@ class NearLane:
         if not held.is_retired:
             held.is_retired = True
             self._ranges.remove(held)
-
-
-def _store(held: HeldRange, batch: Sequence[Waiting]) -> list[ChunkReceipt]:
-    """In the lane's thread."""
-    receipts = held.write([waiting.body for waiting in batch])
-    given_up = [waiting.body.chunk_id for waiting in batch if waiting.settled.cancelled()]
-    if given_up:
-        held.withdraw(given_up)
-    return receipts

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
 
 from storage.base.clock import Clock
 from storage.base.direct_file import AlignedBuffers
 from storage.base.errors import Unavailable
 from storage.base.files import DiskFiles
-from storage.base.ids import ChunkId
+from storage.chunks.chains import Chains
 from storage.chunks.lent_range import RANGE_BYTES, Ending
-from storage.chunks.near_range import NearRange, NewBody
-from storage.chunks.store import ChunkReceipt
+from storage.chunks.near_range import NearRange
 from storage.chunks.worker_pool import WorkerPool
 from storage.datanode.range_client import RangeClient, RangeLoan
 
@@ -27,16 +25,17 @@ THREADS = 2
 
 
 class HeldRange:
-    """One. Places are given on the event loop; what blocks is called from one thread at a time."""
+    """One. Places are given on the event loop."""
 
     def __init__(self, group: str, loan: RangeLoan, near: NearRange, now_s: float) -> None:
         self.group = group
+        self.near = near
+        """its calls that block come from one thread at a time"""
         self.open = 0
         """chunks that have a place and are not settled"""
         self.is_retired = False
         """nothing more gets a place"""
         self._loan = loan
-        self._near = near
         self._position = loan.grant.begin
         """where the next body goes"""
         self._begun_s = self._used_s = now_s
@@ -65,22 +64,14 @@ class HeldRange:
         """Whether it is to be given back, though there is room in it."""
         return not self.is_used(now_s) or now_s - self._begun_s >= KEPT_S_MAX
 
-    def write(self, bodies: Sequence[NewBody]) -> list[ChunkReceipt]:
-        """As NearRange.write."""
-        return self._near.write(bodies)
-
-    def withdraw(self, chunk_ids: Sequence[ChunkId]) -> None:
-        """As NearRange.withdraw."""
-        self._near.withdraw(chunk_ids)
-
     def give_back(self) -> None:
         """To the datanode, which is told how it went. Blocking."""
-        self._near.close()
-        self._loan.end(Ending(self._near.failed))
+        self.near.close()
+        self._loan.end(Ending(self.near.failed))
 
     def drop(self) -> None:
         """The datanode is told nothing of what is durable: a thread may still be writing. Does not block."""
-        self._near.close()
+        self.near.close()
         self._loan.hang_up()
 
 
@@ -90,10 +81,12 @@ class NearRanges:
     def __init__(self, clock: Clock) -> None:
         self.count = 0
         """asked for, or not given back yet"""
+        self.chains = Chains()
+        """of all lanes"""
+        self.buffers = AlignedBuffers()
+        """as many as lanes have batches, while there is a range"""
         self._clock = clock
         self._files = DiskFiles()
-        self._buffers = AlignedBuffers()
-        """as many as lanes have batches, while there is a range"""
         self._pool: WorkerPool | None = None
         self._is_closed = False
 
@@ -120,6 +113,7 @@ class NearRanges:
     async def close(self) -> None:
         """Wait until what was given back is."""
         self._is_closed = True
+        await self.chains.close()
         if self._pool is not None:
             await asyncio.to_thread(self._pool.close)
 
@@ -131,7 +125,7 @@ class NearRanges:
     def _borrow(self, directory: Path, ranges: RangeClient, group: str, now_s: float) -> HeldRange:
         loan = ranges.borrow(group, RANGE_BYTES)
         try:
-            near = NearRange(self._files, directory, group, loan.grant.inode, loan.is_lent, self._clock, self._buffers)
+            near = NearRange(self._files, directory, group, loan.grant.inode, loan.is_lent, self._clock, self.buffers)
         except BaseException:
             loan.end(Ending())
             raise
@@ -147,4 +141,4 @@ class NearRanges:
     def _uncount(self) -> None:
         self.count -= 1
         if not self.count:
-            self._buffers.shed()
+            self.buffers.shed()

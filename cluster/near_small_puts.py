@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from cluster.near_lane import NearLane, Waiting
+from cluster.near_batches import Waiting
+from cluster.near_lane import NearLane
 from cluster.near_pieces import NearPieces
 from cluster.near_ranges import NearRanges
 from cluster.write_counts import WriteCounts

@@ -38,6 +38,10 @@ class DirectFile:
     def __del__(self) -> None:
         os.close(self._fd)
 
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._fd
+
     @property
     def is_direct(self) -> bool:
         """Whether the page cache is passed by."""
@@ -79,22 +83,30 @@ class AlignedBuffers:
     """Memory to write from, used again and again: as many buffers as were ever borrowed at once, until `shed`."""
 
     def __init__(self) -> None:
-        self._free: list[mmap.mmap] = []
+        self._free: list[memoryview] = []
         self._lock = threading.Lock()
+
+    def take(self) -> memoryview:
+        """BUFFER_BYTES of aligned memory, with anything in it, until it is given back; or not, where something may yet
+        look at it. From any thread, as all of this."""
+        with self._lock:
+            if self._free:
+                return self._free.pop()
+        return memoryview(mmap.mmap(-1, BUFFER_BYTES))
+
+    def give_back(self, buffer: memoryview) -> None:
+        """Nothing looks at it any more."""
+        with self._lock:
+            self._free.append(buffer)
 
     @contextmanager
     def borrow(self) -> Iterator[memoryview]:
-        """BUFFER_BYTES of aligned memory, with anything in it, for the time of the block. From any thread."""
-        with self._lock:
-            buffer = self._free.pop() if self._free else None
-        if buffer is None:
-            buffer = mmap.mmap(-1, BUFFER_BYTES)
+        """As `take`, for the time of the block."""
+        buffer = self.take()
         try:
-            with memoryview(buffer) as view:
-                yield view
+            yield buffer
         finally:
-            with self._lock:
-                self._free.append(buffer)
+            self.give_back(buffer)
 
     def shed(self) -> None:
         """Give the memory back to the system."""

@@ -67,6 +67,10 @@ class DiskSpace(NamedTuple):
 class AlignedFile(Protocol):
     """Open for writing past the page cache, until nobody refers to it any more. Used by one thread at a time."""
 
+    def fileno(self) -> int:
+        """As of OpenFile."""
+        ...
+
     def pwrite(self, data: memoryview, offset: int) -> None:
         """All of the data, from memory, to an offset, and of a length that are multiples of ALIGNMENT_BYTES
         (direct_file.py). Durable as what is written through the page cache: after a sync of the file."""
@@ -75,6 +79,10 @@ class AlignedFile(Protocol):
 
 class OpenFile(AbstractContextManager["OpenFile"], Protocol):
     """An open file. Used by one thread at a time; leaving the `with` closes it, which makes nothing durable."""
+
+    def fileno(self) -> int:
+        """The descriptor, for a call that is not here; OSError of a file that the system does not know."""
+        ...
 
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Append all of the buffers, in order."""

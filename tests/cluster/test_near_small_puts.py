@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from storage.base.direct_file import DirectFile
 from storage.base.errors import ChunkNotFound
 from storage.base.files import Buffer, DiskFile
 from storage.base.ids import chunk_id_from_bytes
+from storage.base.uring import ChainEnd, Uring, Write
 from storage.chunks.lent_range import Ending
 from storage.chunks.near_drafts import NotLent
 from storage.chunks.near_range import NearRange, NewBody
@@ -30,6 +32,7 @@ from storage.datanode.range_client import RangeClient, RangeLoan
 from storage.model import Attributes, NodeState
 from tests.cluster.served import ServedNode, ServedWorld, served_world
 from tests.cluster.world import SETTINGS
+from tests.storage.base.rings import require_chains
 from tests.storage.chunks.chunk_files import find_chunk
 
 ONE_COPY = replace(SETTINGS, chunk_bytes=4 << 20, redundancy="replica:1")
@@ -57,11 +60,31 @@ def near_to(tmp_path: Path, settings: ClusterSettings, node_count: int) -> Clust
     return replace(settings, datanode_directories=directories, deadlines=Deadlines(stall_s=3, durable_s=6))
 
 
-@pytest.fixture(params=[ONE_COPY, TWO_COPIES], ids=["one", "two"])
-async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[ServedWorld]:
-    """Three nodes, one or two copies."""
-    async with served_world(tmp_path, near_to(tmp_path, request.param, 3)) as opened:
+@pytest.fixture
+async def chained(tmp_path: Path) -> AsyncIterator[ServedWorld]:
+    """Three nodes, one copy, by chains of the kernel."""
+    require_chains()
+    async with served_world(tmp_path, near_to(tmp_path, ONE_COPY, 3)) as opened:
         yield opened
+
+
+@pytest.fixture
+async def threaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ServedWorld]:
+    """Three nodes, two copies, by threads, as where the system has no chains."""
+
+    def refuse(_: Uring) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(Uring, "__init__", refuse)
+    async with served_world(tmp_path, near_to(tmp_path, TWO_COPIES, 3)) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["chained", "threaded"])
+def world(request: pytest.FixtureRequest) -> ServedWorld:
+    """Either of them."""
+    found: ServedWorld = request.getfixturevalue(request.param)
+    return found
 
 
 def near_of(world: ServedWorld) -> NearSmallPuts:
@@ -202,7 +225,7 @@ async def test_a_client_that_goes_leaves_nothing(world: ServedWorld, monkeypatch
     """Be its chunk waiting for a batch, or just being written."""
     await warm_up(world)
     before = [node.chunks for node in world.nodes]
-    write, loop, going_on = NearRange.write, asyncio.get_running_loop(), asyncio.Event()
+    write, reap, loop, going_on = NearRange.write, Uring.reap, asyncio.get_running_loop(), asyncio.Event()
     started = asyncio.Event()
 
     def wait(near: NearRange, bodies: Sequence[NewBody]) -> list[ChunkReceipt]:
@@ -210,7 +233,12 @@ async def test_a_client_that_goes_leaves_nothing(world: ServedWorld, monkeypatch
         asyncio.run_coroutine_threadsafe(going_on.wait(), loop).result(60)
         return write(near, bodies)
 
+    def hold_back(ring: Uring) -> list[ChainEnd]:
+        started.set()
+        return reap(ring) if going_on.is_set() else []
+
     monkeypatch.setattr(NearRange, "write", wait)
+    monkeypatch.setattr(Uring, "reap", hold_back)
     writing = [asyncio.create_task(put(world, key, bytes(30_000))) for key in range(12)]
     await started.wait()
     await asyncio.sleep(0.05)
@@ -293,8 +321,11 @@ async def test_a_range_that_is_taken_back_while_it_is_written_into(
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS])
 @pytest.mark.parametrize("step", ["bodies", "slots", "fdatasync"])
-async def test_a_medium_that_fails(world: ServedWorld, monkeypatch: pytest.MonkeyPatch, number: int, step: str) -> None:
+async def test_a_medium_that_fails(
+    threaded: ServedWorld, monkeypatch: pytest.MonkeyPatch, number: int, step: str
+) -> None:
     """Of one node, for one batch: the put is made good, and only what may be is left."""
+    world = threaded
     bodies = await warm_up(world)
     failed: list[str] = []
 
@@ -322,9 +353,9 @@ async def test_a_medium_that_fails(world: ServedWorld, monkeypatch: pytest.Monke
     monkeypatch.setattr(DirectFile, "pwrite", write_bodies)
     for lane in near_of(world)._lanes.values():
         for held in lane._ranges:
-            file = held._near._file
+            file = held.near._file
             assert isinstance(file, DiskFile)
-            held._near._file = Failing(os.dup(file.fileno()))
+            held.near._file = Failing(os.dup(file.fileno()))
             file.close()
     bodies |= await put_many(world, range(9), 30_000)
     assert failed
@@ -333,29 +364,96 @@ async def test_a_medium_that_fails(world: ServedWorld, monkeypatch: pytest.Monke
     await until(lambda: sum(map(poisoned, world.nodes)) == (step != "bodies"))
 
 
+@pytest.mark.parametrize("step", ["bodies", "slots", "fdatasync"])
+async def test_a_medium_that_fails_a_chain(chained: ServedWorld, step: str) -> None:
+    """The same. What fails before the sync fails once more, when a thread does all of it again."""
+    bodies = await warm_up(chained)
+    held = next(iter(near_of(chained)._lanes.values()))._ranges[0]
+    failing = "/dev/null" if step == "fdatasync" else "/dev/full"  # the one takes everything, but no sync
+    if step == "bodies":
+        held.near._bodies = DirectFile(os.open(failing, os.O_WRONLY), is_direct=True)
+    else:
+        assert isinstance(held.near._file, DiskFile)
+        held.near._file.close()
+        held.near._file = DiskFile(os.open(failing, os.O_WRONLY))
+    bodies |= await put_many(chained, range(20), 30_000)
+    assert held.is_retired
+    assert bool(held.near.failed) == (step != "bodies")
+    await require_all(chained, bodies)
+    await until(lambda: sum(map(poisoned, chained.nodes)) == (step != "bodies"))
+
+
+async def test_a_chain_that_fails_and_a_thread_that_does_not(
+    chained: ServedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a file system wants another alignment: the thread finds that out, and everything is there."""
+    bodies = await warm_up(chained)
+    reap, failed = Uring.reap, list[ChainEnd]()
+
+    def fail(ring: Uring) -> list[ChainEnd]:
+        failed.extend(end._replace(error=errno.EINVAL, has_written=False) for end in reap(ring))
+        return failed[-1:]
+
+    monkeypatch.setattr(Uring, "reap", fail)
+    for key in range(9):
+        bodies |= await put_many(chained, [key], 30_000)
+    assert failed
+    await require_all(chained, bodies)
+
+
 def poisoned(node: ServedNode) -> int:
     """How many of its segments are."""
     return sum(segment.is_poisoned for segment in node.store._directory._segments._open.values())
 
 
-async def test_a_medium_that_hangs(world: ServedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+def is_of(node: ServedNode, fd: int) -> bool:
+    """Whether it is of an open file of the node's."""
+    return os.readlink(f"/proc/self/fd/{fd}").startswith(str(node.directory))
+
+
+async def test_a_medium_that_hangs(threaded: ServedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one node: the put is made good elsewhere once its deadline has passed, and others do not wait for it."""
-    bodies = await warm_up(world)
+    bodies = await warm_up(threaded)
     write, loop, going_on = NearRange.write, asyncio.get_running_loop(), asyncio.Event()
-    victim = world.nodes[0]
 
     def hang(near: NearRange, chunks: Sequence[NewBody]) -> list[ChunkReceipt]:
-        assert isinstance(near._file, DiskFile)
-        if os.readlink(f"/proc/self/fd/{near._file.fileno()}").startswith(str(victim.directory)):
+        if is_of(threaded.nodes[0], near._file.fileno()):
             asyncio.run_coroutine_threadsafe(going_on.wait(), loop).result(60)
         return write(near, chunks)
 
     monkeypatch.setattr(NearRange, "write", hang)
     try:
-        bodies |= await put_many(world, range(12), 30_000)
+        bodies |= await put_many(threaded, range(12), 30_000)
     finally:
         going_on.set()
-    await require_all(world, bodies)
+    await require_all(threaded, bodies)
+
+
+async def test_a_medium_that_hangs_a_chain(chained: ServedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same. Its bodies are stuck in a pipe, until that breaks."""
+    bodies = await warm_up(chained)
+    begin, (read, full) = Uring.begin, os.pipe()
+    os.set_blocking(full, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(full, bytes(1 << 16))
+    os.set_blocking(full, True)
+    hung: list[int] = []
+
+    def hang(ring: Uring, writes: Sequence[Write], synced_fd: int) -> int | None:
+        if is_of(chained.nodes[0], synced_fd) and not hung:
+            hung.append(synced_fd)
+            writes = [writes[0]._replace(fd=full), *writes[1:]]
+        return begin(ring, writes, synced_fd)
+
+    monkeypatch.setattr(Uring, "begin", hang)
+    try:
+        bodies |= await put_many(chained, range(12), 30_000)
+        assert hung
+    finally:
+        os.close(read)
+        os.close(full)
+    await require_all(chained, bodies)
 
 
 async def test_a_directory_that_cannot_be_written_into(world: ServedWorld, monkeypatch: pytest.MonkeyPatch) -> None:

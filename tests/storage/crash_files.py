@@ -126,6 +126,8 @@ class CrashFiles:
         """every step taken, in order"""
         self.dropped: list[str] = []
         """files that were to be read from the medium, in order"""
+        self.numbered: list[_Handle] = []
+        """open files that were asked for their descriptors"""
         self._root = _Directory()
         self._lock = threading.RLock()
         self._cut_before: int | None = None
@@ -357,6 +359,12 @@ class _Handle:
         self._path = path
         self._writable = writable
         self._position = 0
+
+    def fileno(self) -> int:
+        """Its place among `CrashFiles.numbered`, from now on."""
+        if self not in self._files.numbered:
+            self._files.numbered.append(self)
+        return self._files.numbered.index(self)
 
     def __enter__(self) -> Self:
         return self

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from storage.base.clock import Clock, SystemClock
-from storage.base.direct_file import AlignedBuffers
+from storage.base.direct_file import BUFFER_BYTES, AlignedBuffers
 from storage.base.files import Buffer, DiskFile, DiskFiles, FileSystem
 from storage.base.ids import ChunkId
+from storage.base.uring import ChainEnd
 from storage.chunks.disk import DiskChunkStore
 from storage.chunks.layout import group_name
 from storage.chunks.lent_range import Ending, LentRange
 from storage.chunks.near_range import NearRange, NewBody
 from storage.chunks.segment_format import padded
 from storage.chunks.store import ChunkReceipt
+from tests.storage.crash_files import _Handle
 
 LENGTH = 256 << 10
 """of a range, in bytes"""
@@ -42,6 +45,26 @@ def stop_before_slots(near: NearRange, step: Callable[[], None]) -> None:
     """Do something between the bodies of a batch and its slots, in the thread that writes; of StoppingFiles."""
     assert isinstance(near._file, StoppingFile)
     near._file.before_slots = step
+
+
+def write_chained(near: NearRange, bodies: Sequence[NewBody]) -> list[ChunkReceipt]:
+    """As NearRange.write, as a worker does where the kernel carries out chains (cluster/near_batches.py); of the
+    twin, which does here what the kernel would."""
+    batch = near.begin(bodies)
+    planned = near.plan_chain(batch, memoryview(bytearray(BUFFER_BYTES)))
+    assert planned is not None
+    assert isinstance(near._file, _Handle)
+    writes, synced = planned
+    numbered = near._file._files.numbered
+    has_written = False
+    try:
+        for write in writes:
+            numbered[write.fd].pwrite(write.data, write.offset)
+        has_written = True
+        numbered[synced].fdatasync()
+    except OSError as error:
+        return near.mend(batch, ChainEnd(1, error.errno or errno.EIO, has_written))
+    return near.conclude(batch)
 
 
 class Borrower:

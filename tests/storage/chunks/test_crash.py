@@ -31,7 +31,7 @@ from storage.chunks.records import Records
 from storage.chunks.segment import Segment
 from storage.chunks.segment_format import RECORD_BYTES_MAX, Slot
 from storage.chunks.store import ChunkReceipt
-from tests.storage.chunks.borrowers import borrowing
+from tests.storage.chunks.borrowers import borrowing, write_chained
 from tests.storage.chunks.chunk_files import FILES_ONLY
 from tests.storage.chunks.conformance import chunk_id, cut, put, read, some_bytes
 from tests.storage.crash_files import CrashFiles, PowerCut, _Handle
@@ -281,9 +281,13 @@ async def test_a_cut_before_every_step(
     assert await cut_everywhere(CrashFiles, record_bytes_max) > 60
 
 
+@pytest.mark.parametrize("way", [NearRange.write, write_chained])
 @pytest.mark.parametrize("behind_bytes_max", [0, 1 << 20])
-async def test_a_cut_before_every_step_of_loans(monkeypatch: pytest.MonkeyPatch, behind_bytes_max: int) -> None:
+async def test_a_cut_before_every_step_of_loans(
+    monkeypatch: pytest.MonkeyPatch, behind_bytes_max: int, way: Callable[..., list[ChunkReceipt]]
+) -> None:
     """Of chunks that another process writes, in a store that goes on meanwhile."""
+    monkeypatch.setattr(NearRange, "write", way)
     monkeypatch.setattr(segment, "MARK_BEHIND_BYTES_MAX", behind_bytes_max)
     assert await cut_everywhere(CrashFiles, RECORD_BYTES_MAX, lending_script) > 50
 
@@ -396,9 +400,10 @@ def vouch_for_what_is_lent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Segment, "_write_mark", hasty)
 
 
-def borrow_without_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+def borrow_without_sync(
+    monkeypatch: pytest.MonkeyPatch, write: Callable[..., list[ChunkReceipt]] = NearRange.write
+) -> None:
     """A borrower counts on what it only wrote."""
-    write = NearRange.write
 
     def hasty(self: NearRange, bodies: Sequence[NewBody]) -> list[ChunkReceipt]:
         monkeypatch.setattr(_Handle, "fdatasync", lambda _: None)
@@ -408,6 +413,11 @@ def borrow_without_sync(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(_Handle, "fdatasync", lambda handle: handle._sync("fdatasync"))
 
     monkeypatch.setattr(NearRange, "write", hasty)
+
+
+def chain_without_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, by the other way."""
+    borrow_without_sync(monkeypatch, write_chained)
 
 
 def lend_without_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -431,7 +441,7 @@ def broken_segments(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
 @pytest.mark.usefixtures("broken_segments")
 @pytest.mark.parametrize(
     "broken_segments",
-    [vouch_for_what_is_lent, borrow_without_sync, lend_without_name, forget_to_settle],
+    [vouch_for_what_is_lent, borrow_without_sync, chain_without_sync, lend_without_name, forget_to_settle],
     indirect=True,
 )
 async def test_the_check_notices_what_a_loan_forgets() -> None:
