@@ -6,9 +6,10 @@ flight on two processors one took 794 µs of processor time, and takes 681; ther
 
 What is used of it: linked requests of which only the one that ends the chain is told of (IOSQE_IO_LINK and
 IOSQE_CQE_SKIP_SUCCESS, Linux 5.17), all of a call submitted whatever becomes of one (IORING_SETUP_SUBMIT_ALL, 5.18),
-no interrupt of the thread that submits (IORING_SETUP_COOP_TASKRUN, 5.19), and an eventfd. Kernels before that, and
-containers and systems that forbid io_uring, say so when a ring is made: that is OSError, and who is refused uses
-threads. So does every processor but x86-64, on whose order of loads reading the kernel's answers relies.
+and an eventfd. Kernels before that, and containers and systems that forbid io_uring, say so when a ring is made: that
+is OSError, and who is refused uses threads. So does every processor but x86-64, on whose order of loads reading the
+kernel's answers relies. The kernel may interrupt the thread that submitted, to go on with a chain: to wait until it
+makes a call of its own (IORING_SETUP_COOP_TASKRUN) costs more time than it saves.
 
 The packages that wrap liburing want memory copied, or take none that is aligned for O_DIRECT; so the three calls are
 made here, by the layout of linux/io_uring.h.
@@ -35,7 +36,7 @@ _ENTRIES = CHAIN_STEPS_MAX
 """of the submission queue, which is empty after each call; a chain tells one thing, so the other queue has room"""
 _COMPLETIONS = 2 * CHAINS_MAX
 _SETUP, _ENTER, _REGISTER = 425, 426, 427
-_SETUP_CQSIZE, _SETUP_SUBMIT_ALL, _SETUP_COOP_TASKRUN = 1 << 3, 1 << 7, 1 << 8
+_SETUP_CQSIZE, _SETUP_SUBMIT_ALL = 1 << 3, 1 << 7
 _FEAT_SINGLE_MMAP, _FEAT_CQE_SKIP = 1 << 0, 1 << 11
 _REGISTER_EVENTFD = 4
 _OFFSET_QUEUES, _OFFSET_REQUESTS = 0, 0x10000000
@@ -192,7 +193,7 @@ class Uring:
             self.ready_fd = -1
 
 
-_FLAGS = _SETUP_CQSIZE | _SETUP_SUBMIT_ALL | _SETUP_COOP_TASKRUN
+_FLAGS = _SETUP_CQSIZE | _SETUP_SUBMIT_ALL
 _left_behind: list[Uring] = []
 
 
