@@ -1,14 +1,21 @@
 """How a batch of small chunks becomes durable in a borrowed range: as a chain of the kernel's where there are such
-(storage/chunks/chains.py), else by a thread."""
+(storage/chunks/chains.py), else by a thread.
+
+By callbacks: whoever waits for a chunk hears of it in the turn of the event loop in which the kernel tells of the
+chain, and not two turns later, with whatever else comes in between.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from cluster.near_ranges import HeldRange, NearRanges
 from storage.base.direct_file import BUFFER_BYTES
-from storage.chunks.near_range import NearRange, NewBody
+from storage.base.errors import FrostbyteError
+from storage.base.uring import ChainEnd
+from storage.chunks.near_range import Batch, NearRange, NewBody
 from storage.chunks.store import ChunkReceipt
 from storage.chunks.worker_pool import WorkerPool
 
@@ -26,52 +33,97 @@ class Waiting:
         """the receipt of a durable chunk; NotLent where it is to be sent, and is not here; errors as ChunkStore.put"""
 
 
+Outcome = list[ChunkReceipt] | BaseException
+"""as NearRange.write gives and raises it; Unavailable at the end of this process"""
+OnStored = Callable[[HeldRange, Sequence[Waiting], Outcome], None]
+"""is told it, later or at once, once; must not raise"""
+
+
 class NearBatches:
     """Of one lane, one after the other. Used from one event loop; closed once."""
 
-    def __init__(self, near_ranges: NearRanges) -> None:
+    def __init__(self, near_ranges: NearRanges, on_stored: OnStored) -> None:
         self._near_ranges = near_ranges
+        self._on_stored = on_stored
         self._pool: WorkerPool | None = None
 
-    async def store(self, held: HeldRange, batch: Sequence[Waiting]) -> list[ChunkReceipt]:
-        """As NearRange.write. What nobody waits for any more is withdrawn. Unavailable at the end of this process."""
-        near, bodies = held.near, [waiting.body for waiting in batch]
-        receipts: list[ChunkReceipt] | None = None
-        if sum(waiting.length for waiting in batch) < BUFFER_BYTES:
-            receipts = await self._chain(near, bodies)
-        if receipts is None:
-            receipts = await self._threads().run(near.write, bodies)
-        given_up = [waiting.body.chunk_id for waiting in batch if waiting.settled.cancelled()]
-        if given_up:
-            await self._threads().run(near.withdraw, given_up)
-        return receipts
+    def store(self, held: HeldRange, batch: Sequence[Waiting]) -> None:
+        """What nobody waits for any more in the end is withdrawn."""
+        bodies = [waiting.body for waiting in batch]
+        try:
+            if sum(waiting.length for waiting in batch) < BUFFER_BYTES and self._begin_chain(held, batch, bodies):
+                return
+        except FrostbyteError as error:
+            self._on_stored(held, batch, error)
+        else:
+            self._run(held, batch, held.near.write, bodies)
 
     async def close(self) -> None:
         """A thread that hangs is left behind."""
         if self._pool is not None:
             await asyncio.to_thread(self._pool.close)
 
-    def _threads(self) -> WorkerPool:
-        if self._pool is None:
-            self._pool = WorkerPool(1, "near-lane")
-        return self._pool
-
-    async def _chain(self, near: NearRange, bodies: Sequence[NewBody]) -> list[ChunkReceipt] | None:
-        """None where it is for a thread to do."""
+    def _begin_chain(self, held: HeldRange, batch: Sequence[Waiting], bodies: Sequence[NewBody]) -> bool:
+        """False: it is for a thread to do."""
         chains, buffers = self._near_ranges.chains, self._near_ranges.buffers
         if chains.is_refused:
-            return None
-        memory = buffers.take()
-        ended = None
+            return False
+        memory, is_begun = buffers.take(), False
         try:
-            batch = near.begin(bodies)
-            planned = near.plan_chain(batch, memory)
-            ended = planned and chains.run(*planned)
+            begun = held.near.begin(bodies)
+            planned = held.near.plan_chain(begun, memory)
+            if planned is not None:
+                is_begun = chains.run(*planned, partial(self._note_end, held, batch, begun, memory))
         finally:
-            if ended is None:
+            if not is_begun:
                 buffers.give_back(memory)
-        if ended is None:
-            return None
-        end = await ended
-        buffers.give_back(memory)
-        return await self._threads().run(near.mend, batch, end) if end.error else near.conclude(batch)
+        return is_begun
+
+    def _note_end(
+        self, held: HeldRange, batch: Sequence[Waiting], begun: Batch, memory: memoryview, end: ChainEnd
+    ) -> None:
+        self._near_ranges.buffers.give_back(memory)
+        if end.error:
+            self._run(held, batch, held.near.mend, begun, end)
+        elif any(waiting.settled.cancelled() for waiting in batch):
+            self._run(held, batch, held.near.conclude, begun)
+        else:
+            self._on_stored(held, batch, _conclude(held.near, begun))
+
+    def _run(
+        self, held: HeldRange, batch: Sequence[Waiting], step: Callable[..., list[ChunkReceipt]], *arguments: object
+    ) -> None:
+        if self._pool is None:
+            self._pool = WorkerPool(1, "near-lane")
+        try:
+            stored = self._pool.run(_store, held, batch, step, arguments)
+        except FrostbyteError as error:
+            self._on_stored(held, batch, error)
+        else:
+            stored.add_done_callback(partial(self._note_stored, held, batch))
+
+    def _note_stored(
+        self, held: HeldRange, batch: Sequence[Waiting], stored: asyncio.Future[list[ChunkReceipt]]
+    ) -> None:
+        self._on_stored(held, batch, stored.exception() or stored.result())
+
+
+def _conclude(near: NearRange, begun: Batch) -> Outcome:
+    try:
+        return near.conclude(begun)
+    except FrostbyteError as error:
+        return error
+
+
+def _store(
+    held: HeldRange,
+    batch: Sequence[Waiting],
+    step: Callable[..., list[ChunkReceipt]],
+    arguments: Sequence[object],
+) -> list[ChunkReceipt]:
+    """In the lane's thread."""
+    receipts = step(*arguments)
+    given_up = [waiting.body.chunk_id for waiting in batch if waiting.settled.cancelled()]
+    if given_up:
+        held.near.withdraw(given_up)
+    return receipts

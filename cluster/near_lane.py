@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-from cluster.near_batches import NearBatches, Waiting
+from cluster.near_batches import NearBatches, Outcome, Waiting
 from cluster.near_ranges import RESTED_S, HeldRange, NearRanges
 from storage.base.errors import FrostbyteError, NodeFull
 from storage.base.ids import ChunkId
@@ -22,7 +22,7 @@ from storage.chunks.layout import group_name
 from storage.chunks.near_drafts import NotLent
 from storage.chunks.near_range import NewBody
 from storage.chunks.segment_format import padded
-from storage.chunks.store import Buffer, ChunkReceipt
+from storage.chunks.store import Buffer
 from storage.chunks.worker_pool import CLOSE_TIMEOUT_S
 from storage.datanode.range_client import RangeClient
 from storage.datanode.range_wire import FAILED_MAX
@@ -58,11 +58,12 @@ class NearLane:
         self._waiting: deque[Waiting] = deque()
         self._waiting_bytes = 0
         """those of the batch that is being written among them"""
-        self._batches = NearBatches(near_ranges)
+        self._batches = NearBatches(near_ranges, self._settle)
+        self._running: Sequence[Waiting] = ()
+        """the batch that is being written"""
         self._running_since_s: float | None = None
-        """of a batch"""
-        self._working: asyncio.Task[None] | None = None
-        """while something waits"""
+        self._is_beginning = False
+        """a batch begins with the next turn of the loop"""
         self._is_asking = self._is_closed = False
         self._asked_after_s = 0.0
         """no range is asked for before then"""
@@ -100,8 +101,9 @@ class NearLane:
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._working is not None:
-            await asyncio.wait((self._working,), timeout=CLOSE_TIMEOUT_S)
+        under_way = [waiting.settled for waiting in (*self._running, *self._waiting)]
+        if under_way:
+            await asyncio.wait(under_way, timeout=CLOSE_TIMEOUT_S)
         await self._batches.close()
         while self._ranges:
             held = self._ranges[0]
@@ -164,25 +166,20 @@ class NearLane:
     def _enqueue(self, waiting: Waiting) -> Waiting:
         self._waiting.append(waiting)
         self._waiting_bytes += waiting.length
-        if self._working is None:  # what comes in the same turn of the loop is of the same batch
-            self._working = self._loop.create_task(self._work())
+        if self._running_since_s is None and not self._is_beginning:
+            self._is_beginning = True
+            self._loop.call_soon(self._begin)  # what comes in the same turn of the loop is of the same batch
         return waiting
 
-    async def _work(self) -> None:
-        """Batch after batch, until nothing waits."""
-        while self._waiting:
+    def _begin(self) -> None:
+        self._is_beginning = False
+        while self._waiting and self._running_since_s is None:
             held, batch = self._take()
             if batch:
-                self._running_since_s = self._loop.time()
-                try:
-                    outcome: BaseException | list[ChunkReceipt] = await self._batches.store(held, batch)
-                except Exception as error:  # noqa: BLE001  handed over whole: those who wait decide what it means
-                    outcome = error
-                self._running_since_s = None
-                self._finish(held, batch, outcome)
+                self._running, self._running_since_s = batch, self._loop.time()
+                self._batches.store(held, batch)
             else:
                 self._end_unused(held)
-        self._working = None
 
     def _take(self) -> tuple[HeldRange, list[Waiting]]:
         """The next batch, which is of one range; what nobody waits for any more is left out."""
@@ -201,7 +198,8 @@ class NearLane:
                 size += waiting.length
         return held, batch
 
-    def _finish(self, held: HeldRange, batch: list[Waiting], outcome: BaseException | list[ChunkReceipt]) -> None:
+    def _settle(self, held: HeldRange, batch: Sequence[Waiting], outcome: Outcome) -> None:
+        self._running, self._running_since_s = (), None
         for waiting in batch:
             self._leave(waiting)
         if isinstance(outcome, BaseException):
@@ -212,6 +210,7 @@ class NearLane:
             for waiting, receipt in zip(batch, outcome, strict=True):
                 settle(waiting.settled, receipt)
         self._end_unused(held)
+        self._begin()
 
     def _leave(self, waiting: Waiting) -> None:
         waiting.held.open -= 1

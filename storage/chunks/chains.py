@@ -1,15 +1,18 @@
-"""Chains of writes and a sync (storage/base/uring.py) as futures of an event loop."""
+"""Chains of writes and a sync (storage/base/uring.py) whose ends an event loop is told of."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from storage.base.settling import settle
 from storage.base.uring import ChainEnd, Uring, Write
 
 CLOSE_TIMEOUT_S = 10.0
+
+OnEnd = Callable[[ChainEnd], None]
+"""is told how a chain ended, later and once; must not raise"""
 
 _log = logging.getLogger(__name__)
 
@@ -21,24 +24,26 @@ class Chains:
         self._ring: Uring | None = None
         self.is_refused = False
         """by the system: threads it is, for good"""
-        self._running: dict[int, asyncio.Future[ChainEnd]] = {}
+        self._running: dict[int, OnEnd] = {}
+        self._idle: asyncio.Future[None] | None = None
+        """settled when nothing is under way any more, for `close`"""
 
-    def run(self, writes: Sequence[Write], synced_fd: int) -> asyncio.Future[ChainEnd] | None:
-        """How a chain ends, as Uring.begin; never an exception. None where there is no ring, or no room: nothing of it
-        was begun then, or all of it may be done once more."""
+    def run(self, writes: Sequence[Write], synced_fd: int, on_end: OnEnd) -> bool:
+        """As Uring.begin. False where there is no ring, or no room: nothing of it was begun then, or all of it may be
+        done once more."""
         ring = None if self.is_refused else self._ring or self._open()
         if ring is None:
-            return None
+            return False
         try:
             number = ring.begin(writes, synced_fd)
         except OSError as error:
             _log.warning("chunks are written by threads from now on: io_uring: %s", error.strerror)
             self.is_refused = True
-            return None
+            return False
         if number is None:
-            return None
-        ended = self._running[number] = asyncio.get_running_loop().create_future()
-        return ended
+            return False
+        self._running[number] = on_end
+        return True
 
     def _open(self) -> Uring | None:
         try:
@@ -52,16 +57,20 @@ class Chains:
 
     def _look(self, ring: Uring) -> None:
         for end in ring.reap():
-            ended = self._running.pop(end.chain, None)
-            if ended is not None:  # else it was begun by halves, and given up
-                settle(ended, end)
+            on_end = self._running.pop(end.chain, None)
+            if on_end is not None:  # else it was begun by halves, and given up
+                on_end(end)
+        if self._idle is not None and not self._running:
+            settle(self._idle, None)
 
     async def close(self) -> None:
         """Wait for what is under way; what hangs is left to the system."""
         self.is_refused = True
+        loop = asyncio.get_running_loop()
         if self._running:
-            await asyncio.wait(self._running.values(), timeout=CLOSE_TIMEOUT_S)
+            self._idle = loop.create_future()
+            await asyncio.wait((self._idle,), timeout=CLOSE_TIMEOUT_S)
         if self._ring is not None:
-            asyncio.get_running_loop().remove_reader(self._ring.ready_fd)
+            loop.remove_reader(self._ring.ready_fd)
             self._ring.close()
             self._ring = None
