@@ -6,6 +6,7 @@ back and before the segment is listed; what is removed before it was counted is 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from storage.base.errors import ChunkError
@@ -54,6 +55,9 @@ class LentRanges:
                             self._count(lent, slot)
                 finally:
                     segment.end(lent, ending)
+                if ending is not None:
+                    with suppress(OSError):  # the next pass finds what is left
+                        segment.give_back(lent)
         finally:
             self._segments.release(segment)
             self._segments.touch(segment.group)
