@@ -61,14 +61,17 @@ def test_many_commands_in_one_run(s5cmd: Any, bucket: str, tmp_path: Path) -> No
 
 
 @pytest.mark.same_over_https
-def test_the_standard_library_up_and_down(s5cmd: Any, bucket: str, standard_library: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["encodings", pytest.param(".", marks=pytest.mark.long)])
+def test_the_standard_library_up_and_down(
+    s5cmd: Any, bucket: str, standard_library: Path, tmp_path: Path, part: str
+) -> None:
     """sync up and down without a difference; a second sync moves nothing; rm empties the bucket."""
-    target = tmp_path / "stdlib"
-    s5cmd.run("sync", f"{standard_library}/", f"s3://{bucket}/lib/")
-    assert s5cmd.run("sync", f"{standard_library}/", f"s3://{bucket}/lib/") == b""
+    tree, target = standard_library / part, tmp_path / "stdlib"
+    s5cmd.run("sync", f"{tree}/", f"s3://{bucket}/lib/")
+    assert s5cmd.run("sync", f"{tree}/", f"s3://{bucket}/lib/") == b""
     s5cmd.run("sync", f"s3://{bucket}/lib/*", f"{target}/")
-    run_program(["diff", "-r", standard_library, target])
-    assert len(s5cmd.listing(f"s3://{bucket}/lib/*")) == len(relative_files(standard_library))
+    run_program(["diff", "-r", tree, target])
+    assert len(s5cmd.listing(f"s3://{bucket}/lib/*")) == len(relative_files(tree))
     s5cmd.run("rm", f"s3://{bucket}/*")
     s5cmd.run("ls", f"s3://{bucket}/*", statuses=(1,))
 
