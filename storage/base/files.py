@@ -104,9 +104,8 @@ class OpenFile(AbstractContextManager["OpenFile"], Protocol):
         """Fill the target from an offset; how many bytes, fewer than asked only where the file ends."""
         ...
 
-    def preallocate(self, length: int, offset: int = 0) -> bool:
-        """Take the room of a range now (ENOSPC now, not midway); the file reaches to its end at least, and what was
-        not written reads as zeros. False, with nothing changed, where that is not supported."""
+    def preallocate(self, length: int) -> None:
+        """Take room for `length` bytes now (ENOSPC now, not midway); no effect where that is not supported."""
         ...
 
     def punch(self, offset: int, length: int) -> bool:
@@ -262,14 +261,15 @@ class DiskFile:
             rest, offset = rest[read:], offset + read
         return len(target) - len(rest)
 
-    def preallocate(self, length: int, offset: int = 0) -> bool:
-        return self._allocate(0, offset, length)
+    def preallocate(self, length: int) -> None:
+        try:
+            os.posix_fallocate(self._fd, 0, length)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
 
     def punch(self, offset: int, length: int) -> bool:
-        return self._allocate(_FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, offset, length)
-
-    def _allocate(self, mode: int, offset: int, length: int) -> bool:
-        if _fallocate(self._fd, mode, offset, length) == 0:
+        if _fallocate(self._fd, _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE, offset, length) == 0:
             return True
         number = ctypes.get_errno()
         if number in _NOT_SUPPORTED:

@@ -144,7 +144,7 @@ class DiskChunkStore:
         into within this context. Where its `ending` is not set by then it counts as lost. NodeFull, also where there
         would be little left for others; ChunkError."""
         self._room.take(RANGES_SPARE * length).close()
-        with self._room.take(length) as share:
+        with self._room.take(length):
             ranges = self._directory.lent_ranges
             lending = self._pool.run(ranges.lend, group, length)
             try:
@@ -152,8 +152,6 @@ class DiskChunkStore:
             except asyncio.CancelledError:
                 lending.add_done_callback(self._end_unused)
                 raise
-            if loan.lent.is_allocated:
-                share.close()
             borrowed = BorrowedRange(loan.lent)
             try:
                 yield borrowed

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from storage.chunks.segment_format import BLOCK_BYTES, Slot, slot_number
 
 RANGE_BYTES = 32 << 20
-"""of one that is asked for: some hundred chunks, so that asking costs little for each; what stays unused is given back.
-Who opens a segment that was not closed reads what was written into it"""
+"""of one that is asked for: some hundred chunks, so that asking costs little for each; what stays unused is a hole. Who
+opens a segment that was not closed reads what was written into it"""
 RANGE_BYTES_MAX = 64 << 20
 
 
@@ -22,15 +22,13 @@ class Ending(NamedTuple):
 class LentRange:
     """From one block to another, until the borrower says that it is over, or is gone."""
 
-    __slots__ = ("_counted", "begin", "end", "inode", "is_allocated")
+    __slots__ = ("_counted", "begin", "end", "inode")
 
-    def __init__(self, begin: int, end: int, inode: int, *, is_allocated: bool) -> None:
+    def __init__(self, begin: int, end: int, inode: int) -> None:
         """begin, end: offsets in the file, in bytes. inode: the file's."""
         self.begin = begin
         self.end = end
         self.inode = inode
-        self.is_allocated = is_allocated
-        """whether its room is taken from the file system already"""
         self._counted: set[int] = set()
 
     def is_counted(self, slot: Slot) -> bool:

@@ -6,7 +6,6 @@ back and before the segment is listed; what is removed before it was counted is 
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import NamedTuple
 
 from storage.base.errors import ChunkError
@@ -55,9 +54,6 @@ class LentRanges:
                             self._count(lent, slot)
                 finally:
                     segment.end(lent, ending)
-                if ending is not None:
-                    with suppress(OSError):  # the next pass finds what is left
-                        segment.give_back(lent)
         finally:
             self._segments.release(segment)
             self._segments.touch(segment.group)

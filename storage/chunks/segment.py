@@ -20,8 +20,7 @@ slot names: `tidy` finds them. Where the file system punches no holes they stay 
 A range of the file can be lent to another process of this machine, which writes bodies into it, then their slots, and
 syncs (near_range.py): the same steps with the same outcomes, but not in turn with ours. So for as long as a range is
 lent the mark stays before it, nothing is tidied, and which slots are free is not known by heart. The file reaches to
-the end of the range before it is lent, so that nobody, this process or the next, ever puts anything else there; what
-was not used of its room is given back with it, or found by `tidy`.
+the end of the range before it is lent, so that nobody, this process or the next, ever puts anything else there.
 
 After a sync that failed nobody knows what is on the medium, and another sync would succeed without a word. So the
 segment is *poisoned*: it takes no more chunks while this process lives, and what was not synced counts as not there,
@@ -309,17 +308,14 @@ class Segment:
         return bool(self._lent)
 
     def lend(self, length: int) -> LentRange:
-        """A range of whole blocks that nobody uses, behind everything, within `changing`; until `end`. Its room is
-        taken at once, so that writing into it changes as little as can be of what a sync must write beside. OSError."""
+        """A range of whole blocks that nobody uses, behind everything, within `changing`; until `end`. OSError."""
         self._prepare()
         end = self._end + length
-        is_allocated = self._writable().preallocate(length, self._end)
-        if not is_allocated:
-            self._writable().truncate(end)
+        self._writable().truncate(end)
         if self._must_name:
             self._files.fsync_directory(self._chunks)
             self._must_name = False
-        lent = LentRange(self._end, end, self.file.stat().inode, is_allocated=is_allocated)
+        lent = LentRange(self._end, end, self.file.stat().inode)
         self._end = end
         self._taken = None
         self._lent.append(lent)
@@ -329,12 +325,6 @@ class Segment:
         """Whose bodies lie in a range. OSError."""
         raw = read_readable(self.file, TABLE_OFFSET, TABLE_BYTES)
         return find_within(raw, self.group, lent.begin, lent.end)
-
-    def give_back(self, lent: LentRange) -> None:
-        """The room behind the last body of a range that nobody writes into any more. Within `changing`. OSError."""
-        used = max((slot.end for slot in self.list_lent(lent)), default=lent.begin)
-        if lent.is_allocated and used < lent.end:
-            self._writable().punch(used, lent.end - used)
 
     def find_lent(self, slot: Slot) -> LentRange | None:
         """Where another process may just have written it. Within `changing`."""

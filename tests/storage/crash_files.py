@@ -410,11 +410,10 @@ class _Handle:
         target[: len(data)] = data
         return len(data)
 
-    def preallocate(self, length: int, offset: int = 0) -> bool:
-        missing = offset + length - self.size()
+    def preallocate(self, length: int) -> None:
+        missing = length - self.size()
         if missing > 0:
             self.pwrite(bytes(missing), self.size())
-        return True
 
     def truncate(self, length: int) -> None:
         with self._files._lock:

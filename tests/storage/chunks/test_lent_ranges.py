@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from storage.base.errors import ChunkConflict, ChunkError, ChunkNotFound, Corrupt, NodeFull, NodeUnreachable
-from storage.base.files import DiskFile, DiskFiles
+from storage.base.files import DiskFiles
 from storage.base.ids import ChunkId
 from storage.chunks import segment
 from storage.chunks.disk import RANGES_SPARE, DiskChunkStore
@@ -234,74 +234,26 @@ async def test_nothing_is_tidied_while_it_is_lent(store: DiskChunkStore, root: P
     assert not path.exists()
 
 
-@pytest.mark.parametrize("is_used", [False, True])
-async def test_the_room_of_a_range(store: DiskChunkStore, root: Path, is_used: bool) -> None:
-    """Is taken while it is lent, which the file is as long as says; what stays unused is given back with it."""
+async def test_a_range_takes_no_room_before_it_is_used(store: DiskChunkStore, root: Path) -> None:
+    """And what stays unused of it is a hole; the file has its length from the beginning."""
     async with borrowing(store, root, ONE, length=16 << 20) as borrower:
         assert segment_of(root, ONE).stat().st_size == borrower.lent.end == BODIES_OFFSET + (16 << 20)
-        assert allocated(segment_of(root, ONE)) >= 16 << 20
-        assert store._room.promised_bytes == 0
-        if is_used:
-            borrower.put(*items(ONE))
-    assert is_used * 5000 < allocated(segment_of(root, ONE)) < 1 << 20
-    if is_used:
-        assert await store.verify(ONE) == digest_of(DATA[ONE])
-
-
-async def test_the_room_of_a_range_whose_borrower_was_lost(store: DiskChunkStore, root: Path) -> None:
-    """Comes back with the next pass, as whoever was lost may have been stopped in the middle."""
-    async with borrowing(store, root, ONE, length=16 << 20) as borrower:
         borrower.put(*items(ONE))
-        borrower.ending = None
-    assert allocated(segment_of(root, ONE)) >= 16 << 20
-    await store.purge_quarantine(0)
     assert allocated(segment_of(root, ONE)) < 1 << 20
-    assert await store.verify(ONE) == digest_of(DATA[ONE])
 
 
-async def test_where_no_room_can_be_taken_beforehand(
-    store: DiskChunkStore, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The range is a hole, and its room promised to nobody else while it is lent."""
-    monkeypatch.setattr(DiskFile, "preallocate", lambda *_: False)
-    async with borrowing(store, root, ONE, length=16 << 20) as borrower:
-        assert segment_of(root, ONE).stat().st_size == borrower.lent.end
-        assert allocated(segment_of(root, ONE)) < 1 << 20
-        assert store._room.promised_bytes == 16 << 20
-        borrower.put(*items(ONE))
-    assert store._room.promised_bytes == 0
-    assert await store.verify(ONE) == digest_of(DATA[ONE])
-
-
-async def test_where_there_is_little_room() -> None:
-    """Nothing is lent, and others have what is left."""
+async def test_the_room_of_a_range_is_promised_to_nobody_else(root: Path) -> None:
+    """While it is lent, and no longer; where there is little nothing is lent."""
     files = CrashFiles(capacity_bytes=RANGES_SPARE * LENGTH + (300 << 10))
     store = DiskChunkStore(files, CRASH_ROOT, reserve_bytes=0)
     async with borrowing(store, CRASH_ROOT, ONE, files):
+        assert store._room.promised_bytes == LENGTH
         with pytest.raises(NodeFull):
             await store.put_whole(ONE, [bytes(RANGES_SPARE * LENGTH)])
         with pytest.raises(NodeFull):
             async with borrowing(store, CRASH_ROOT, ONE, files, length=2 * LENGTH):
                 raise AssertionError("lent though there is little")
     assert store._room.promised_bytes == 0
-    store.close()
-
-
-async def test_a_range_whose_room_is_gone_when_it_is_taken() -> None:
-    """Is not lent, and the segment goes on."""
-    files = CrashFiles()
-    store = DiskChunkStore(files, CRASH_ROOT, reserve_bytes=0)
-    await put(store, TWO, DATA[TWO])
-    files.fail_before(files.steps, OSError(errno.ENOSPC, "full"))
-    with pytest.raises(NodeFull):
-        async with borrowing(store, CRASH_ROOT, ONE, files):
-            raise AssertionError("lent though there is no room")
-    assert store._room.promised_bytes == 0
-    await put(store, ONE, DATA[ONE])
-    async with borrowing(store, CRASH_ROOT, ONE, files) as borrower:
-        borrower.put(*items(THREE))
-    for of in (ONE, TWO, THREE):
-        assert await store.verify(of) == digest_of(DATA[of])
     store.close()
 
 
