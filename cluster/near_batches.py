@@ -68,16 +68,20 @@ class NearBatches:
         chains, buffers = self._near_ranges.chains, self._near_ranges.buffers
         if chains.is_refused:
             return False
-        memory, is_begun = buffers.take(), False
+        memory = buffers.take()
         try:
             begun = held.near.begin(bodies)
             planned = held.near.plan_chain(begun, memory)
-            if planned is not None:
-                is_begun = chains.run(*planned, partial(self._note_end, held, batch, begun, memory))
-        finally:
-            if not is_begun:
-                buffers.give_back(memory)
-        return is_begun
+        except FrostbyteError:
+            buffers.give_back(memory)
+            raise
+        if planned is not None and chains.run(*planned, partial(self._note_end, held, batch, begun, memory)):
+            return True
+        if chains.is_broken:  # and nobody knows how far it came: neither the memory nor the file's number is ours now
+            held.near.leave_open()
+        else:
+            buffers.give_back(memory)
+        return False
 
     def _note_end(
         self, held: HeldRange, batch: Sequence[Waiting], begun: Batch, memory: memoryview, end: ChainEnd

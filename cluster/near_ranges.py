@@ -70,7 +70,9 @@ class HeldRange:
         self._loan.end(Ending(self.near.failed))
 
     def drop(self) -> None:
-        """The datanode is told nothing of what is durable: a thread may still be writing. Does not block."""
+        """The datanode is told nothing of what is durable: a thread or the kernel may still be writing. Does not
+        block."""
+        self.near.leave_open()
         self.near.close()
         self._loan.hang_up()
 

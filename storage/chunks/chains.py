@@ -24,13 +24,15 @@ class Chains:
         self._ring: Uring | None = None
         self.is_refused = False
         """by the system: threads it is, for good"""
+        self.is_broken = False
+        """of the last chain nobody knows what became, or will: its memory and its files are the kernel's"""
         self._running: dict[int, OnEnd] = {}
         self._idle: asyncio.Future[None] | None = None
         """settled when nothing is under way any more, for `close`"""
 
     def run(self, writes: Sequence[Write], synced_fd: int, on_end: OnEnd) -> bool:
-        """As Uring.begin. False where there is no ring, or no room: nothing of it was begun then, or all of it may be
-        done once more."""
+        """As Uring.begin. False where there is no ring, or no room, and nothing of it was begun; or where the ring
+        broke. In either case all of it may be done once more."""
         ring = None if self.is_refused else self._ring or self._open()
         if ring is None:
             return False
@@ -38,7 +40,7 @@ class Chains:
             number = ring.begin(writes, synced_fd)
         except OSError as error:
             _log.warning("chunks are written by threads from now on: io_uring: %s", error.strerror)
-            self.is_refused = True
+            self.is_refused = self.is_broken = True
             return False
         if number is None:
             return False

@@ -57,6 +57,7 @@ from storage.chunks.segment_format import (
 from storage.chunks.store import Buffer, ChunkReceipt
 
 _PADDING = bytes(BLOCK_BYTES)
+_left_open: list[tuple[OpenFile, AlignedFile | None]] = []
 
 
 class NewBody(NamedTuple):
@@ -93,6 +94,7 @@ class NearRange:
         self.failed: tuple[int, ...] = ()
         """numbers of slots whose sync failed: nothing more can be written, and the owner has to know"""
         self._is_lent = is_lent
+        self._is_left_open = False
         self._clock = clock
         self._buffers = buffers
         path = directory / CHUNKS / segment_name(group)
@@ -104,8 +106,16 @@ class NearRange:
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.close()
+        if not self._is_left_open:
+            self._file.close()
         self._bodies = None
+
+    def leave_open(self) -> None:
+        """The kernel may yet go on with a chain, and takes each step's file by its number: that is nobody else's while
+        this process lives, though the range is closed."""
+        if not self._is_left_open:
+            self._is_left_open = True
+            _left_open.append((self._file, self._bodies))
 
     def write(self, bodies: Sequence[NewBody]) -> list[ChunkReceipt]:
         """Make chunks durable, whose slots are free, in parts of the range that nothing was written to; the receipts

@@ -19,6 +19,7 @@ from cluster.body import BodyDigests, HeldBody
 from cluster.deadlines import Deadlines
 from cluster.near_small_puts import NearSmallPuts
 from cluster.objectstore import PutRequest
+from storage.base import uring
 from storage.base.direct_file import DirectFile
 from storage.base.errors import ChunkNotFound
 from storage.base.files import Buffer, DiskFile
@@ -398,6 +399,27 @@ async def test_a_chain_that_fails_and_a_thread_that_does_not(
     for key in range(9):
         bodies |= await put_many(chained, [key], 30_000)
     assert failed
+    await require_all(chained, bodies)
+
+
+async def test_a_ring_that_breaks(chained: ServedWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads take over, and what the kernel has of the last chain stays the kernel's: memory, and files by number."""
+    bodies = await warm_up(chained)
+    bodies |= await put_many(chained, range(30, 40), 30_000)
+    near_ranges = near_of(chained)._near_ranges
+    call, taken = uring._call, list[memoryview]()
+    monkeypatch.setattr(uring, "_call", lambda number, fd, count: call(number, fd, count - 1))
+    monkeypatch.setattr(near_ranges.buffers, "give_back", taken.append)
+    for key in range(10):  # each to the next node; the first of a range that has room
+        if not near_ranges.chains.is_broken:
+            bodies |= await put_many(chained, [key], 30_000)
+    monkeypatch.undo()
+    assert near_ranges.chains.is_broken
+    broken = [held for lane in near_of(chained)._lanes.values() for held in lane._ranges if held.near._is_left_open]
+    assert len(broken) == 1
+    assert len(taken) == 1  # the thread's own
+    bodies |= await put_many(chained, range(10, 30), 30_000)
+    assert near_of(chained).counts.near_pieces >= 20
     await require_all(chained, bodies)
 
 

@@ -72,6 +72,7 @@ async def test_a_system_without_is_asked_once(fd: int, monkeypatch: pytest.Monke
     assert not chains.is_refused
     assert [run(chains, [], fd) for _ in range(3)] == [None] * 3
     assert chains.is_refused
+    assert not chains.is_broken
     assert len(asked) == 1
     await chains.close()
 
@@ -84,6 +85,7 @@ async def test_a_ring_that_breaks(chains: Chains, fd: int, monkeypatch: pytest.M
     monkeypatch.setattr(uring, "_call", lambda number, of, count: call(number, of, count - 1))
     assert run(chains, body(b"after", fd, 100), fd) is None
     assert chains.is_refused
+    assert chains.is_broken
     monkeypatch.undo()
     assert (await begun).error == 0
     assert run(chains, [], fd) is None

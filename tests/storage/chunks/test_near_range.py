@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from pathlib import Path
 
@@ -86,4 +87,26 @@ async def test_a_segment_that_cannot_be_reopened(tmp_path: Path, monkeypatch: py
         with pytest.raises(NotLent):
             open_near(DiskFiles(), tmp_path, group_name(str(ONE)), borrowed.lent.inode, lambda: True)
         assert closed[0].fileno() == -1
+    store.close()
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+async def test_files_that_the_kernel_may_yet_write_into(tmp_path: Path, is_left: bool) -> None:
+    """Keep their numbers when the range is closed; others are let go of."""
+    store = DiskChunkStore(DiskFiles(), tmp_path, reserve_bytes=0)
+    async with borrowing(store, tmp_path, ONE) as borrower:
+        near = borrower.near
+        assert near._bodies is not None
+        numbers = [near._file.fileno(), near._bodies.fileno()]
+        path = os.readlink(f"/proc/self/fd/{numbers[0]}")
+        if is_left:
+            near.leave_open()
+            near.leave_open()
+    gc.collect()
+    for number in numbers:
+        if is_left:
+            assert os.readlink(f"/proc/self/fd/{number}") == path
+        else:
+            with pytest.raises(OSError, match="Bad file"):
+                os.fstat(number)
     store.close()
