@@ -2,7 +2,7 @@
 
 A thread that writes and syncs has to have the interpreter's lock back after each call, from an event loop that is
 busy, and has to wake that loop in the end. A chain costs one call, and wakes the loop itself. With 16 PUTs of 64 KiB in
-flight on two processors one took 794 µs of processor time, and takes 681; there are 14 % more of them.
+flight on two processors there are 7 ± 6 % more of them, for 9 ± 5 % less processor time (BENCHMARKS.md).
 
 What is used of it: linked requests of which only the one that ends the chain is told of (IOSQE_IO_LINK and
 IOSQE_CQE_SKIP_SUCCESS, Linux 5.17), all of a call submitted whatever becomes of one (IORING_SETUP_SUBMIT_ALL, 5.18),

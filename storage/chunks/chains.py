@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 from storage.base.settling import settle
 from storage.base.uring import ChainEnd, Uring, Write
-
-CLOSE_TIMEOUT_S = 10.0
+from storage.chunks.worker_pool import CLOSE_TIMEOUT_S
 
 OnEnd = Callable[[ChainEnd], None]
 """is told how a chain ended, later and once; must not raise"""

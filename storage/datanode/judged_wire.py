@@ -13,15 +13,13 @@ from typing import Annotated
 
 import msgspec
 
-from storage.base.ids import CHUNK_ID_BYTES, chunk_id_from_bytes
+from storage.base.ids import chunk_id_from_bytes
 from storage.chunks.store import DIGEST_BYTES, Buffer, ChunkState, Judged
-from storage.datanode.wire import BATCH_ITEMS_MAX, decode, encode
+from storage.datanode.wire import ChunkIdBytes, Items, decode, encode
 
 BATCH_QUARANTINE_JUDGED = "/v1/batch/quarantine-judged"
 
-_ChunkIdBytes = Annotated[bytes, msgspec.Meta(min_length=CHUNK_ID_BYTES, max_length=CHUNK_ID_BYTES)]
-_Items = msgspec.Meta(max_length=BATCH_ITEMS_MAX)
-_judged = msgspec.msgpack.Decoder(Annotated[list[tuple[_ChunkIdBytes, ChunkState | None]], _Items])
+_judged = msgspec.msgpack.Decoder(Annotated[list[tuple[ChunkIdBytes, ChunkState | None]], Items])
 
 
 def encode_judged(judged: Sequence[Judged]) -> bytes:

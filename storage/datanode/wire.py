@@ -130,11 +130,11 @@ _ERRORS: dict[str, type[FrostbyteError]] = {
 _RANGE = re.compile(r"bytes=([0-9]{1,15})-([0-9]{1,15})?\Z")
 _T = TypeVar("_T")
 
-_ChunkIdBytes = Annotated[bytes, msgspec.Meta(min_length=CHUNK_ID_BYTES, max_length=CHUNK_ID_BYTES)]
+ChunkIdBytes = Annotated[bytes, msgspec.Meta(min_length=CHUNK_ID_BYTES, max_length=CHUNK_ID_BYTES)]
 _Position = Annotated[int, msgspec.Meta(ge=0, le=CHUNK_BYTES_MAX)]
 _Moment = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 _Text = Annotated[str, msgspec.Meta(max_length=MESSAGE_CHARACTERS_MAX)]
-_Items = msgspec.Meta(max_length=BATCH_ITEMS_MAX)
+Items = msgspec.Meta(max_length=BATCH_ITEMS_MAX)
 Outcome = tuple[Any, str, str]
 
 
@@ -224,14 +224,14 @@ _rebuild = msgspec.msgpack.Decoder(RebuildRequest)
 _scrub_order = msgspec.msgpack.Decoder(ScrubOrder)
 _scrub_status = msgspec.msgpack.Decoder(ScrubStatus)
 _heartbeat = msgspec.msgpack.Decoder(HeartbeatAnswer)
-_put_items = msgspec.msgpack.Decoder(Annotated[list[tuple[_ChunkIdBytes, memoryview]], _Items])
-_pulls = msgspec.msgpack.Decoder(Annotated[list[tuple[_ChunkIdBytes, PullRequest]], _Items])
-_spans = msgspec.msgpack.Decoder(Annotated[list[tuple[_ChunkIdBytes, _Position, _Position]], _Items])
-_chunk_ids = msgspec.msgpack.Decoder(Annotated[list[_ChunkIdBytes], _Items])
-_put_outcomes = msgspec.msgpack.Decoder(Annotated[list[tuple[ChunkReceipt | None, str, str]], _Items])
-_get_outcomes = msgspec.msgpack.Decoder(Annotated[list[tuple[bytes | None, str, str]], _Items])
-_flags = msgspec.msgpack.Decoder(Annotated[list[bool], _Items])
-_states = msgspec.msgpack.Decoder(Annotated[list[ChunkState | None], _Items])
+_put_items = msgspec.msgpack.Decoder(Annotated[list[tuple[ChunkIdBytes, memoryview]], Items])
+_pulls = msgspec.msgpack.Decoder(Annotated[list[tuple[ChunkIdBytes, PullRequest]], Items])
+_spans = msgspec.msgpack.Decoder(Annotated[list[tuple[ChunkIdBytes, _Position, _Position]], Items])
+_chunk_ids = msgspec.msgpack.Decoder(Annotated[list[ChunkIdBytes], Items])
+_put_outcomes = msgspec.msgpack.Decoder(Annotated[list[tuple[ChunkReceipt | None, str, str]], Items])
+_get_outcomes = msgspec.msgpack.Decoder(Annotated[list[tuple[bytes | None, str, str]], Items])
+_flags = msgspec.msgpack.Decoder(Annotated[list[bool], Items])
+_states = msgspec.msgpack.Decoder(Annotated[list[ChunkState | None], Items])
 _damaged = msgspec.msgpack.Decoder(Annotated[list[DamagedChunk], msgspec.Meta(max_length=INVENTORY_ENTRIES_MAX)])
 _moment = msgspec.msgpack.Decoder(_Moment)
 _entries = msgspec.msgpack.Decoder(Annotated[list[InventoryEntry], msgspec.Meta(max_length=INVENTORY_ENTRIES_MAX)])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +11,7 @@ from storage.journal import custodian, keeper, segment
 from storage.journal.status import JournalStatus, read_status
 from storage.journal.writer import Phase
 from storage.model import NodeState
-from tests.storage.journal.world import WAIT_S, OwnerTwin, World, running_world
+from tests.storage.journal.world import WAIT_S, OwnerTwin, World
 from tests.storage.metadata.builders import Worker
 
 
@@ -24,12 +22,6 @@ def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "TICK_S", 0.02)
     monkeypatch.setattr(keeper, "STARTING_TICK_S", 0.02)
     monkeypatch.setattr(segment, "APPEND_TIMEOUT_S", 0.5)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with running_world(tmp_path) as world:
-        yield world
 
 
 def told(owner: OwnerTwin) -> JournalStatus:

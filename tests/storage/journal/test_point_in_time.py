@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -40,7 +38,7 @@ from storage.metadata.sqlite.open import open_owned_metadata
 from storage.metadata.sqlite.position import read_position
 from storage.metadata.sqlite.reader import SqliteMetadata
 from storage.model import LockMode, SessionState, Versioning
-from tests.storage.journal.world import OwnerTwin, World, running_world
+from tests.storage.journal.world import OwnerTwin, World
 from tests.storage.metadata.builders import OWNER, Worker
 
 FAR_MS = 4_000_000_000_000
@@ -51,12 +49,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "TICK_S", 0.02)
     monkeypatch.setattr(keeper, "STARTING_TICK_S", 0.02)
     monkeypatch.setattr(custodian, "TICK_S", 0.02)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with running_world(tmp_path) as world:
-        yield world
 
 
 async def open_world(world: World) -> OwnerTwin:

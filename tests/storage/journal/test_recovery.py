@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -27,7 +25,7 @@ from storage.metadata.sqlite.open import open_owned_metadata
 from storage.metadata.sqlite.position import read_position
 from storage.model import AccessKey, NodeState, User
 from tests.linear.racer import race_in_this_process
-from tests.storage.journal.world import REFUSED, DatanodeTwin, OwnerTwin, World, dump_rows, running_world
+from tests.storage.journal.world import REFUSED, DatanodeTwin, OwnerTwin, World, dump_rows
 from tests.storage.metadata.builders import Worker
 
 
@@ -46,12 +44,6 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """For a test whose segment must stay where it is, however busy the disk."""
     monkeypatch.setattr(segment, "APPEND_TIMEOUT_S", 30.0)
     monkeypatch.setattr(segment, "CREATE_TIMEOUT_S", 30.0)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with running_world(tmp_path) as world:
-        yield world
 
 
 async def open_world(world: World) -> OwnerTwin:

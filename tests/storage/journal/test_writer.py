@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -32,12 +31,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "TICK_S", 0.02)
     monkeypatch.setattr(keeper, "STARTING_TICK_S", 0.02)
     monkeypatch.setattr(keeper, "MOVE_AFTER_S", 0.1)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with running_world(tmp_path) as world:
-        yield world
 
 
 async def open_world(world: World) -> OwnerTwin:
